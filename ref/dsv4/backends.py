@@ -1,5 +1,12 @@
-"""Backends by name: the entry-point group `dsv4.ops`, to which any installed package may add one."""
+"""Backends by name, and which one is taken where nobody names one.
 
+The entry-point group `dsv4.ops` holds the backends: its entries' names are those of the backends, their values
+subclasses of `dsv4.ops.Ops`. Any installed package may add one.
+"""
+
+import os
+import warnings
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dsv4.errors import BackendError
@@ -9,33 +16,69 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "dsv4.ops"
+VARIABLE = "DSV4_BACKEND"
 
 
-def backend(name: str) -> Ops:
+def backend(name: str = "auto") -> Ops:
     """The operations of a backend, ready to use.
 
-    name: "numpy", or the name of an installed entry point of the group `dsv4.ops`, whose value is a subclass of Ops.
-    Raises BackendError if there is none of that name, or if it says that it cannot run on this machine.
+    name: "numpy", "numba", the name of another installed entry point of the group `dsv4.ops`, or "auto": the backend
+    that the environment variable DSV4_BACKEND names; without it (or where it is empty or "auto") Numba's where Numba
+    is installed, and else NumPy's. If Numba is installed but its backend fails to load, "auto" warns and takes NumPy's.
+    Raises BackendError if there is none of that name or if it cannot run on this machine, and names the variable
+    where that is what asked for it.
     """
-    found = _installed()
-    if name not in found:
-        raise BackendError(f"backend: expected one of {', '.join(sorted(found))}, found {name}")
-    try:
-        ops = found[name].load()()
-    except ImportError as error:
-        raise BackendError(f"backend {name}: expected to load {found[name].value}, found {error}") from error
-    if not isinstance(ops, Ops):
-        raise BackendError(f"backend {name}: expected a subclass of dsv4.ops.Ops, found {found[name].value}")
-    return ops
+    if name != "auto":
+        return _create(name, "backend")
+    wanted = os.environ.get(VARIABLE) or "auto"
+    return _create(wanted, VARIABLE) if wanted != "auto" else _fastest()
 
 
 def backend_names() -> list[str]:
-    """The names of all installed backends, whether or not they can run here."""
-    return sorted(_installed())
+    """The names of all installed backends, whether or not they can run here: NumPy's, then the others by name."""
+    return ["numpy", *sorted(_installed().keys() - {"numpy"})]
+
+
+def _fastest() -> Ops:
+    """Numba's backend where Numba is installed and works, else NumPy's."""
+    if "numba" in _installed() and _has_numba():
+        try:
+            return _create("numba", "backend")
+        except BackendError as error:
+            warnings.warn(f"{error}; using numpy instead", RuntimeWarning, stacklevel=4)  # where load is called
+    return Ops()
+
+
+def _create(name: str, asked_by: str) -> Ops:
+    """The backend of this name. asked_by: what an error message calls the place where the name stood."""
+    found = _installed()
+    if name not in found:
+        expected = ", ".join(["auto", *backend_names()])
+        raise BackendError(f"{asked_by}: expected one of {expected}, found {name}")
+    if name == "numba" and not _has_numba():
+        raise BackendError(f"{asked_by} numba: expected Numba, found none installed: pip install 'dsv4[numba]'")
+    value = found[name].value
+    try:
+        ops = found[name].load()()
+    except Exception as error:  # code from outside, and the libraries that it needs, can fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise BackendError(f"{asked_by} {name}: expected to load {value}, found {reason}") from error
+    if not isinstance(ops, Ops):
+        raise BackendError(f"{asked_by} {name}: expected a subclass of dsv4.ops.Ops, found {value}")
+    return ops
 
 
 def _installed() -> dict[str, "EntryPoint"]:
     from importlib.metadata import EntryPoint, entry_points  # slow to import, and only needed here
 
-    numpy = EntryPoint("numpy", "dsv4.ops:Ops", GROUP)  # also without an installed package, from a source tree
-    return {"numpy": numpy} | {point.name: point for point in entry_points(group=GROUP)}
+    ours = {"numpy": "dsv4.ops:Ops"}
+    if find_spec("dsv4_accel"):
+        ours["numba"] = "dsv4_accel.numba:NumbaOps"
+    # Also without an installed package, from a source tree, where nothing has registered them.
+    points = {name: EntryPoint(name, value, GROUP) for name, value in ours.items()}
+    return points | {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _has_numba() -> bool:
+    """Whether Numba is installed, in whatever version; found out without importing it, which takes long."""
+    return find_spec("numba") is not None

@@ -16,13 +16,15 @@ FAKE_QUANT = ("auto", "on", "off")
 
 def load(
     path: str | Path | None = None,
-    backend: str = "numpy",
+    backend: str = "auto",
     fake_quant: str = "auto",
     dtype: npt.DTypeLike = np.float32,
 ) -> Model:
     """Open a checkpoint as a model.
 
-    path: a directory with config.json and safetensors files; None for the bundled model. backend: who computes.
+    path: a directory with config.json and safetensors files; None for the bundled model. backend: who computes,
+    "numpy", "numba" or another installed backend; "auto" is the one that the environment variable DSV4_BACKEND names,
+    without it "numba" where Numba is installed and works, and else "numpy"; `model.ops.name` says which one it is.
     fake_quant: "on" rounds the KV entries to FP8, the indexer's vectors to FP4, and the inputs of the products whose
     weights are stored in FP8 or FP4 to FP8, as the released model does; "off" rounds nothing; "auto" is "on" when
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.

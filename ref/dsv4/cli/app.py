@@ -37,7 +37,15 @@ ModelArgument = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option("--model", "-m", help="Directory of a checkpoint.", show_default="the bundled model")
 ]
-BackendOption = Annotated[str, typer.Option("--backend", "-b", help="Who computes.")]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        "-b",
+        help="Who computes: numpy, numba, or another installed backend. auto is what the environment variable "
+        "DSV4_BACKEND names, without it numba where Numba is installed and works, and else numpy.",
+    ),
+]
 FakeQuantOption = Annotated[
     str, typer.Option("--fake-quant", help="Round activations as the released model does: auto, on or off.")
 ]

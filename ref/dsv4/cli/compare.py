@@ -30,7 +30,7 @@ def logits(
     ids: Annotated[Path, typer.Option("--ids", help="JSON file: token ids, one list or a list of equal lists.")],
     out: Annotated[Path, typer.Option("--out", help="NumPy file to write: [batch, length, vocab] float32.")],
     model: ModelArgument = None,
-    backend: BackendOption = "numpy",
+    backend: BackendOption = "auto",
     chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens per pass.", show_default="all")] = None,
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
@@ -62,7 +62,7 @@ def logits(
 @app.command()
 def verify(
     model: ModelArgument = None,
-    backend: BackendOption = "numpy",
+    backend: BackendOption = "auto",
     against: Annotated[str | None, typer.Option("--against", help="The backend to compare with.")] = None,
     expected: Annotated[
         Path | None, typer.Option("--expected", help="The safetensors file of results to compare with.")

@@ -41,7 +41,7 @@ def generate_command(
     allow_special: Annotated[
         bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
     ] = False,
-    backend: BackendOption = "numpy",
+    backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -76,7 +76,7 @@ def chat(
     top_p: TopP = 1.0,
     seed: Seed = None,
     speculative: Speculative = False,
-    backend: BackendOption = "numpy",
+    backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
     """Talk with a model. Each line is a message; an empty line or the end of input ends the conversation."""
