@@ -1,0 +1,35 @@
+"""The class that gathers the kernels behind the interface of all backends."""
+
+from dsv4.ops import Ops
+from dsv4_accel.numba.hadamard import hadamard
+from dsv4_accel.numba.linear import grouped_linear, linear, quantised_linear
+from dsv4_accel.numba.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
+from dsv4_accel.numba.moe import expert, experts
+from dsv4_accel.numba.norm import rms_norm, rms_scale
+from dsv4_accel.numba.quantise import fake_quant_fp4, fake_quant_fp8
+from dsv4_accel.numba.rope import rope
+
+
+class NumbaOps(Ops):
+    """The operations on CPU cores. Arrays are NumPy's; what is not overridden here gains nothing and is inherited."""
+
+    name = "numba"
+
+    linear = staticmethod(linear)
+    quantised_linear = staticmethod(quantised_linear)
+    grouped_linear = staticmethod(grouped_linear)
+
+    rms_norm = staticmethod(rms_norm)
+    rms_scale = staticmethod(rms_scale)
+    rope = staticmethod(rope)
+    hadamard = staticmethod(hadamard)
+    fake_quant_fp8 = staticmethod(fake_quant_fp8)
+    fake_quant_fp4 = staticmethod(fake_quant_fp4)
+
+    mhc_weights = staticmethod(mhc_weights)
+    mhc_head_weights = staticmethod(mhc_head_weights)
+    mhc_collapse = staticmethod(mhc_collapse)
+    mhc_mix = staticmethod(mhc_mix)
+
+    experts = staticmethod(experts)
+    expert = staticmethod(expert)

@@ -1,0 +1,153 @@
+"""How a Python function becomes machine code: compiled when first called, and kept on disk for the next process.
+
+A kernel has one signature. Arrays that it only reads are declared read-only, which takes writable ones too, so that a
+weight mapped from a file and an activation made a moment ago are served by the same machine code.
+"""
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import types
+from numba.core import event
+from numba.core.caching import FunctionCache
+
+from dsv4_accel.numba.cpu import PORTABLE
+
+OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": None}
+"""Division by zero gives infinity as in NumPy; bounds are checked where NUMBA_BOUNDSCHECK asks for it."""
+
+CHECKS_BOUNDS = bool(numba.config.BOUNDSCHECK)
+
+
+def reads(number: types.Type, dimensions: int) -> types.Array:
+    """The type of a C-contiguous array that a kernel only reads."""
+    return types.Array(number, dimensions, "C", readonly=True)
+
+
+def writes(number: types.Type, dimensions: int) -> types.Array:
+    """The type of a C-contiguous array that a kernel writes."""
+    return types.Array(number, dimensions, "C")
+
+
+inlined = numba.njit(**OPTIONS)
+"""A part of kernels: compiled into each of them."""
+
+
+WORK_FOR_THREADS = 200_000
+"""How many multiply-adds a call must hold to gain from a second thread, which takes some microseconds to wake."""
+
+
+class Kernel:
+    """A compiled function that writes its results into arrays it is given, and returns nothing.
+
+    It is compiled twice at most: for one thread, and with its `prange` loops spread over all threads. What it
+    computes must not depend on which of the two runs.
+    """
+
+    def __init__(self, function: Callable[..., None], arguments: tuple[types.Type, ...]) -> None:
+        self._one_thread = _Compiled(function, arguments, parallel=False)
+        self._all_threads = _Compiled(function, arguments, parallel=True)
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+
+    def __call__(self, work: int, *arguments: Any) -> None:
+        """work: about how many multiply-adds the call takes, which decides whether threads share it."""
+        if work < WORK_FOR_THREADS or CHECKS_BOUNDS or numba.get_num_threads() == 1:
+            self._one_thread(*arguments)
+        else:
+            self._all_threads(*arguments)
+
+
+def kernel(*arguments: types.Type) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a function a kernel that takes arguments of these types."""
+    return lambda function: Kernel(function, arguments)
+
+
+class _Compiled:
+    """One compiled form of a function, made or fetched from disk when it is first called."""
+
+    def __init__(self, function: Callable[..., None], arguments: tuple[types.Type, ...], parallel: bool) -> None:
+        self._signature = types.void(*arguments)
+        self._dispatcher = _dispatcher(function, parallel)
+        self._is_ready = False
+
+    def __call__(self, *arguments: Any) -> None:
+        if not self._is_ready:
+            _listen()
+            self._dispatcher.compile(self._signature)
+            self._dispatcher.disable_compile()
+            self._is_ready = True
+        self._dispatcher(*arguments)
+
+
+def _dispatcher(function: Callable[..., None], parallel: bool) -> Any:
+    """The function, ready to be compiled, with a place on disk where there is one."""
+    dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
+    try:
+        dispatcher._cache = _Cache(function, parallel)
+    except (RuntimeError, OSError):
+        _warn_of_no_cache()
+    return dispatcher
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of machine code, which by itself looks only at a kernel's own file.
+
+    What is compiled into a kernel comes from the whole package, and depends on two settings: all of it joins the key.
+    """
+
+    def __init__(self, function: Callable[..., None], parallel: bool) -> None:
+        super().__init__(function)
+        self._settings = parallel, PORTABLE, CHECKS_BOUNDS
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(signature, codegen), _sources(), self._settings)
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            super().save_overload(signature, data)
+        except OSError:
+            _warn_of_no_cache()
+
+
+@cache
+def _sources() -> str:
+    """A fingerprint of this package's files."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _warn_of_no_cache() -> None:
+    warnings.warn(
+        "dsv4: found no directory to keep compiled kernels in, so each process compiles them anew; "
+        "set NUMBA_CACHE_DIR to a directory that can be written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+class _Announcement(event.Listener):
+    """Says on standard error that kernels are being compiled, once."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            print("dsv4: compiling the Numba kernels, once for this machine …", file=sys.stderr, flush=True)
+            self.said = True
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@cache
+def _listen() -> None:
+    event.register("numba:compile", _Announcement())

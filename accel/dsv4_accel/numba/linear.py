@@ -1,0 +1,162 @@
+"""Matrix products with dense, FP8 and FP4 weights on their stored bytes: mirrors dsv4.ops.linear.
+
+No weight is ever dequantised as a whole: a kernel decodes a few numbers in registers, or four rows in the fastest cache.
+"""
+
+import numpy as np
+from numba import prange, types
+
+from dsv4.ops import linear as reference
+from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight
+from dsv4.ops.types import Array
+from dsv4_accel.numba.arrays import are_float32, compact
+from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.packed import (
+    CHUNK,
+    bfloat_numbers,
+    float_numbers,
+    fp4_holds_nan,
+    fp4_numbers,
+    fp8_holds_nan,
+    fp8_numbers,
+    fp8_scale,
+    holds_no_codes,
+    load_scales,
+    no_scale,
+)
+from dsv4_accel.numba.products import MANY_TOKENS, layout_of, multiply_rows
+from dsv4_accel.numba.quantise import round_to_fp8
+from dsv4_accel.numba.vectors import LANES
+from dsv4_accel.numba.weights import Flat, flat
+
+ROWS_PER_TASK = 64
+"""Rows of a weight that one thread goes through at a time."""
+
+
+def linear(x: Array, weight: Weight) -> Array:
+    """As dsv4.ops.linear.linear."""
+    memory = flat(weight) if are_float32(x) and x.ndim and x.shape[-1] == weight.shape[1] and x.size else None
+    if memory is None:
+        return reference.linear(x, weight)
+    return _product(x, memory, 1, rounds=False)
+
+
+def quantised_linear(x: Array, weight: Weight) -> Array:
+    """As dsv4.ops.linear.quantised_linear."""
+    memory = flat(weight) if are_float32(x) and x.ndim and x.shape[-1] == weight.shape[1] and x.size else None
+    if memory is None:
+        return reference.quantised_linear(x, weight)
+    return _product(x, memory, 1, rounds=True)
+
+
+def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
+    """As dsv4.ops.linear.grouped_linear."""
+    rows, width = weight.shape
+    fits = groups > 0 and rows % groups == 0 and are_float32(x) and x.ndim and x.shape[-1] == groups * width
+    memory = flat(weight) if fits and x.size else None
+    if memory is None:
+        return reference.grouped_linear(x, weight, groups)
+    return _product(x, memory, groups, rounds=False)
+
+
+def _product(x: Array, memory: Flat, groups: int, rounds: bool) -> Array:
+    """x [..., groups·in] times the weight's rows, each group of channels with its own run of rows."""
+    layout = memory.layout
+    tokens = compact(x).reshape(-1, x.shape[-1] // groups)  # [T·groups, in]
+    if rounds or memory.kind == "fp4" or tokens.shape[1] != layout.chunks * CHUNK:
+        tokens = prepare(tokens, layout.chunks, memory.kind == "fp4", rounds)
+    out = np.empty((*x.shape[:-1], layout.rows), np.float32)
+    flat_out = out.reshape(-1, layout.rows)
+    work = flat_out.shape[0] * layout.rows * layout.chunks * CHUNK // groups
+    KERNELS[memory.kind](work, memory.items, memory.scales, memory.numbers, groups, tokens, flat_out)
+    return out
+
+
+def prepare(tokens: Array, chunks: int, fp4_order: bool, rounds: bool) -> Array:
+    """Rows of x as a kernel reads them: rounded to FP8 if wanted, filled up to whole chunks, in the order of FP4's bits.
+
+    tokens [T, in] float32. Returns [T, chunks·128] float32.
+    """
+    prepared = np.empty((tokens.shape[0], chunks * CHUNK), np.float32)
+    _prepare(4 * prepared.size, tokens, fp4_order, rounds, prepared)
+    return prepared
+
+
+@kernel(reads(types.float32, 2), types.boolean, types.boolean, writes(types.float32, 2))
+def _prepare(tokens, fp4_order, rounds, prepared):
+    """tokens [T, in] -> prepared [T, chunks·128]"""
+    for token in prange(tokens.shape[0]):
+        row = np.zeros(prepared.shape[1], np.float32)
+        row[: tokens.shape[1]] = tokens[token]
+        prepare_row(row, tokens.shape[1], fp4_order, rounds, prepared[token])
+
+
+@inlined
+def prepare_row(row, width, fp4_order, rounds, prepared):
+    """One row, filled up with zeros behind its `width` channels; it is rounded in place. [chunks·128] -> [chunks·128]"""
+    if rounds:
+        round_to_fp8(row[:width], FP8_WEIGHT_BLOCK)
+    if not fp4_order:
+        prepared[:] = row
+        return
+    for start in range(0, row.size, CHUNK):  # column 8·lane + part of a chunk goes to 16·part + lane
+        for part in range(CHUNK // LANES):
+            for lane in range(LANES):
+                prepared[start + part * LANES + lane] = row[start + lane * (CHUNK // LANES) + part]
+
+
+@inlined
+def _multiply(values, scale, holds_nan, items, scales, numbers, groups, x, out, task):
+    """One task of a product: some rows of one group, with some tokens. x [T·groups, in], out [T, rows]"""
+    layout = layout_of(numbers)
+    rows = layout.rows // groups
+    row_tasks = (rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+    group, row_task = task // row_tasks % groups, task % row_tasks
+    first = group * rows + row_task * ROWS_PER_TASK
+    last = min(first + ROWS_PER_TASK, (group + 1) * rows)
+    slot = task // (row_tasks * groups) * MANY_TOKENS
+    stop = min(slot + MANY_TOKENS, out.shape[0])
+    tokens = np.arange(slot * groups + group, stop * groups + group, groups)
+    multiply_rows(values, scale, items, scales, layout, first, last, x, tokens, out[slot:stop])
+    for row in range(first, last):
+        if holds_nan(items, scales, layout, row):
+            out[slot:stop, row] = np.nan
+
+
+@inlined
+def _tasks(numbers, groups, tokens):
+    layout = layout_of(numbers)
+    row_tasks = (layout.rows // groups + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+    return groups * row_tasks * ((tokens + MANY_TOKENS - 1) // MANY_TOKENS)
+
+
+LAYOUT = reads(types.int64, 1)
+"""The numbers of a Layout: a named tuple takes longer to hand over."""
+BYTES, X, OUT = reads(types.uint8, 1), reads(types.float32, 2), writes(types.float32, 2)
+
+
+@kernel(BYTES, BYTES, LAYOUT, types.intp, X, OUT)
+def _fp4_product(items, scales, numbers, groups, x, out):
+    for task in prange(_tasks(numbers, groups, out.shape[0])):
+        _multiply(fp4_numbers, load_scales, fp4_holds_nan, items, scales, numbers, groups, x, out, task)
+
+
+@kernel(BYTES, BYTES, LAYOUT, types.intp, X, OUT)
+def _fp8_product(items, scales, numbers, groups, x, out):
+    for task in prange(_tasks(numbers, groups, out.shape[0])):
+        _multiply(fp8_numbers, fp8_scale, fp8_holds_nan, items, scales, numbers, groups, x, out, task)
+
+
+@kernel(reads(types.uint16, 1), BYTES, LAYOUT, types.intp, X, OUT)
+def _bfloat_product(items, scales, numbers, groups, x, out):
+    for task in prange(_tasks(numbers, groups, out.shape[0])):
+        _multiply(bfloat_numbers, no_scale, holds_no_codes, items, scales, numbers, groups, x, out, task)
+
+
+@kernel(reads(types.float32, 1), BYTES, LAYOUT, types.intp, X, OUT)
+def _float_product(items, scales, numbers, groups, x, out):
+    for task in prange(_tasks(numbers, groups, out.shape[0])):
+        _multiply(float_numbers, no_scale, holds_no_codes, items, scales, numbers, groups, x, out, task)
+
+
+KERNELS = {"fp4": _fp4_product, "fp8": _fp8_product, "bfloat": _bfloat_product, "float": _float_product}

@@ -1,0 +1,221 @@
+"""The experts: each token's part of a mixture, all active experts in one kernel (mirrors dsv4.ops.moe).
+
+Tokens are grouped by expert, so that an expert's weights come from memory once for all of its tokens. A slot is one
+visit of one token to one expert; slots stand in the order of their experts until each token's results are added up.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, prange, types
+from numba.extending import intrinsic
+
+from dsv4.ops import moe as reference
+from dsv4.ops.moe import Expert, Routing
+from dsv4.ops.quantise import Weight, is_quantised
+from dsv4.ops.types import Array, Ints
+from dsv4_accel.numba.arrays import are_float32, compact
+from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
+from dsv4_accel.numba.linear import LAYOUT, ROWS_PER_TASK, linear, prepare, prepare_row, quantised_linear
+from dsv4_accel.numba.packed import CHUNK, fp4_holds_nan, fp4_numbers, load_scales
+from dsv4_accel.numba.products import layout_of, multiply_rows
+from dsv4_accel.numba.vectors import LANES, load, maximum, minimum, splat, store
+from dsv4_accel.numba.weights import Flat, flat
+
+
+def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: float, round_inputs: bool) -> Array:
+    """As dsv4.ops.moe.experts."""
+    weights, indices = routing
+    fits = are_float32(x, weights) and x.ndim == indices.ndim == 2 and x.size and indices.size
+    if not fits or weights.shape != indices.shape or len(indices) != len(x) or indices.dtype.kind not in "iu":
+        return reference.experts(x, routing, expert_list, limit, round_inputs)
+    active = sorted(set(indices.ravel().tolist()))
+    if active[0] < 0 or active[-1] >= len(expert_list):
+        return reference.experts(x, routing, expert_list, limit, round_inputs)
+    matrices = [expert_list[number] for number in active]
+    memory = [[flat(matrix) for matrix in (one.w1, one.w3, one.w2)] for one in matrices]
+    if not _are_alike(memory, x.shape[1]):
+        return _one_by_one(x, routing, dict(zip(active, matrices, strict=True)), limit, round_inputs)
+    return _together(x, weights, indices, active, memory, limit, round_inputs)
+
+
+def expert(x: Array, weight: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
+    """As dsv4.ops.moe.expert."""
+    if not are_float32(x) or x.ndim != 2 or not x.size or weight.shape != x.shape[:1] or not limit >= 0:
+        return reference.expert(x, weight, matrices, limit, round_inputs)
+
+    def multiply(x: Array, matrix: Weight) -> Array:
+        return quantised_linear(x, matrix) if round_inputs and is_quantised(matrix) else linear(x, matrix)
+
+    gate, up = multiply(x, matrices.w1), multiply(x, matrices.w3)
+    hidden = np.empty_like(gate)
+    _activate(20 * gate.size, gate, up, compact(weight.astype(np.float32, copy=False)), np.float32(limit), hidden)
+    return multiply(hidden, matrices.w2)
+
+
+def _are_alike(memory: list[list[Flat | None]], width: int) -> bool:
+    """Whether all experts are stored in FP4, in matrices of the same shapes that fit each other."""
+    up, _, down = memory[0]
+    if up is None or down is None or up.layout.chunks * CHUNK != width:
+        return False
+    layouts = [up.layout, up.layout, down.layout]
+    same = all(
+        matrix is not None and matrix.kind == "fp4" and matrix.layout == layout
+        for one in memory
+        for matrix, layout in zip(one, layouts, strict=True)
+    )
+    return same and down.layout.rows == width and down.layout.chunks * CHUNK == up.layout.rows
+
+
+def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], limit: float, round_inputs: bool) -> Array:
+    """Experts of any kind, each with all of its tokens."""
+    outputs = np.zeros((*routing.indices.shape, x.shape[1]), np.float32)  # [T, k, d]
+    for number, one in matrices.items():
+        token, slot = np.nonzero(routing.indices == number)
+        outputs[token, slot] = expert(x[token], routing.weights[token, slot], one, limit, round_inputs)
+    total = outputs[:, 0].copy()
+    for slot in range(1, outputs.shape[1]):
+        total += outputs[:, slot]
+    return total
+
+
+def _together(
+    x: Array, weights: Array, indices: Ints, active: list[int], memory: list[list[Flat]], limit: float, rounds: bool
+) -> Array:
+    """Experts in FP4, all of them in one kernel."""
+    tokens, width = x.shape
+    up, _, down = memory[0]
+    places = np.array([(*w1.addresses, *w3.addresses, *w2.addresses) for w1, w3, w2 in memory])
+    slots = indices.size
+    order, starts = np.empty(slots, np.int64), np.empty(len(active) + 1, np.int64)
+    _group(slots, compact(indices.astype(np.int64, copy=False)), np.array(active), order, starts)
+    gate, raised = np.empty((2, slots, up.layout.rows), np.float32)
+    parts, out = np.empty((slots, width), np.float32), np.empty((tokens, width), np.float32)
+    prepared = prepare(compact(x), up.layout.chunks, True, rounds)
+    _experts(
+        3 * slots * width * up.layout.rows,
+        *(places, up.numbers, down.numbers, prepared, compact(weights), order, starts, np.float32(limit), rounds),
+        *(gate, raised, parts, out),
+    )
+    return out
+
+
+@kernel(reads(types.int64, 2), reads(types.int64, 1), writes(types.int64, 1), writes(types.int64, 1))
+def _group(indices, active, order, starts):
+    """The slots in the order of their experts, [T·k], and where each active expert's begin and end, [A + 1]."""
+    filled = 0
+    for number in range(active.size):
+        starts[number] = filled
+        for slot in range(indices.size):
+            if indices[slot // indices.shape[1], slot % indices.shape[1]] == active[number]:
+                order[filled] = slot
+                filled += 1
+    starts[active.size] = filled
+
+
+@intrinsic
+def _as_pointer(context, address):
+    def code(context, builder, signature, values):
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), code
+
+
+@inlined
+def _bytes_at(address, count):
+    return carray(_as_pointer(address), count, np.uint8)
+
+
+@inlined
+def _activate_row(gate, up, weight, limit, hidden):
+    """hidden = weight · silu(min(gate, limit)) · clip(up, −limit, limit); widths are rows of a weight, of any number."""
+    high, low, share = splat(limit), splat(-limit), splat(weight)
+    for start in range(0, gate.size - gate.size % LANES, LANES):
+        g, u = load(gate, start), load(up, start)
+        g = minimum(high, g)
+        u = maximum(low, minimum(high, u))
+        store(hidden, start, share * (g * sigmoid(g) * u))
+    for channel in range(gate.size - gate.size % LANES, gate.size):
+        g, u = gate[channel], up[channel]
+        g = limit if g > limit else g
+        u = limit if u > limit else (-limit if u < -limit else u)
+        hidden[channel] = weight * (g * sigmoid_of_one(g) * u)
+
+
+ROWS = types.float32, 2
+
+
+@kernel(reads(*ROWS), reads(*ROWS), reads(types.float32, 1), types.float32, writes(*ROWS))
+def _activate(gate, up, weight, limit, hidden):
+    """gate, up, hidden [T, width], weight [T]"""
+    for token in prange(gate.shape[0]):
+        _activate_row(gate[token], up[token], weight[token], limit, hidden[token])
+
+
+@inlined
+def _some_rows(place, numbers, x, tokens, task, out):
+    """Some rows of one expert's matrix, times its tokens. place: addresses of items and scales"""
+    layout = layout_of(numbers)
+    items = _bytes_at(place[0], layout.rows * layout.row_items)
+    scales = _bytes_at(place[1], layout.rows * layout.row_scales)
+    first = task * ROWS_PER_TASK
+    last = min(first + ROWS_PER_TASK, layout.rows)
+    multiply_rows(fp4_numbers, load_scales, items, scales, layout, first, last, x, tokens, out)
+    for row in range(first, last):
+        if fp4_holds_nan(items, scales, layout, row):
+            out[:, row] = np.nan
+
+
+@inlined
+def _row_tasks(numbers):
+    return (layout_of(numbers).rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+
+
+@kernel(
+    reads(types.int64, 2),
+    LAYOUT,
+    LAYOUT,
+    reads(*ROWS),
+    reads(*ROWS),
+    reads(types.int64, 1),
+    reads(types.int64, 1),
+    types.float32,
+    types.boolean,
+    writes(*ROWS),
+    writes(*ROWS),
+    writes(*ROWS),
+    writes(*ROWS),
+)
+def _experts(places, up_numbers, down_numbers, x, weights, order, starts, limit, rounds, gate, raised, parts, out):
+    """places [A, 6], x [T, d] prepared, weights [T, k], order [T·k], starts [A + 1]; gate, raised [T·k, width], parts [T·k, d]
+
+    Two products from the same x, then the activation, then one product from it, then each token's sum.
+    """
+    active, slots = starts.size - 1, order.size
+    per_token = slots // x.shape[0]
+    tasks = _row_tasks(up_numbers)
+    for task in prange(2 * active * tasks):
+        which, number = task // (active * tasks), task // tasks % active
+        some = slice(starts[number], starts[number + 1])
+        place, tokens = places[number, 2 * which : 2 * which + 2], order[some] // per_token
+        _some_rows(place, up_numbers, x, tokens, task % tasks, (raised if which else gate)[some])
+    for slot in prange(slots):
+        _activate_row(
+            gate[slot], raised[slot], weights[order[slot] // per_token, order[slot] % per_token], limit, gate[slot]
+        )
+        prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])
+    tasks = _row_tasks(down_numbers)
+    for task in prange(active * tasks):
+        number = task // tasks
+        here = np.arange(starts[number], starts[number + 1])
+        some = slice(starts[number], starts[number + 1])
+        _some_rows(places[number, 4:6], down_numbers, raised, here, task % tasks, parts[some])
+    position = np.empty(slots, np.int64)
+    position[order] = np.arange(slots)
+    for token in prange(x.shape[0]):
+        out[token] = parts[position[token * per_token]]
+        for slot in range(token * per_token + 1, (token + 1) * per_token):
+            out[token] += parts[position[slot]]

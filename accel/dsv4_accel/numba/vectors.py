@@ -1,0 +1,385 @@
+"""Sixteen numbers at once: vectors as values that a kernel computes with.
+
+`F32x16` and `U32x16` are types of Numba's that stand for LLVM's vectors <16 x float> and <16 x i32>. LLVM turns them
+into one register where the processor has such wide ones, and into several where not, so that everything here runs
+everywhere and gives the same bits. Operators work lane by lane: a + b, a * b, words & mask, words << 4.
+
+Loads and stores take a flat array and the position of the first number; where NUMBA_BOUNDSCHECK is set, a position
+from which a load or store would leave the array raises IndexError.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+from dsv4_accel.numba.compile import CHECKS_BOUNDS, inlined
+
+LANES = 16
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+WORDS = ir.VectorType(ir.IntType(32), LANES)
+
+
+class Vector(types.Type):
+    """A vector of 16 numbers of 32 bits."""
+
+    def __init__(self, name: str, lanes: ir.VectorType) -> None:
+        super().__init__(name)
+        self.lanes = lanes
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.lanes)
+
+
+F32x16 = Vector("F32x16", FLOATS)
+"""16 float32."""
+U32x16 = Vector("U32x16", WORDS)
+"""16 uint32: bits to be shifted and masked."""
+
+
+def of_one(argument: types.Type, result: types.Type, emit: Callable[..., Any]) -> Any:
+    """An intrinsic of one argument, whose code `emit(builder, value)` writes."""
+
+    @intrinsic
+    def function(context, a):
+        return result(argument), lambda context, builder, signature, values: emit(builder, *values)
+
+    return function
+
+
+def of_two(first: types.Type, second: types.Type, result: types.Type, emit: Callable[..., Any]) -> Any:
+    """An intrinsic of two arguments, whose code `emit(builder, first, second)` writes."""
+
+    @intrinsic
+    def function(context, a, b):
+        return result(first, second), lambda context, builder, signature, values: emit(builder, *values)
+
+    return function
+
+
+def constant(lanes: ir.VectorType, value: Any) -> ir.Constant:
+    """A vector with the same number in each lane, or with the given ones."""
+    return ir.Constant(lanes, list(value) if isinstance(value, list | tuple) else [value] * lanes.count)
+
+
+def call(builder: Any, name: str, result: ir.Type, *values: Any) -> Any:
+    """A call of one of LLVM's intrinsic functions."""
+    kind = ir.FunctionType(result, [value.type for value in values])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+
+
+# Making vectors, and taking them apart.
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    lanes = ir.VectorType(value.type, LANES)
+    first = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(WORDS, [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(lanes, ir.Undefined), zeros)
+
+
+def _reduced(combine: Callable[..., Any]) -> Callable[..., Any]:
+    """Combine lane i with lane i + 8, what results with i + 4, and so on: always in the same order."""
+
+    def emit(builder: Any, value: Any) -> Any:
+        for width in (8, 4, 2, 1):
+            low, high = (
+                builder.shuffle_vector(value, value, constant(ir.VectorType(ir.IntType(32), width), [*part]))
+                for part in (range(width), range(width, 2 * width))
+            )
+            value = combine(builder, low, high)
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return emit
+
+
+def _sum_of_two(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b)
+
+
+def _larger_float(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _larger_word(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+
+def _exchange(distance: int) -> Callable[..., Any]:
+    """Lane i takes the number of lane i with the bit `distance` of i flipped."""
+    partners = [lane ^ distance for lane in range(LANES)]
+    return lambda builder, value: builder.shuffle_vector(value, value, constant(WORDS, partners))
+
+
+splat = of_one(types.float32, F32x16, _splat)
+"""The same float32 in each lane."""
+splat_word = of_one(types.uint32, U32x16, _splat)
+"""The same uint32 in each lane."""
+lane_sum = of_one(F32x16, types.float32, _reduced(_sum_of_two))
+"""The sum of the lanes, always in the same order."""
+lane_max = of_one(F32x16, types.float32, _reduced(lambda builder, a, b: _larger_float(builder, b, a)))
+"""The largest lane."""
+lane_max_word = of_one(U32x16, types.uint32, _reduced(_larger_word))
+"""The largest lane, as an unsigned number."""
+exchange_1 = of_one(F32x16, F32x16, _exchange(1))
+"""Lanes 1, 0, 3, 2, …: neighbours change places."""
+exchange_2 = of_one(F32x16, F32x16, _exchange(2))
+"""Lanes 2, 3, 0, 1, 6, …: pairs change places."""
+exchange_4 = of_one(F32x16, F32x16, _exchange(4))
+"""Lanes 4 … 7, 0 … 3, 12 … 15, 8 … 11: quarters change places."""
+exchange_8 = of_one(F32x16, F32x16, _exchange(8))
+"""Lanes 8 … 15, 0 … 7: halves change places."""
+floats = of_one(U32x16, F32x16, lambda builder, words: builder.bitcast(words, FLOATS))
+"""The float32 that have these bits."""
+words = of_one(F32x16, U32x16, lambda builder, floats: builder.bitcast(floats, WORDS))
+"""The bits of these float32."""
+
+
+# Arithmetic, lane by lane.
+
+_F = F32x16
+_add = of_two(_F, _F, _F, lambda builder, a, b: builder.fadd(a, b))
+_subtract = of_two(_F, _F, _F, lambda builder, a, b: builder.fsub(a, b))
+_multiply = of_two(_F, _F, _F, lambda builder, a, b: builder.fmul(a, b))
+_divide = of_two(_F, _F, _F, lambda builder, a, b: builder.fdiv(a, b))
+minimum = of_two(_F, _F, _F, lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+"""The smaller of a and b; b where one of them is NaN."""
+maximum = of_two(_F, _F, _F, _larger_float)
+"""The larger of a and b; b where one of them is NaN."""
+
+greater = of_two(_F, _F, U32x16, lambda builder, a, b: builder.sext(builder.fcmp_ordered(">", a, b), WORDS))
+"""All bits set in the lanes where a > b, none elsewhere: a mask for `choose`."""
+
+_U = U32x16
+_and = of_two(_U, _U, _U, lambda builder, a, b: builder.and_(a, b))
+_or = of_two(_U, _U, _U, lambda builder, a, b: builder.or_(a, b))
+_xor = of_two(_U, _U, _U, lambda builder, a, b: builder.xor(a, b))
+_plus = of_two(_U, _U, _U, lambda builder, a, b: builder.add(a, b))
+_minus = of_two(_U, _U, _U, lambda builder, a, b: builder.sub(a, b))
+_left = of_two(_U, _U, _U, lambda builder, a, b: builder.shl(a, b))
+_right = of_two(_U, _U, _U, lambda builder, a, b: builder.lshr(a, b))
+larger_word = of_two(_U, _U, _U, _larger_word)
+"""The larger of a and b as unsigned numbers. Magnitudes of float32 are in the order of their bits, a NaN on top."""
+any_word = of_one(
+    _U,
+    types.boolean,
+    lambda builder, a: builder.icmp_unsigned("!=", builder.bitcast(a, ir.IntType(512)), ir.IntType(512)(0)),
+)
+"""Whether any bit of any lane is set."""
+
+
+@intrinsic
+def fma(context, a, b, c):
+    """a · b + c, rounded once."""
+    return _F(_F, _F, _F), lambda context, builder, signature, values: call(builder, "llvm.fma.v16f32", FLOATS, *values)
+
+
+@intrinsic
+def choose(context, mask, a, b):
+    """a in the lanes where the mask has any bit set, b in the others."""
+
+    def code(context, builder, signature, values):
+        mask, a, b = values
+        return builder.select(builder.icmp_unsigned("!=", mask, constant(WORDS, 0)), a, b)
+
+    return _F(_U, _F, _F), code
+
+
+def _define(symbol: Any, of_floats: Any, of_words: Any) -> None:
+    """Make an operator of Python work on vectors; a whole number beside words stands in each lane."""
+
+    @overload(symbol, inline="always")
+    def on_vectors(a, b):
+        if a == b == F32x16 and of_floats is not None:
+            return lambda a, b: of_floats(a, b)
+        if a == b == U32x16 and of_words is not None:
+            return lambda a, b: of_words(a, b)
+        if a == U32x16 and isinstance(b, types.Integer) and of_words is not None:
+            return lambda a, b: of_words(a, splat_word(b))
+        return None
+
+
+for _symbol, _floats, _words in (
+    (operator.add, _add, _plus),
+    (operator.sub, _subtract, _minus),
+    (operator.mul, _multiply, None),
+    (operator.truediv, _divide, None),
+    (operator.and_, None, _and),
+    (operator.or_, None, _or),
+    (operator.xor, None, _xor),
+    (operator.lshift, None, _left),
+    (operator.rshift, None, _right),
+):
+    _define(_symbol, _floats, _words)
+
+
+# Loads and stores.
+
+
+def _pointer(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
+    data = cgutils.create_struct_proxy(kind)(context, builder, value=array).data
+    return builder.gep(data, [index])
+
+
+def loader(item: types.Type, count: int, result: Vector, widen: Callable[..., Any]) -> Any:
+    """An intrinsic (array, index) that loads `count` items, which `widen(builder, items)` turns into a vector."""
+
+    @intrinsic
+    def load(context, array, index):
+        if not (isinstance(array, types.Array) and array.dtype == item and isinstance(index, types.Integer)):
+            return None
+
+        def code(context, builder, signature, values):
+            pointer = _pointer(context, builder, signature.args[0], *values)
+            items = ir.VectorType(context.get_data_type(item), count)
+            return widen(builder, builder.load(builder.bitcast(pointer, items.as_pointer()), align=item.bitwidth // 8))
+
+        return result(array, types.intp), code
+
+    return _guarded(load, count)
+
+
+def partial_loader(item: types.Type, count: int, result: Vector, widen: Callable[..., Any]) -> Any:
+    """An intrinsic (array, index, present) that loads `present` < count items, with zeros behind them."""
+
+    @intrinsic
+    def load(context, array, index, present):
+        def code(context, builder, signature, values):
+            array, index, present = values
+            pointer = _pointer(context, builder, signature.args[0], array, index)
+            items = ir.VectorType(context.get_data_type(item), count)
+            room = cgutils.alloca_once_value(builder, ir.Constant(items, [0] * count))
+            builder.store(ir.Constant(items, [0] * count), room)
+            cgutils.raw_memcpy(builder, builder.bitcast(room, pointer.type), pointer, present, item.bitwidth // 8)
+            return widen(builder, builder.load(room))
+
+        return result(array, types.intp, types.intp), code
+
+    if not CHECKS_BOUNDS:
+        return load
+
+    @inlined
+    def checked(array, index, present):
+        if index < 0 or index + present > array.size:
+            raise IndexError("a vector load leaves its array")
+        return load(array, index, present)
+
+    return checked
+
+
+def _guarded(load: Any, count: int) -> Any:
+    if not CHECKS_BOUNDS:
+        return load
+
+    @inlined
+    def checked(array, index):
+        if index < 0 or index + count > array.size:
+            raise IndexError("a vector load leaves its array")
+        return load(array, index)
+
+    return checked
+
+
+def _as_words(builder: Any, items: Any) -> Any:
+    return builder.bitcast(items, WORDS)
+
+
+def _widened(builder: Any, items: Any) -> Any:
+    return builder.zext(items, WORDS)
+
+
+def _bfloats(builder: Any, items: Any) -> Any:
+    """bfloat16 is the upper half of a float32."""
+    return builder.bitcast(builder.shl(_widened(builder, items), constant(WORDS, 16)), FLOATS)
+
+
+load = loader(types.float32, LANES, F32x16, lambda builder, items: items)
+"""load(array of float32, index): 16 float32."""
+load_bfloats = loader(types.uint16, LANES, F32x16, _bfloats)
+"""load_bfloats(array of uint16, index): 16 bfloat16, widened."""
+load_bytes = loader(types.uint8, LANES, U32x16, _widened)
+"""load_bytes(array of uint8, index): 16 bytes, one a lane."""
+load_words = loader(types.uint8, 4 * LANES, U32x16, _as_words)
+"""load_words(array of uint8, index): 64 bytes, four a lane, the first in the lowest bits."""
+load_part = partial_loader(types.float32, LANES, F32x16, lambda builder, items: items)
+"""load_part(array of float32, index, present): as `load`, zeros from lane `present` on."""
+load_part_of_bfloats = partial_loader(types.uint16, LANES, F32x16, _bfloats)
+load_part_of_bytes = partial_loader(types.uint8, LANES, U32x16, _widened)
+load_part_of_words = partial_loader(types.uint8, 4 * LANES, U32x16, _as_words)
+"""load_part_of_words(array of uint8, index, present): as `load_words`, zeros from byte `present` on."""
+
+
+@intrinsic
+def _store(context, array, index, vector):
+    def code(context, builder, signature, values):
+        array, index, vector = values
+        pointer = _pointer(context, builder, signature.args[0], array, index)
+        builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=4)
+
+    return types.void(array, types.intp, F32x16), code
+
+
+@inlined
+def store(array, index, vector):
+    """Put 16 float32 into a flat array from an index on."""
+    if CHECKS_BOUNDS and (index < 0 or index + LANES > array.size):
+        raise IndexError("a vector store leaves its array")
+    _store(array, index, vector)
+
+
+@inlined
+def store_part(array, index, vector, present):
+    """Put the first `present` lanes into a flat array from an index on."""
+    for lane in range(present):
+        array[index + lane] = extract(vector, lane)
+
+
+extract = of_two(F32x16, types.intp, types.float32, lambda builder, vector, lane: builder.extract_element(vector, lane))
+"""extract(vector, lane): one lane."""
+
+
+@inlined
+def load_to_end(array, index):
+    """16 float32 of a flat array, or those that it has from an index on, and zeros behind."""
+    if index + LANES <= array.size:
+        return load(array, index)
+    return load_part(array, index, array.size - index)
+
+
+@inlined
+def store_to_end(array, index, vector):
+    """Put 16 float32 into a flat array, or as many as it has room for from an index on."""
+    if index + LANES <= array.size:
+        store(array, index, vector)
+    else:
+        store_part(array, index, vector, array.size - index)
+
+
+@intrinsic
+def address(context, array):
+    """Where the first item of an array stands in memory."""
+
+    def code(context, builder, signature, values):
+        first = _pointer(context, builder, signature.args[0], values[0], ir.IntType(64)(0))
+        return builder.ptrtoint(first, ir.IntType(64))
+
+    return types.int64(array), code
+
+
+@intrinsic
+def prefetch(context, array, index):
+    """Ask for the cache line with this item, which may lie beyond the array: nothing is read then."""
+
+    def code(context, builder, signature, values):
+        pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *values), ir.IntType(8).as_pointer())
+        options = [ir.IntType(32)(option) for option in (0, 3, 1)]  # to read, keep in all caches, data
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *options)
+
+    return types.void(array, types.intp), code

@@ -1,0 +1,96 @@
+"""Weights as the kernels take them: flat items, flat scale bytes, and where each row stands."""
+
+import weakref
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK, Fp4Weight, Fp8Weight, Weight
+from dsv4_accel.numba.arrays import compact
+from dsv4_accel.numba.packed import CHUNK
+from dsv4_accel.numba.products import Layout
+
+NO_SCALES = np.zeros(1, np.uint8)
+FP4_CHUNK = CHUNK // FP4_BLOCK
+
+
+class Flat:
+    """A weight's memory, without a copy where its rows are whole chunks."""
+
+    def __init__(self, kind: str, items: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], layout: Layout) -> None:
+        """kind: "fp4", "fp8", "bfloat" or "float"; items: their bytes, bfloat16 bits or float32; scales: bytes."""
+        self.kind, self.layout = kind, layout
+        self.items, self.scales = items.reshape(-1), scales.reshape(-1)
+        self.numbers = np.array(layout, np.int64)
+        self.addresses = self.items.ctypes.data, self.scales.ctypes.data
+
+
+_known: dict[int, tuple[weakref.ref[Any], Flat | None]] = {}
+"""What `flat` has found, by the identity of a weight that is still alive."""
+
+
+def flat(weight: Weight) -> Flat | None:
+    """A weight [out, in] as kernels take it, or None for one that is left to the reference (float64, or malformed).
+
+    Rows that are no whole number of chunks are copied, still packed, with zeros behind them; no released model has any.
+    What is found is kept for as long as the weight lives. A dense weight that owns its memory is looked at each time,
+    since what is kept would keep it alive.
+    """
+    key = id(weight)
+    known = _known.get(key)
+    if known is not None and known[0]() is weight:
+        return known[1]
+    found = _look_at(weight)
+    if isinstance(weight, Fp4Weight | Fp8Weight) or weight.base is not None:
+        _known[key] = weakref.ref(weight, lambda _: _known.pop(key, None)), found
+    return found
+
+
+def _look_at(weight: Weight) -> Flat | None:
+    match weight:
+        case Fp4Weight(packed, scales):
+            return _flat_fp4(packed, scales)
+        case Fp8Weight(codes, scales):
+            return _flat_fp8(codes, scales)
+    if not isinstance(weight, np.ndarray) or weight.ndim != 2:
+        return None
+    if weight.dtype == np.float32:
+        return _flat_dense("float", weight)
+    if weight.dtype == ml_dtypes.bfloat16:
+        return _flat_dense("bfloat", weight.view(np.uint16))
+    return None
+
+
+def _flat_fp4(packed: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat | None:
+    rows, width = packed.shape
+    if packed.dtype != np.uint8 or scales.dtype != np.uint8 or scales.shape != (rows, 2 * width // FP4_BLOCK):
+        return None
+    if 2 * width % FP4_BLOCK:
+        return None
+    items, blocks = _whole_chunks(packed, CHUNK // 2), _whole_chunks(scales, FP4_CHUNK)
+    chunks = items.shape[1] // (CHUNK // 2)
+    layout = Layout(rows, chunks, items.shape[1], CHUNK // 2, blocks.shape[1], FP4_CHUNK, 1)
+    return Flat("fp4", items, blocks, layout)
+
+
+def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat | None:
+    rows, width = codes.shape
+    squares = -(-rows // FP8_WEIGHT_BLOCK), -(-width // FP8_WEIGHT_BLOCK)
+    if codes.dtype != np.uint8 or scales.dtype != np.uint8 or scales.shape != squares:
+        return None
+    items = _whole_chunks(codes, CHUNK)
+    layout = Layout(rows, squares[1], items.shape[1], CHUNK, squares[1], 1, FP8_WEIGHT_BLOCK)
+    return Flat("fp8", items, compact(scales), layout)
+
+
+def _flat_dense(kind: str, weight: np.ndarray[Any, Any]) -> Flat:
+    items = _whole_chunks(weight, CHUNK)
+    layout = Layout(weight.shape[0], items.shape[1] // CHUNK, items.shape[1], CHUNK, 0, 0, 1)
+    return Flat(kind, items, NO_SCALES, layout)
+
+
+def _whole_chunks(rows: np.ndarray[Any, Any], chunk: int) -> np.ndarray[Any, Any]:
+    """The rows, with zeros behind them up to a whole number of chunks."""
+    missing = -rows.shape[1] % chunk
+    return np.pad(rows, ((0, 0), (0, missing))) if missing else compact(rows)
