@@ -47,13 +47,14 @@ WORK_FOR_THREADS = 200_000
 class Kernel:
     """A compiled function that writes its results into arrays it is given, and returns nothing.
 
-    It is compiled twice at most: for one thread, and with its `prange` loops spread over all threads. What it
-    computes must not depend on which of the two runs.
+    It is compiled twice at most: for one thread, and, if it has any, with its `prange` loops spread over all threads.
+    What it computes must not depend on which of the two runs.
     """
 
     def __init__(self, function: Callable[..., None], arguments: tuple[types.Type, ...]) -> None:
         self._one_thread = _Compiled(function, arguments, parallel=False)
-        self._all_threads = _Compiled(function, arguments, parallel=True)
+        spreads = "prange" in function.__code__.co_names
+        self._all_threads = _Compiled(function, arguments, parallel=True) if spreads else self._one_thread
         self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
 
     def prepare(self) -> None:
