@@ -89,15 +89,15 @@ def multiply_rows(storage, items, scales, layout, first, last, x, tokens, out):
 
     x [·, chunks·128], tokens [M] rows of x, out [M, rows]
     """
+    flat_x = x.reshape(-1)  # a position is cheaper to hand on than a slice, whose references are counted
     if tokens.size <= few_tokens(storage):
-        flat_x = x.reshape(-1)  # a position is cheaper to hand on than a slice
         for slot in range(tokens.size):
             for row in range(first, last, ROWS):
                 _four_rows(storage, items, scales, layout, row, last, flat_x, tokens[slot] * x.shape[1], out, slot)
         return
     for slot in range(0, tokens.size, MANY_TOKENS):
         some = slice(slot, slot + MANY_TOKENS)
-        _unpacked_rows(storage, items, scales, layout, first, last, x, tokens[some], out[some])
+        _unpacked_rows(storage, items, scales, layout, first, last, flat_x, tokens[some] * x.shape[1], out[some])
 
 
 @inlined
@@ -153,10 +153,10 @@ def _result(total, codes):
 
 
 @inlined
-def _unpacked_rows(storage, items, scales, layout, first, last, x, tokens, out):
-    """Rows times several tokens, four rows at a time. tokens [M] rows of x, out [M, rows]"""
+def _unpacked_rows(storage, items, scales, layout, first, last, x, starts, out):
+    """Rows times several tokens, four rows at a time. starts [M]: where each token's x begins; out [M, rows]"""
     buffer = aligned_floats(ROWS * DEPTH * UNPACKED)
-    sums = aligned_floats(tokens.size * ROWS * LANES)
+    sums = aligned_floats(starts.size * ROWS * LANES)
     for row in range(first, last, ROWS):
         sums[:] = 0
         for chunk in range(0, layout.chunks, DEPTH):
@@ -164,10 +164,11 @@ def _unpacked_rows(storage, items, scales, layout, first, last, x, tokens, out):
             for beside in range(ROWS):
                 line = min(row + beside, last - 1)
                 _unpack(storage, items, scales, layout, line, chunk, depth, buffer, beside)
-            for slot in range(0, tokens.size, 2):
-                other = min(slot + 1, tokens.size - 1)
-                _tile(buffer, depth, x[tokens[slot]], x[tokens[other]], chunk * CHUNK, sums, slot, other)
-        for slot in range(tokens.size):
+            for slot in range(0, starts.size, 2):
+                other = min(slot + 1, starts.size - 1)
+                x0, x1 = starts[slot] + chunk * CHUNK, starts[other] + chunk * CHUNK
+                _tile(buffer, depth, x, x0, x1, sums, slot * ROWS * LANES, other * ROWS * LANES)
+        for slot in range(starts.size):
             for beside in range(min(ROWS, last - row)):
                 out[slot, row + beside] = lane_sum(load(sums, (slot * ROWS + beside) * LANES))
 
@@ -198,9 +199,11 @@ def _unpack(storage, items, scales, layout, row, first, depth, buffer, beside):
 
 
 @inlined
-def _tile(buffer, depth, x0, x1, column, sums, slot0, slot1):
-    """Four unpacked rows times two tokens: each row's numbers are loaded once for both, each token's for all four."""
-    here, there = slot0 * ROWS * LANES, slot1 * ROWS * LANES
+def _tile(buffer, depth, x, x0, x1, sums, here, there):
+    """Four unpacked rows times two tokens: each row's numbers are loaded once for both, each token's for all four.
+
+    x0, x1: where the tokens' numbers stand in x; here, there: where their sums stand.
+    """
     a0, a1 = load(sums, here), load(sums, here + LANES)
     a2, a3 = load(sums, here + 2 * LANES), load(sums, here + 3 * LANES)
     b0, b1 = load(sums, there), load(sums, there + LANES)
@@ -210,7 +213,7 @@ def _tile(buffer, depth, x0, x1, column, sums, slot0, slot1):
         row0, row1 = step * UNPACKED, (DEPTH + step) * UNPACKED
         row2, row3 = (2 * DEPTH + step) * UNPACKED, (3 * DEPTH + step) * UNPACKED
         for part in range(0, CHUNK, LANES):
-            u, v = load(x0, column + step * CHUNK + part), load(x1, column + step * CHUNK + part)
+            u, v = load(x, x0 + step * CHUNK + part), load(x, x1 + step * CHUNK + part)
             w0, w1 = load(buffer, row0 + part), load(buffer, row1 + part)
             w2, w3 = load(buffer, row2 + part), load(buffer, row3 + part)
             p0, p1, p2, p3 = fma(w0, u, p0), fma(w1, u, p1), fma(w2, u, p2), fma(w3, u, p3)
