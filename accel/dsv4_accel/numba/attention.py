@@ -1,0 +1,135 @@
+"""Attention of many query heads over one shared key-value head: mirrors dsv4.ops.attention.
+
+A softmax in one pass: the keys that a query names are taken in blocks, which stay in the caches while all heads of
+a task read them as keys and as values; what was summed so far shrinks when a larger logit turns up.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange, types
+
+from dsv4.ops import attention as reference
+from dsv4.ops.types import Array, Ints
+from dsv4_accel.numba.arrays import are_float32, compact
+from dsv4_accel.numba.attention_blocks import KEYS, LANES, add_block, begin, finish, make_room, put_key
+from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+
+HEADS_TOGETHER = 64
+"""Heads of one task, which share the copying of keys."""
+
+
+def sparse_attention(
+    queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, attn_sink: Array
+) -> Array:
+    """As dsv4.ops.attention.sparse_attention."""
+    if not _fit(queries, window, window_index, entries, entry_index, attn_sink):
+        return reference.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
+    attended, is_beyond = np.empty(queries.shape, np.float32), np.zeros(1, np.bool_)
+    _attend(
+        2 * queries.size * (window_index.shape[2] + entry_index.shape[2]),
+        compact(queries),
+        _with_whole_rows(window),
+        compact(window_index.astype(np.int64, copy=False)),
+        _with_whole_rows(entries),
+        compact(entry_index.astype(np.int64, copy=False)),
+        compact(attn_sink),
+        numba.get_num_threads(),
+        attended,
+        is_beyond,
+    )
+    if is_beyond[0]:
+        return reference.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
+    return attended
+
+
+def _fit(queries: Any, window: Any, window_index: Any, entries: Any, entry_index: Any, attn_sink: Any) -> bool:
+    """Whether the kernel takes these arrays, and they belong together."""
+    if not are_float32(queries, window, entries, attn_sink) or queries.ndim != 4 or not queries.size:
+        return False
+    batch, length, heads, c = queries.shape
+    return attn_sink.shape == (heads,) and all(
+        rows.ndim == index.ndim == 3
+        and rows.shape[::2] == (batch, c)
+        and index.shape[:2] == (batch, length)
+        and index.dtype.kind == "i"
+        for rows, index in ((window, window_index), (entries, entry_index))
+    )
+
+
+def _with_whole_rows(rows: Array) -> Array:
+    """The rows themselves where each is in one piece, as in a part of a cache; else a copy. rows [B, N, c]"""
+    return rows if rows.strides[2] == rows.itemsize and rows.flags.aligned else np.array(rows, order="C")
+
+
+ROWS = types.Array(types.float32, 3, "A", readonly=True)
+"""[B, N, c] with any distance from row to row."""
+
+
+@kernel(
+    reads(types.float32, 4),
+    ROWS,
+    reads(types.int64, 3),
+    ROWS,
+    reads(types.int64, 3),
+    reads(types.float32, 1),
+    types.intp,
+    writes(types.float32, 4),
+    writes(types.boolean, 1),
+)
+def _attend(queries, window, window_index, entries, entry_index, attn_sink, workers, attended, is_beyond):
+    """Shapes as in dsv4.ops.attention; is_beyond [1] becomes true where an index names no row.
+
+    Each worker takes every so many-th task, so that all have as many queries from the end of a prompt, which read
+    more keys than those from its beginning.
+    """
+    for worker in prange(workers):
+        _take_part(queries, window, window_index, entries, entry_index, attn_sink, worker, workers, attended, is_beyond)
+
+
+@inlined
+def _take_part(queries, window, window_index, entries, entry_index, attn_sink, worker, workers, attended, is_beyond):
+    batch, length, heads, c = queries.shape
+    room = make_room((min(heads, HEADS_TOGETHER) + LANES - 1) // LANES, c)
+    named = np.empty(window_index.shape[2] + entry_index.shape[2], np.int64)
+    groups = (heads + HEADS_TOGETHER - 1) // HEADS_TOGETHER
+    for task in range(worker, batch * length * groups, workers):
+        query, group = task // groups, task % groups
+        b, t = query // length, query % length
+        of_window = _list_named(window_index[b, t], window.shape[1], named)
+        of_entries = _list_named(entry_index[b, t], entries.shape[1], named[max(of_window, 0) :])
+        if min(of_window, of_entries) < 0:
+            is_beyond[0] = True
+            return
+        some = slice(group * HEADS_TOGETHER, min((group + 1) * HEADS_TOGETHER, heads))
+        sink = attn_sink[some]
+        begin(room, queries[b, t, some], sink)
+        _add_keys(room, sink.size, window[b], entries[b], of_window, named[: of_window + of_entries])
+        finish(room, sink, attended[b, t, some])
+
+
+@inlined
+def _list_named(index, rows, named):
+    """Write the rows that an index names one after the other. Returns how many; −1 where one is beyond the rows."""
+    count = 0
+    for place in range(index.size):
+        row = index[place]
+        if row >= rows:
+            return -1
+        if row >= 0:
+            named[count] = row
+            count += 1
+    return count
+
+
+@inlined
+def _add_keys(room, heads, window, entries, of_window, named):
+    """All keys of a query, in blocks. window, entries [N, c]; named: rows of the window, then of the entries"""
+    scale = np.float32(window.shape[1] ** -0.5)
+    for start in range(0, named.size, KEYS):
+        present = min(KEYS, named.size - start)
+        for place in range(present):
+            row = named[start + place]
+            put_key(room, place, window[row] if start + place < of_window else entries[row])
+        add_block(room, heads, window.shape[1], present, scale)
