@@ -13,10 +13,11 @@ from numba import prange, types
 from dsv4.ops import attention as reference
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
-from dsv4_accel.numba.attention_blocks import KEYS, LANES, add_block, begin, finish, make_room, put_key
+from dsv4_accel.numba.attention_blocks import KEYS, add_block, begin, finish, make_room, put_keys
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.vectors import LANES
 
-HEADS_TOGETHER = 64
+HEADS_TOGETHER = 32
 """Heads of one task, which share the copying of keys."""
 
 
@@ -128,8 +129,8 @@ def _add_keys(room, heads, window, entries, of_window, named):
     """All keys of a query, in blocks. window, entries [N, c]; named: rows of the window, then of the entries"""
     scale = np.float32(window.shape[1] ** -0.5)
     for start in range(0, named.size, KEYS):
-        present = min(KEYS, named.size - start)
-        for place in range(present):
-            row = named[start + place]
-            put_key(room, place, window[row] if start + place < of_window else entries[row])
-        add_block(room, heads, window.shape[1], present, scale)
+        behind = min(start + KEYS, named.size)
+        first_entry = min(max(of_window, start), behind)
+        put_keys(room.keys, room.stride, 0, window, named[start:first_entry])
+        put_keys(room.keys, room.stride, first_entry - start, entries, named[first_entry:behind])
+        add_block(room, heads, window.shape[1], behind - start, scale)

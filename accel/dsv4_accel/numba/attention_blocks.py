@@ -61,7 +61,10 @@ def make_room(vectors, c):
 
 @inlined
 def begin(room, queries, attn_sink):
-    """Take some heads of a query, in lanes, and begin with the sink as the largest logit. queries [h, c], attn_sink [h]"""
+    """Take some heads of a query, in lanes, and begin with the sink as the largest logit.
+
+    queries [h, c], attn_sink [h]
+    """
     heads, c = queries.shape
     padded = (heads + LANES - 1) // LANES * LANES
     room.queries[: padded * c] = np.float32(0)
@@ -76,14 +79,16 @@ def begin(room, queries, attn_sink):
 
 
 @inlined
-def put_key(room, place, key):
-    """Copy one key into the block. key [c]"""
-    start = place * room.stride
-    whole = key.size - key.size % LANES
-    for channel in range(0, whole, LANES):
-        store(room.keys, start + channel, load(key, channel))
-    if whole < key.size:
-        store(room.keys, start + whole, load_part(key, whole, key.size - whole))
+def put_keys(keys, stride, place, rows, named):
+    """Copy the named rows into the block, from a place on. rows [N, c]"""
+    c = rows.shape[1]
+    whole = c - c % LANES
+    for i in range(named.size):
+        row, start = rows[named[i]], (place + i) * stride
+        for channel in range(0, whole, LANES):
+            store(keys, start + channel, load(row, channel))
+        if whole < c:
+            store(keys, start + whole, load_part(row, whole, c - whole))
 
 
 @inlined
@@ -108,7 +113,6 @@ def add_block(room, heads, c, present, scale):
 def finish(room, attn_sink, attended):
     """Divide by the sum of all weights, of which the sink's is one. attn_sink [h], attended [h, c]"""
     for head in range(attended.shape[0]):
-        lane = head % LANES
         weight_of_sink = exp(splat(attn_sink[head]) - load_repeated(room.largest, head))
         inverse = splat(np.float32(1)) / (load_repeated(room.total, head) + weight_of_sink)
         for channel in range(0, attended.shape[1], LANES):
