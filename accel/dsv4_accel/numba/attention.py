@@ -17,7 +17,7 @@ from dsv4_accel.numba.attention_blocks import KEYS, add_block, begin, finish, ma
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.vectors import LANES
 
-HEADS_TOGETHER = 32
+HEADS_TOGETHER = 64
 """Heads of one task, which share the copying of keys."""
 
 
@@ -31,9 +31,9 @@ def sparse_attention(
     _attend(
         2 * queries.size * (window_index.shape[2] + entry_index.shape[2]),
         compact(queries),
-        _with_whole_rows(window),
+        _in_one_piece(window),
         compact(window_index.astype(np.int64, copy=False)),
-        _with_whole_rows(entries),
+        _in_one_piece(entries),
         compact(entry_index.astype(np.int64, copy=False)),
         compact(attn_sink),
         numba.get_num_threads(),
@@ -59,13 +59,14 @@ def _fit(queries: Any, window: Any, window_index: Any, entries: Any, entry_index
     )
 
 
-def _with_whole_rows(rows: Array) -> Array:
-    """The rows themselves where each is in one piece, as in a part of a cache; else a copy. rows [B, N, c]"""
-    return rows if rows.strides[2] == rows.itemsize and rows.flags.aligned else np.array(rows, order="C")
+def _in_one_piece(rows: Array) -> Array:
+    """The rows of each sequence one behind the other, without a copy for a part of a cache. rows [B, N, c]"""
+    row, item = rows.strides[1:]
+    return rows if item == 4 and row == 4 * rows.shape[2] and rows.flags.aligned else np.array(rows, order="C")
 
 
 ROWS = types.Array(types.float32, 3, "A", readonly=True)
-"""[B, N, c] with any distance from row to row."""
+"""[B, N, c], each [N, c] in one piece."""
 
 
 @kernel(

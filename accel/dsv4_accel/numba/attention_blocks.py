@@ -12,7 +12,7 @@ import numpy as np
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.exponential import exp
 from dsv4_accel.numba.products import aligned_floats
-from dsv4_accel.numba.vectors import LANES, fma, load, load_part, load_repeated, maximum, splat, store, store_to_end
+from dsv4_accel.numba.vectors import LANES, fma, load, load_part, load_repeated, maximum, splat, store, store_part
 
 KEYS = 64
 """Keys that go through the softmax together: with 512 channels they fill an eighth of a second cache of 1 MiB."""
@@ -45,7 +45,7 @@ def make_room(vectors, c):
     # A cache line more than the channels take, so that the rows of a block do not meet in the same places of a cache.
     stride = (c + COLUMNS - 1) // COLUMNS * COLUMNS + LANES
     heads = vectors * LANES
-    room = Room(
+    return Room(
         stride,
         aligned_floats(heads * c),
         aligned_floats(KEYS * stride),
@@ -55,8 +55,6 @@ def make_room(vectors, c):
         aligned_floats(heads),
         aligned_floats(heads),
     )
-    room.keys[:] = np.float32(0)  # the channels behind the last one stay so
-    return room
 
 
 @inlined
@@ -80,15 +78,15 @@ def begin(room, queries, attn_sink):
 
 @inlined
 def put_keys(keys, stride, place, rows, named):
-    """Copy the named rows into the block, from a place on. rows [N, c]"""
+    """Copy the named rows into the block, from a place on. rows [N, c] in one piece"""
     c = rows.shape[1]
     whole = c - c % LANES
     for i in range(named.size):
-        row, start = rows[named[i]], (place + i) * stride
+        row, start = named[i] * c, (place + i) * stride
         for channel in range(0, whole, LANES):
-            store(keys, start + channel, load(row, channel))
+            store(keys, start + channel, load(rows, row + channel))
         if whole < c:
-            store(keys, start + whole, load_part(row, whole, c - whole))
+            store(keys, start + whole, load_part(rows, row + whole, c - whole))
 
 
 @inlined
@@ -112,11 +110,16 @@ def add_block(room, heads, c, present, scale):
 @inlined
 def finish(room, attn_sink, attended):
     """Divide by the sum of all weights, of which the sink's is one. attn_sink [h], attended [h, c]"""
+    c = attended.shape[1]
+    whole = c - c % LANES
     for head in range(attended.shape[0]):
         weight_of_sink = exp(splat(attn_sink[head]) - load_repeated(room.largest, head))
         inverse = splat(np.float32(1)) / (load_repeated(room.total, head) + weight_of_sink)
-        for channel in range(0, attended.shape[1], LANES):
-            store_to_end(attended[head], channel, load(room.sums, head * room.stride + channel) * inverse)
+        place, row = head * room.stride, attended[head]
+        for channel in range(0, whole, LANES):
+            store(row, channel, load(room.sums, place + channel) * inverse)
+        if whole < c:
+            store_part(row, whole, load(room.sums, place + whole) * inverse, c - whole)
 
 
 @inlined
