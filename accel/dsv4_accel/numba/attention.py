@@ -17,8 +17,11 @@ from dsv4_accel.numba.attention_blocks import KEYS, add_block, begin, finish, ma
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.vectors import LANES
 
-HEADS_TOGETHER = 64
-"""Heads of one task, which share the copying of keys."""
+HEADS_TOGETHER = 4 * LANES
+"""Heads of one task, which share the copying of keys, where there are tasks enough for all threads."""
+
+TASKS_PER_THREAD = 4
+"""From how many tasks a thread on it hardly matters that some get one more than others."""
 
 
 def sparse_attention(
@@ -28,6 +31,7 @@ def sparse_attention(
     if not _fit(queries, window, window_index, entries, entry_index, attn_sink):
         return reference.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
     attended, is_beyond = np.empty(queries.shape, np.float32), np.zeros(1, np.bool_)
+    together, workers = _division(queries.shape[0] * queries.shape[1], queries.shape[2], numba.get_num_threads())
     _attend(
         2 * queries.size * (window_index.shape[2] + entry_index.shape[2]),
         compact(queries),
@@ -36,7 +40,8 @@ def sparse_attention(
         _in_one_piece(entries),
         compact(entry_index.astype(np.int64, copy=False)),
         compact(attn_sink),
-        numba.get_num_threads(),
+        together,
+        workers,
         attended,
         is_beyond,
     )
@@ -50,13 +55,23 @@ def _fit(queries: Any, window: Any, window_index: Any, entries: Any, entry_index
     if not are_float32(queries, window, entries, attn_sink) or queries.ndim != 4 or not queries.size:
         return False
     batch, length, heads, c = queries.shape
-    return attn_sink.shape == (heads,) and all(
-        rows.ndim == index.ndim == 3
-        and rows.shape[::2] == (batch, c)
-        and index.shape[:2] == (batch, length)
-        and index.dtype.kind == "i"
-        for rows, index in ((window, window_index), (entries, entry_index))
+    return (
+        window.ndim == window_index.ndim == entries.ndim == entry_index.ndim == 3
+        and window_index.dtype.kind == entry_index.dtype.kind == "i"
+        and window_index.shape[:2] == entry_index.shape[:2] == (batch, length)
+        and window.shape[::2] == entries.shape[::2] == (batch, c)
+        and attn_sink.shape == (heads,)
     )
+
+
+def _division(queries: int, heads: int, threads: int) -> tuple[int, int]:
+    """How many heads a task takes, and how many workers share the tasks: a single token's heads are divided."""
+    together = HEADS_TOGETHER
+    while True:
+        tasks = queries * -(-heads // together)
+        if together == LANES or tasks % threads == 0 or tasks >= TASKS_PER_THREAD * threads:
+            return together, min(tasks, threads)
+        together //= 2
 
 
 def _in_one_piece(rows: Array) -> Array:
@@ -77,26 +92,29 @@ ROWS = types.Array(types.float32, 3, "A", readonly=True)
     reads(types.int64, 3),
     reads(types.float32, 1),
     types.intp,
+    types.intp,
     writes(types.float32, 4),
     writes(types.boolean, 1),
 )
-def _attend(queries, window, window_index, entries, entry_index, attn_sink, workers, attended, is_beyond):
+def _attend(queries, window, window_index, entries, entry_index, attn_sink, together, workers, attended, is_beyond):
     """Shapes as in dsv4.ops.attention; is_beyond [1] becomes true where an index names no row.
 
     Each worker takes every so many-th task, so that all have as many queries from the end of a prompt, which read
     more keys than those from its beginning.
     """
     for worker in prange(workers):
-        _take_part(queries, window, window_index, entries, entry_index, attn_sink, worker, workers, attended, is_beyond)
+        tasks = slice(worker, queries.shape[0] * queries.shape[1] * -(-queries.shape[2] // together), workers)
+        _do_tasks(queries, window, window_index, entries, entry_index, attn_sink, together, tasks, attended, is_beyond)
 
 
 @inlined
-def _take_part(queries, window, window_index, entries, entry_index, attn_sink, worker, workers, attended, is_beyond):
-    batch, length, heads, c = queries.shape
-    room = make_room((min(heads, HEADS_TOGETHER) + LANES - 1) // LANES, c)
+def _do_tasks(queries, window, window_index, entries, entry_index, attn_sink, together, tasks, attended, is_beyond):
+    """A task is a query and some of its heads, `together` of them or what is left."""
+    length, heads, c = queries.shape[1:]
+    room = make_room((min(heads, together) + LANES - 1) // LANES, c)
     named = np.empty(window_index.shape[2] + entry_index.shape[2], np.int64)
-    groups = (heads + HEADS_TOGETHER - 1) // HEADS_TOGETHER
-    for task in range(worker, batch * length * groups, workers):
+    groups = (heads + together - 1) // together
+    for task in range(tasks.start, tasks.stop, tasks.step):
         query, group = task // groups, task % groups
         b, t = query // length, query % length
         of_window = _list_named(window_index[b, t], window.shape[1], named)
@@ -104,7 +122,7 @@ def _take_part(queries, window, window_index, entries, entry_index, attn_sink, w
         if min(of_window, of_entries) < 0:
             is_beyond[0] = True
             return
-        some = slice(group * HEADS_TOGETHER, min((group + 1) * HEADS_TOGETHER, heads))
+        some = slice(group * together, min((group + 1) * together, heads))
         sink = attn_sink[some]
         begin(room, queries[b, t, some], sink)
         _add_keys(room, sink.size, window[b], entries[b], of_window, named[: of_window + of_entries])
@@ -134,4 +152,5 @@ def _add_keys(room, heads, window, entries, of_window, named):
         first_entry = min(max(of_window, start), behind)
         put_keys(room.keys, room.stride, 0, window, named[start:first_entry])
         put_keys(room.keys, room.stride, first_entry - start, entries, named[first_entry:behind])
-        add_block(room, heads, window.shape[1], behind - start, scale)
+        following = named[behind : behind + KEYS]
+        add_block(room, heads, behind - start, scale, window, entries, of_window - behind, following)

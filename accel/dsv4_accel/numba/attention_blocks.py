@@ -12,7 +12,18 @@ import numpy as np
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.exponential import exp
 from dsv4_accel.numba.products import aligned_floats
-from dsv4_accel.numba.vectors import LANES, fma, load, load_part, load_repeated, maximum, splat, store, store_part
+from dsv4_accel.numba.vectors import (
+    LANES,
+    fma,
+    load,
+    load_part,
+    load_repeated,
+    maximum,
+    prefetch,
+    splat,
+    store,
+    store_part,
+)
 
 KEYS = 64
 """Keys that go through the softmax together: with 512 channels they fill an eighth of a second cache of 1 MiB."""
@@ -90,8 +101,9 @@ def put_keys(keys, stride, place, rows, named):
 
 
 @inlined
-def add_block(room, heads, c, present, scale):
-    """Let the first `present` keys of the block take part."""
+def add_block(room, heads, present, scale, window, entries, of_window, following):
+    """Let the first `present` keys of the block take part, while the following ones are asked for."""
+    c = window.shape[1]
     vectors = (heads + LANES - 1) // LANES
     for vector in range(0, vectors - vectors % 2, 2):
         for key in range(0, present, TILE_KEYS):
@@ -104,6 +116,12 @@ def add_block(room, heads, c, present, scale):
         _weigh(room, vector, present, scale)
     for column in range(0, room.stride - LANES, COLUMNS):
         for head in range(0, heads, TILE_HEADS):
+            first = head * KEYS // heads
+            for i in range(first, min((head + TILE_HEADS) * KEYS // heads, following.size)):
+                if i < of_window:
+                    _ask_for(window, following[i] * c + column)
+                else:
+                    _ask_for(entries, following[i] * c + column)
             _add_values(room.weights, head, room.keys, room.stride, column, present, room.factor, room.sums)
 
 
@@ -231,6 +249,14 @@ def _add_values(weights, head, keys, stride, column, present, factor, sums):
     _keep(sums, s1, b0, b1, b2, b3)
     _keep(sums, s2, c0, c1, c2, c3)
     _keep(sums, s3, d0, d1, d2, d3)
+
+
+@inlined
+def _ask_for(rows, place):
+    prefetch(rows, place)
+    prefetch(rows, place + LANES)
+    prefetch(rows, place + 2 * LANES)
+    prefetch(rows, place + 3 * LANES)
 
 
 @inlined
