@@ -55,13 +55,14 @@ def _fit(queries: Any, window: Any, window_index: Any, entries: Any, entry_index
     if not are_float32(queries, window, entries, attn_sink) or queries.ndim != 4 or not queries.size:
         return False
     batch, length, heads, c = queries.shape
-    return (
+    fit: bool = (
         window.ndim == window_index.ndim == entries.ndim == entry_index.ndim == 3
         and window_index.dtype.kind == entry_index.dtype.kind == "i"
         and window_index.shape[:2] == entry_index.shape[:2] == (batch, length)
         and window.shape[::2] == entries.shape[::2] == (batch, c)
         and attn_sink.shape == (heads,)
     )
+    return fit
 
 
 def _division(queries: int, heads: int, threads: int) -> tuple[int, int]:
