@@ -45,7 +45,7 @@ def sparse_attention(
         attended,
         is_beyond,
     )
-    if is_beyond[0]:
+    if is_beyond[0]:  # the reference says which index it is
         return reference.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
     return attended
 

@@ -26,7 +26,7 @@ from dsv4_accel.numba.vectors import (
 )
 
 KEYS = 64
-"""Keys that go through the softmax together: with 512 channels they fill an eighth of a second cache of 1 MiB."""
+"""Keys that go through the softmax together: with 512 channels 132 KiB, of which a tile reads 16 KiB."""
 
 COLUMNS = 4 * LANES
 """Channels of a tile of the output; rows are filled up to a multiple of it with zeros."""
@@ -39,7 +39,10 @@ TILE_HEADS = 4
 
 
 class Room(NamedTuple):
-    """What a thread needs for `vectors` times 16 heads."""
+    """What a thread needs for some heads of a query; the last three hold a number for each head.
+
+    Tiles may reach behind the last channel, key or head: what stands there mixes with nothing and is never used.
+    """
 
     stride: int
     queries: np.ndarray
@@ -53,6 +56,7 @@ class Room(NamedTuple):
 
 @inlined
 def make_room(vectors, c):
+    """Room for `vectors` times 16 heads."""
     # A cache line more than the channels take, so that the rows of a block do not meet in the same places of a cache.
     stride = (c + COLUMNS - 1) // COLUMNS * COLUMNS + LANES
     heads = vectors * LANES
@@ -102,7 +106,10 @@ def put_keys(keys, stride, place, rows, named):
 
 @inlined
 def add_block(room, heads, present, scale, window, entries, of_window, following):
-    """Let the first `present` keys of the block take part, while the following ones are asked for."""
+    """Let the first `present` keys of the block take part, and ask for those that follow.
+
+    window, entries [N, c]; following: rows of the next block, of which `of_window` are the window's
+    """
     c = window.shape[1]
     vectors = (heads + LANES - 1) // LANES
     for vector in range(0, vectors - vectors % 2, 2):
@@ -116,12 +123,8 @@ def add_block(room, heads, present, scale, window, entries, of_window, following
         _weigh(room, vector, present, scale)
     for column in range(0, room.stride - LANES, COLUMNS):
         for head in range(0, heads, TILE_HEADS):
-            first = head * KEYS // heads
-            for i in range(first, min((head + TILE_HEADS) * KEYS // heads, following.size)):
-                if i < of_window:
-                    _ask_for(window, following[i] * c + column)
-                else:
-                    _ask_for(entries, following[i] * c + column)
+            some = following[head * KEYS // heads : (head + TILE_HEADS) * KEYS // heads]
+            _ask_for(window, entries, of_window - head * KEYS // heads, some, column)
             _add_values(room.weights, head, room.keys, room.stride, column, present, room.factor, room.sums)
 
 
@@ -252,11 +255,15 @@ def _add_values(weights, head, keys, stride, column, present, factor, sums):
 
 
 @inlined
-def _ask_for(rows, place):
-    prefetch(rows, place)
-    prefetch(rows, place + LANES)
-    prefetch(rows, place + 2 * LANES)
-    prefetch(rows, place + 3 * LANES)
+def _ask_for(window, entries, of_window, named, column):
+    """Have 64 channels of some rows fetched from memory while a tile is computed. of_window: rows of the window"""
+    for i in range(named.size):
+        place = named[i] * window.shape[1] + column
+        for channel in range(place, place + COLUMNS, LANES):
+            if i < of_window:
+                prefetch(window, channel)
+            else:
+                prefetch(entries, channel)
 
 
 @inlined
