@@ -287,6 +287,10 @@ def _guarded(load: Any, count: int) -> Any:
     return checked
 
 
+def _repeated(builder: Any, items: Any) -> Any:
+    return builder.shuffle_vector(items, ir.Constant(items.type, ir.Undefined), constant(WORDS, 0))
+
+
 def _as_words(builder: Any, items: Any) -> Any:
     return builder.bitcast(items, WORDS)
 
@@ -302,6 +306,8 @@ def _bfloats(builder: Any, items: Any) -> Any:
 
 load = loader(types.float32, LANES, F32x16, lambda builder, items: items)
 """load(array of float32, index): 16 float32."""
+load_repeated = loader(types.float32, 1, F32x16, _repeated)
+"""load_repeated(array of float32, index): one float32, in each lane."""
 load_bfloats = loader(types.uint16, LANES, F32x16, _bfloats)
 """load_bfloats(array of uint16, index): 16 bfloat16, widened."""
 load_bytes = loader(types.uint8, LANES, U32x16, _widened)
