@@ -7,10 +7,12 @@ across lanes, so that its bits depend neither on the other keys of a tile nor on
 import numpy as np
 
 from dsv4_accel.numba.compile import inlined
-from dsv4_accel.numba.vectors import LANES, choose, fma, lane_sum, load, maximum, splat, words
+from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, load, maximum, splat, words
 
 TILE = 6
 """Keys that are multiplied together: with four vectors of heads, 24 sums at once, which fill the registers."""
+
+ALL_BITS = np.uint32(0xFFFFFFFF).view(np.float32)
 
 EXTRA_ROWS = 2
 """Rows of a spread query behind those of its channels."""
@@ -24,7 +26,7 @@ def spread_size(heads, width):
 
 @inlined
 def spread(query, weights, rows):
-    """Turn a query round: one row of heads, up to whole vectors, for each channel; then the weights; then 1 for a head.
+    """Turn a query round: one row of heads, up to whole vectors, for each channel; the weights; a mask of heads.
 
     query [h, D], weights [h] -> rows [(D + 2)·lanes]. What is multiplied in lanes without a head is thrown away.
     """
@@ -35,24 +37,23 @@ def spread(query, weights, rows):
         for channel in range(width):
             rows[channel * lanes + head] = query[head, channel]
         rows[width * lanes + head] = weights[head]
-        rows[(width + 1) * lanes + head] = 1
+        rows[(width + 1) * lanes + head] = ALL_BITS
 
 
 @inlined
 def score_keys(rows, keys, first, behind, scores):
     """The scores of keys first … behind − 1. rows: a spread query; keys [T, D]; scores [≥ behind]"""
-    last = behind - 1
     for key in range(first, behind, TILE):
-        k0, k1, k2 = keys[key], keys[min(key + 1, last)], keys[min(key + 2, last)]
-        k3, k4, k5 = keys[min(key + 3, last)], keys[min(key + 4, last)], keys[min(key + 5, last)]
-        totals = _score_six(rows, k0, k1, k2, k3, k4, k5)
+        six = _score_six(rows, keys, key, behind - 1)
         for i in range(min(TILE, behind - key)):
-            scores[key + i] = lane_sum(totals[i])
+            scores[key + i] = six[i]
 
 
 @inlined
-def _score_six(rows, k0, k1, k2, k3, k4, k5):
-    """Σ over vectors of heads of weight · ReLU(product) for six keys [D], still to be summed across lanes."""
+def _score_six(rows, keys, key, last):
+    """The scores of six keys from `key` on; behind the last one it is taken again."""
+    k0, k1, k2 = keys[key], keys[min(key + 1, last)], keys[min(key + 2, last)]
+    k3, k4, k5 = keys[min(key + 3, last)], keys[min(key + 4, last)], keys[min(key + 5, last)]
     lanes = rows.size // (k0.size + EXTRA_ROWS)
     t0 = t1 = t2 = t3 = t4 = t5 = splat(np.float32(0))
     whole = lanes - lanes % (4 * LANES)
@@ -81,7 +82,7 @@ def _score_six(rows, k0, k1, k2, k3, k4, k5):
         t0, t1 = _weigh(rows, place, lanes, p0, t0), _weigh(rows, place, lanes, p1, t1)
         t2, t3 = _weigh(rows, place, lanes, p2, t2), _weigh(rows, place, lanes, p3, t3)
         t4, t5 = _weigh(rows, place, lanes, p4, t4), _weigh(rows, place, lanes, p5, t5)
-    return t0, t1, t2, t3, t4, t5
+    return lane_sum(t0), lane_sum(t1), lane_sum(t2), lane_sum(t3), lane_sum(t4), lane_sum(t5)
 
 
 @inlined
@@ -123,5 +124,5 @@ def _weigh_four(rows, place, lanes, products, total):
 def _weigh(rows, place, lanes, products, total):
     """total + weight · ReLU(product) for 16 heads; nothing, not even infinity times 0, in lanes without a head."""
     zero = splat(np.float32(0))
-    positive = choose(words(load(rows, place + lanes)), maximum(zero, products), zero)  # a NaN stays
-    return fma(positive, load(rows, place), total)
+    positive = words(maximum(zero, products)) & words(load(rows, place + lanes))  # a NaN stays
+    return fma(floats(positive), load(rows, place), total)
