@@ -1,5 +1,6 @@
 """The lightning indexer: mirrors dsv4.ops.indexer."""
 
+import numba
 import numpy as np
 from numba import prange, types
 
@@ -8,15 +9,16 @@ from dsv4.ops.chunks import over_queries
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import kernel, reads, writes
-from dsv4_accel.numba.products import aligned_floats
-from dsv4_accel.numba.scoring import TILE, score_keys, spread, spread_size
-from dsv4_accel.numba.selection import BLOCK, write_best, write_maxima
-from dsv4_accel.numba.vectors import LANES
+from dsv4_accel.numba.scoring import TILE, score_keys, spread
+from dsv4_accel.numba.selection import BLOCK, no_maxima, write_best, write_maxima
 
-TASK = 8 * 3 * BLOCK
-"""Entries that a thread takes at a time: whole tiles of six keys, and whole blocks."""
+UNIT = 3 * BLOCK
+"""Entries that tasks are made of: whole tiles of keys, and whole blocks."""
 
-assert TASK % TILE == 0
+assert UNIT % TILE == 0
+
+TASKS_PER_THREAD = 8
+"""So many tasks let threads end at about the same time."""
 
 
 def index_scores(queries: Array, keys: Array, weights: Array) -> Array:
@@ -30,6 +32,7 @@ def index_scores(queries: Array, keys: Array, weights: Array) -> Array:
         compact(queries).reshape(-1, heads, width),
         compact(keys),
         compact(weights).reshape(-1, heads),
+        _entries_per_task(batch * length, keys.shape[1]),
         scores.reshape(batch * length, -1),
     )
     return scores
@@ -45,6 +48,7 @@ def top_k(scores: Array, visible: Ints, k: int) -> Ints:
         scores.size,
         compact(scores).reshape(-1, entries),
         _clipped(visible, entries),
+        _entries_per_task(batch * length, entries),
         chosen.reshape(batch * length, -1),
     )
     return chosen
@@ -66,6 +70,7 @@ def index_top_k(queries: Array, keys: Array, weights: Array, visible: Ints, k: i
             keys,
             compact(weights).reshape(-1, heads),
             _clipped(visible, entries),
+            _entries_per_task(batch * length, entries),
             chosen.reshape(batch * length, -1),
         )
         return chosen
@@ -98,30 +103,32 @@ def _clipped(visible: Ints, entries: int) -> Ints:
     return np.minimum(np.maximum(visible, 0), entries).astype(np.int64, copy=False).reshape(-1)
 
 
-@kernel(reads(types.float32, 3), reads(types.float32, 3), reads(types.float32, 2), writes(types.float32, 2))
-def _index_scores(queries, keys, weights, scores):
+def _entries_per_task(queries: int, entries: int) -> int:
+    """How many of a query's entries one task takes: all of them, where there are queries enough for all threads."""
+    tasks_per_query = -(-TASKS_PER_THREAD * numba.get_num_threads() // queries)
+    return -(-entries // (tasks_per_query * UNIT)) * UNIT
+
+
+@kernel(reads(types.float32, 3), reads(types.float32, 3), reads(types.float32, 2), types.intp, writes(types.float32, 2))
+def _index_scores(queries, keys, weights, per_task, scores):
     """queries [B·S, h, D], keys [B, T, D], weights [B·S, h] -> scores [B·S, T]"""
-    count, heads, width = queries.shape
-    length, entries = count // keys.shape[0], keys.shape[1]
-    size = spread_size(heads, width)
-    rows = aligned_floats(count * size).reshape(count, size)
-    for query in prange(count):
-        spread(queries[query], weights[query], rows[query])
-    tasks = (entries + TASK - 1) // TASK
-    for task in prange(count * tasks):
-        query, first = task // tasks, task % tasks * TASK
-        score_keys(rows[query], keys[query // length], first, min(first + TASK, entries), scores[query])
+    length, entries = queries.shape[0] // keys.shape[0], keys.shape[1]
+    tasks = (entries + per_task - 1) // per_task
+    for task in prange(queries.shape[0] * tasks):
+        query, first = task // tasks, task % tasks * per_task
+        rows = spread(queries[query], weights[query])
+        score_keys(rows, keys[query // length], first, min(first + per_task, entries), scores[query])
 
 
-@kernel(reads(types.float32, 2), reads(types.int64, 1), writes(types.int64, 2))
-def _top_k(scores, visible, chosen):
+@kernel(reads(types.float32, 2), reads(types.int64, 1), types.intp, writes(types.int64, 2))
+def _top_k(scores, visible, per_task, chosen):
     """scores [B·S, T], visible [B·S] from 0 to T -> chosen [B·S, min(k, T)]"""
     count, entries = scores.shape
-    maxima = np.zeros((count, (entries // BLOCK + LANES) // LANES * LANES), np.uint32)
-    tasks = (entries + TASK - 1) // TASK
+    maxima = no_maxima(count, entries)
+    tasks = (entries + per_task - 1) // per_task
     for task in prange(count * tasks):
-        query, first = task // tasks, task % tasks * TASK
-        write_maxima(scores[query], first, min(first + TASK, visible[query]), maxima[query])
+        query, first = task // tasks, task % tasks * per_task
+        write_maxima(scores[query], first, min(first + per_task, visible[query]), maxima[query])
     for query in prange(count):
         write_best(scores[query], visible[query], maxima[query], chosen[query])
 
@@ -131,28 +138,25 @@ def _top_k(scores, visible, chosen):
     reads(types.float32, 3),
     reads(types.float32, 2),
     reads(types.int64, 1),
+    types.intp,
     writes(types.int64, 2),
 )
-def _index_top_k(queries, keys, weights, visible, chosen):
+def _index_top_k(queries, keys, weights, visible, per_task, chosen):
     """queries [B·S, h, D], keys [B, T, D], weights [B·S, h], visible [B·S] from 0 to T -> chosen [B·S, min(k, T)]
 
     The first query shares its turn with the last one, the second with the last but one: in a prompt the later ones
     see more entries, and each thread gets a run of turns.
     """
-    count, heads, width = queries.shape
-    length, entries = count // keys.shape[0], keys.shape[1]
-    size = spread_size(heads, width)
-    rows = aligned_floats(count * size).reshape(count, size)
-    for query in prange(count):
-        spread(queries[query], weights[query], rows[query])
-    scores = np.empty((count, entries), np.float32)
-    maxima = np.zeros((count, (entries // BLOCK + LANES) // LANES * LANES), np.uint32)
-    tasks = (entries + TASK - 1) // TASK
+    count, entries = queries.shape[0], keys.shape[1]
+    length, tasks = count // keys.shape[0], (entries + per_task - 1) // per_task
+    scores, maxima = np.empty((count, entries), np.float32), no_maxima(count, entries)
     for task in prange(count * tasks):
-        turn, first = task // tasks, task % tasks * TASK
+        turn, first = task // tasks, task % tasks * per_task
         query = turn // 2 if turn % 2 == 0 else count - 1 - turn // 2
-        behind = min(first + TASK, visible[query])
-        score_keys(rows[query], keys[query // length], first, behind, scores[query])
-        write_maxima(scores[query], first, behind, maxima[query])
+        behind = min(first + per_task, visible[query])
+        if first < behind:
+            rows = spread(queries[query], weights[query])
+            score_keys(rows, keys[query // length], first, behind, scores[query])
+            write_maxima(scores[query], first, behind, maxima[query])
     for query in prange(count):
         write_best(scores[query], visible[query], maxima[query], chosen[query])

@@ -7,7 +7,8 @@ across lanes, so that its bits depend neither on the other keys of a tile nor on
 import numpy as np
 
 from dsv4_accel.numba.compile import inlined
-from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, load, maximum, splat, words
+from dsv4_accel.numba.products import aligned_floats
+from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, load, maximum, prefetch, splat, words
 
 TILE = 6
 """Keys that are multiplied together: with four vectors of heads, 24 sums at once, which fill the registers."""
@@ -19,31 +20,29 @@ EXTRA_ROWS = 2
 
 
 @inlined
-def spread_size(heads, width):
-    """How many float32 a spread query takes."""
-    return (width + EXTRA_ROWS) * ((heads + LANES - 1) // LANES * LANES)
+def spread(query, weights):
+    """A query turned round: a row of heads, up to whole vectors, for each channel; then the weights; a mask of heads.
 
-
-@inlined
-def spread(query, weights, rows):
-    """Turn a query round: one row of heads, up to whole vectors, for each channel; the weights; a mask of heads.
-
-    query [h, D], weights [h] -> rows [(D + 2)·lanes]. What is multiplied in lanes without a head is thrown away.
+    query [h, D], weights [h]. Returns [(D + 2)·lanes] float32. What is multiplied in lanes without a head is masked.
     """
     heads, width = query.shape
-    lanes = rows.size // (width + EXTRA_ROWS)
+    lanes = (heads + LANES - 1) // LANES * LANES
+    rows = aligned_floats((width + EXTRA_ROWS) * lanes)
     rows[:] = 0
     for head in range(heads):
         for channel in range(width):
             rows[channel * lanes + head] = query[head, channel]
         rows[width * lanes + head] = weights[head]
         rows[(width + 1) * lanes + head] = ALL_BITS
+    return rows
 
 
 @inlined
 def score_keys(rows, keys, first, behind, scores):
     """The scores of keys first … behind − 1. rows: a spread query; keys [T, D]; scores [≥ behind]"""
     for key in range(first, behind, TILE):
+        for place in range((key + TILE) * keys.shape[1], (key + 2 * TILE) * keys.shape[1], LANES):
+            prefetch(keys, place)
         six = _score_six(rows, keys, key, behind - 1)
         for i in range(min(TILE, behind - key)):
             scores[key + i] = six[i]

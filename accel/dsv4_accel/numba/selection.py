@@ -69,6 +69,13 @@ first_flag = of_one(
 
 
 @inlined
+def no_maxima(queries, entries):
+    """Room for the maxima of each query's blocks, up to whole vectors, all 0. [queries, ≥ blocks] uint32"""
+    blocks = (entries + BLOCK - 1) // BLOCK
+    return np.zeros((queries, (blocks + LANES - 1) // LANES * LANES), np.uint32)
+
+
+@inlined
 def write_maxima(scores, first, behind, maxima):
     """The largest rank of each block of entries first … behind − 1; first is where a block begins.
 
@@ -181,9 +188,10 @@ def _count_at_least(ranks, limit):
 def _sort(ranks, entries):
     """Sort by falling rank; equals stay in their order. ranks uint32, entries int64: both change."""
     ranks_before, entries_before = np.empty_like(ranks), np.empty_like(entries)
+    places = np.empty(DIGITS, np.int64)
     for shift in range(0, 32, 8):
         ranks_before[:], entries_before[:] = ranks, entries
-        places = np.zeros(DIGITS, np.int64)
+        places[:] = 0
         for i in range(ranks.size):
             places[_digit(ranks[i], shift)] += 1
         place = 0
