@@ -105,7 +105,7 @@ def _clipped(visible: Ints, entries: int) -> Ints:
 
 def _entries_per_task(queries: int, entries: int) -> int:
     """How many of a query's entries one task takes: all of them, where there are queries enough for all threads."""
-    tasks_per_query = -(-TASKS_PER_THREAD * numba.get_num_threads() // queries)
+    tasks_per_query: int = -(-TASKS_PER_THREAD * numba.get_num_threads() // queries)
     return -(-entries // (tasks_per_query * UNIT)) * UNIT
 
 

@@ -16,6 +16,7 @@ from dsv4_accel.numba.vectors import (
     WORDS,
     F32x16,
     U32x16,
+    any_word,
     call,
     choose,
     constant,
@@ -95,20 +96,35 @@ def write_best(scores, visible, maxima, chosen):
     scores [T]; maxima [whole vectors ≥ blocks] uint32, 0 behind the blocks; chosen [min(k, T)] int64
     """
     best_blocks = np.empty(min((visible + BLOCK - 1) // BLOCK, chosen.size), np.int64)
-    _write_places_of_largest(maxima, best_blocks)
-    ranks = np.empty(best_blocks.size * BLOCK, np.uint32)
-    for i in range(best_blocks.size):
-        for start in range(0, BLOCK, LANES):
-            store(ranks, i * BLOCK + start, _ranks(scores, best_blocks[i] * BLOCK + start, visible))
+    limit = _write_places_of_largest(maxima, best_blocks, np.uint32(0))
+    floor = limit if best_blocks.size == chosen.size else np.uint32(0)  # in each block one entry at least reaches it
+    ranks, entries = _gather(scores, visible, best_blocks, floor)
     places = np.empty(min(chosen.size, _count_at_least(ranks, np.uint32(1))), np.int64)
-    _write_places_of_largest(ranks, places)
+    _write_places_of_largest(ranks, places, floor)
     best = chosen[: places.size]
     best_ranks = np.empty(places.size, np.uint32)
     for i in range(places.size):
         best_ranks[i] = ranks[places[i]]
-        best[i] = best_blocks[places[i] // BLOCK] * BLOCK + places[i] % BLOCK
+        best[i] = entries[places[i] // LANES] + places[i] % LANES
     _sort(best_ranks, best)
     _write_rest(scores, visible, chosen, places.size)
+
+
+@inlined
+def _gather(scores, visible, blocks, floor):
+    """The ranks of some blocks' entries by vectors, without vectors of which no entry reaches the floor.
+
+    Returns the ranks [vectors · 16] uint32, and the first entry of each vector [≥ vectors] int64.
+    """
+    ranks, entries = np.empty(blocks.size * BLOCK, np.uint32), np.empty(blocks.size * BLOCK // LANES, np.int64)
+    count = 0
+    for block in blocks:
+        for entry in range(block * BLOCK, block * BLOCK + BLOCK, LANES):
+            some = _ranks(scores, entry, visible)
+            store(ranks, count * LANES, some)
+            entries[count] = entry
+            count += np.int64(any_word(at_least(some, splat_word(floor))))
+    return ranks[: count * LANES], entries
 
 
 @inlined
@@ -140,12 +156,13 @@ def _ranks(scores, entry, behind):
 
 
 @inlined
-def _write_places_of_largest(ranks, places):
+def _write_places_of_largest(ranks, places, floor):
     """Where the largest ranks stand, in the order of places; among equals the first ones.
 
-    ranks [whole vectors] uint32; places [≤ ranks.size] int64
+    ranks [whole vectors] uint32; places [≤ ranks.size] int64; floor: what so many ranks are known to reach. Returns a
+    limit that they reach, and no smaller one than the floor.
     """
-    limit = _limit_of_largest(ranks, places.size)
+    limit = _limit_of_largest(ranks, places.size, floor)
     equals = places.size - _count_at_least(ranks, np.uint32(limit + np.uint32(1)))
     found = 0
     for start in range(0, ranks.size, LANES):
@@ -159,20 +176,32 @@ def _write_places_of_largest(ranks, places):
                 equals -= 1
             places[found] = place
             found += 1
+    return limit
 
 
 @inlined
-def _limit_of_largest(ranks, k):
-    """The largest word that at least k ranks reach, or a smaller one that as many reach."""
-    limit = np.uint32(0)
+def _limit_of_largest(ranks, k, floor):
+    """The largest word that at least k ranks reach, or a smaller one that as many reach; at least k reach the floor."""
+    limit, largest = np.uint32(0), _largest(ranks)
     for bit in range(31, -1, -1):
         trial = np.uint32(limit | np.uint32(np.uint32(1) << np.uint32(bit)))
-        count = _count_at_least(ranks, trial)
-        if count >= k:
+        if trial <= floor:
             limit = trial
+        elif trial <= largest:
+            count = _count_at_least(ranks, trial)
+            if count >= k:
+                limit = trial
             if count == k:
                 break
     return limit
+
+
+@inlined
+def _largest(ranks):
+    largest = splat_word(np.uint32(0))
+    for start in range(0, ranks.size, LANES):
+        largest = larger_word(load_uint32(ranks, start), largest)
+    return lane_max_word(largest)
 
 
 @inlined
