@@ -1,0 +1,1 @@
+"""What accelerated backends promise beyond the results of single operations."""
