@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dsv4 import Checkpoint, __version__, bundled_model, generate, load
+from dsv4 import Checkpoint, __version__, backends, bundled_model, generate, load
+from dsv4.backends import VARIABLE
 from dsv4.cli import main
 from dsv4.tokenizer import Tokenizer
 
@@ -24,6 +27,7 @@ def dsv4(monkeypatch, capsys):
     """Run the command in this process: arguments -> exit status, standard output, standard error."""
 
     def run(*arguments, lines=()):
+        capsys.readouterr()  # what the test itself has printed, as where it compiled kernels
         monkeypatch.setattr(sys, "argv", ["dsv4", *map(str, arguments)])
         typed = iter(lines)
         monkeypatch.setattr("builtins.input", lambda prompt="": next(typed, ""))
@@ -36,16 +40,24 @@ def dsv4(monkeypatch, capsys):
     return run
 
 
-def greedy_text(prompt: str, count: int) -> str:
+@pytest.fixture(autouse=True)
+def reference(monkeypatch):
+    """The command is the same for every backend: it is tried with NumPy's where a test names no other."""
+    monkeypatch.setenv(VARIABLE, "numpy")
+
+
+def greedy_text(prompt: str, count: int, backend: str = "numpy") -> str:
     tokenizer = Tokenizer.from_file(bundled_model())
-    ids = [token.id for token in generate(load(), tokenizer.encode(prompt), max_new_tokens=count, temperature=0)]
+    model = load(backend=backend)
+    ids = [token.id for token in generate(model, tokenizer.encode(prompt), max_new_tokens=count, temperature=0)]
     return tokenizer.decode(ids, skip_special=True)
 
 
-def test_generate_prints_the_prompt_and_what_follows(dsv4) -> None:
-    status, out, err = dsv4("generate", "ROMEO.", "-n", 12, "-t", 0)
+def test_generate_prints_the_prompt_and_what_follows(dsv4, backend) -> None:
+    expected = greedy_text("ROMEO.", 12, backend.name)
+    status, out, err = dsv4("generate", "ROMEO.", "-n", 12, "-t", 0, "--backend", backend.name)
     assert (status, err) == (0, "")
-    assert out == "ROMEO." + greedy_text("ROMEO.", 12) + "\n"
+    assert out == "ROMEO." + expected + "\n"
 
 
 def test_generate_continues_several_prompts(dsv4) -> None:
@@ -153,8 +165,8 @@ def test_output_follows_a_link_and_replaces_no_device(dsv4, tmp_path) -> None:
     assert pipe.is_fifo()
 
 
-def test_verify_compares_two_backends_and_saves_results(dsv4, tmp_path) -> None:
-    status, out, _ = dsv4("verify", SMALL, "--against", "numpy", "--length", 140, "--json")
+def test_verify_compares_two_backends_and_saves_results(dsv4, backend, tmp_path) -> None:
+    status, out, _ = dsv4("verify", SMALL, "-b", backend.name, "--against", "numpy", "--length", 140, "--json")
     rows = json.loads(out)
     assert status == 0
     assert max(row["relative"] for row in rows) < 1e-5
@@ -230,6 +242,39 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(dsv4, case, tmp_path, monke
     assert err.count("\n") == 1
     assert named in err
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_the_variable_names_the_backend_and_an_option_comes_first(dsv4, monkeypatch) -> None:
+    monkeypatch.setenv(VARIABLE, "abacus")
+    status, out, err = dsv4("generate", "ROMEO.", "-n", 3)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"dsv4: DSV4_BACKEND: expected one of auto, numpy, .*, found abacus\n", err)
+    assert dsv4("generate", "ROMEO.", "-n", 3, "-b", "numpy")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["generate x", "chat", "logits --ids ids.json --out o.npy", "verify --save s"])
+def test_every_command_that_computes_takes_a_backend(dsv4, command, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.json").write_text("[1, 2]")
+    status, _, err = dsv4(*command.split(), "--backend", "abacus")
+    assert status == 2
+    assert err.startswith("dsv4: backend: expected one of auto, numpy, ")
+    assert err.endswith(", found abacus\n")
+
+
+@pytest.mark.parametrize("option", [[], ["--backend", "numba"]])
+def test_a_backend_that_fails_to_load_is_one_line(dsv4, monkeypatch, option) -> None:
+    def fail():
+        raise ImportError("Numba needs\nanother NumPy")
+
+    monkeypatch.setattr(backends, "_has_numba", lambda: True)
+    monkeypatch.setitem(sys.modules, "dsv4_accel.numba", SimpleNamespace(NumbaOps=fail))
+    monkeypatch.setenv(VARIABLE, "numpy" if option else "numba")
+    status, out, err = dsv4("generate", "ROMEO.", "-n", 3, *option)
+    assert (status, out) == (2, "")
+    asked_by = "backend" if option else "DSV4_BACKEND"
+    reason = "expected to load dsv4_accel.numba:NumbaOps, found ImportError: Numba needs another NumPy"
+    assert err == f"dsv4: {asked_by} numba: {reason}\n"
 
 
 def test_version_and_help_name_the_commands(dsv4) -> None:

@@ -121,8 +121,12 @@ def quantised(source: TinyCheckpoint, keep_dense: str = "-") -> TinyCheckpoint:
     return TinyCheckpoint(replace(source.config, quantised=True), weights)
 
 
-def model(ops, source: TinyCheckpoint | None = None, fake_quant: bool = False, dtype=np.float64, **changes) -> Model:
-    """A tiny model on a backend, in float64 unless said; by default of a random checkpoint with these changes."""
+def model(ops, source: TinyCheckpoint | None = None, fake_quant: bool = False, dtype=None, **changes) -> Model:
+    """A tiny model on a backend; by default of a random checkpoint with these changes.
+
+    Unless said, the reference computes in float64 and others in float32: they leave float64 to the reference.
+    """
+    dtype = dtype or (np.float64 if ops.name == "numpy" else np.float32)
     return Model(source or checkpoint(**changes), ops, fake_quant, dtype)
 
 
@@ -131,9 +135,13 @@ def tokens(seed: int, *shape: int, vocab: int = CONFIG.vocab_size) -> np.ndarray
     return np.random.default_rng(seed).integers(0, vocab, shape)
 
 
-def close(found, expected, tolerance: float = 1e-9) -> None:
-    """No number is further away than the tolerance, relative to the largest expected one or to 1."""
+def close(found, expected, tolerance: float | None = None) -> None:
+    """No number is further away than the tolerance, relative to the largest expected one or to 1.
+
+    Unless said, the tolerance is that of the found numbers' dtype: sums in another order pass, no mistake does.
+    """
     found, expected = np.asarray(found), np.asarray(expected)
+    tolerance = tolerance or {np.float32: 2e-5, np.float64: 1e-9}[found.dtype.type]
     assert found.shape == expected.shape
     assert np.isfinite(found).all()
     worst = np.abs(found - expected).max(initial=0)

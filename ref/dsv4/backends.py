@@ -61,7 +61,7 @@ def _create(name: str, asked_by: str) -> Ops:
     try:
         ops = found[name].load()()
     except Exception as error:  # code from outside, and the libraries that it needs, can fail in any way
-        reason = f"{type(error).__name__}: {error}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
         raise BackendError(f"{asked_by} {name}: expected to load {value}, found {reason}") from error
     if not isinstance(ops, Ops):
         raise BackendError(f"{asked_by} {name}: expected a subclass of dsv4.ops.Ops, found {value}")

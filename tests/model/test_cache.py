@@ -48,10 +48,11 @@ def test_bytes_include_the_mtp_layer_and_follow_a_rollback(model):
     cache, ids = model.new_cache(), tiny.tokens(2, 130)
     states = model.states(ids, cache)
     model.mtp_logits(states[:, :20], ids[1:21], cache)
-    main, mtp = bytes_by_hand([130], LAYERS, 8), bytes_by_hand([20], [0], 8)
+    number = model.dtype.itemsize
+    main, mtp = bytes_by_hand([130], LAYERS, number), bytes_by_hand([20], [0], number)
     assert cache.nbytes() == {name: main[name] + mtp[name] for name in main}
     cache.rollback(3)
-    main = bytes_by_hand([127], LAYERS, 8)
+    main = bytes_by_hand([127], LAYERS, number)
     assert cache.nbytes() == {name: main[name] + mtp[name] for name in main}
 
 

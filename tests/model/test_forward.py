@@ -75,8 +75,9 @@ def test_windows_of_one_token_and_longer_than_the_prompt(backend, window):
 
 @pytest.mark.parametrize("keep_dense", ROUNDED)
 def test_quantised_weights_and_rounded_activations(backend, keep_dense):
+    """In float64, where no number lies so near a boundary that the order of a sum tips it."""
     checkpoint, expected = rounded(keep_dense)
-    same(results(tiny.model(backend, checkpoint, fake_quant=True), IDS[:140]), expected)
+    same(results(tiny.model(backend, checkpoint, fake_quant=True, dtype=np.float64), IDS[:140]), expected)
 
 
 def test_quantised_weights_without_rounding(backend):

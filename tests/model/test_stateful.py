@@ -105,7 +105,7 @@ def machine(model):
             ]
             positions = [range(*bounds) for bounds in zip(starts, stops, strict=True)]
             ids, mask = laid_out([row.tape[1:][list(p)] for row, p in zip(branch.rows, positions, strict=True)], seed)
-            states = np.zeros((*mask.shape, model.config.hc_mult, model.config.hidden_size))
+            states = np.zeros((*mask.shape, model.config.hc_mult, model.config.hidden_size), model.dtype)
             for number, (row, p) in enumerate(zip(branch.rows, positions, strict=True)):
                 states[number, mask[number]] = np.reshape([row.states[t] for t in p], (-1, *states.shape[2:]))
             logits = model.ops.to_numpy(model.mtp_logits(model.ops.asarray(states), ids, branch.cache, mask))

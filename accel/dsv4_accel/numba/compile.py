@@ -8,6 +8,7 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numba
 from numba import types
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from dsv4_accel.numba.cpu import PORTABLE
 
@@ -46,14 +47,20 @@ WORK_FOR_THREADS = 200_000
 class Kernel:
     """A compiled function that writes its results into arrays it is given, and returns nothing.
 
-    It is compiled twice at most: for one thread, and with its `prange` loops spread over all threads. What it
-    computes must not depend on which of the two runs.
+    It is compiled twice at most: for one thread, and, if it has any, with its `prange` loops spread over all threads.
+    What it computes must not depend on which of the two runs.
     """
 
     def __init__(self, function: Callable[..., None], arguments: tuple[types.Type, ...]) -> None:
         self._one_thread = _Compiled(function, arguments, parallel=False)
-        self._all_threads = _Compiled(function, arguments, parallel=True)
-        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        spreads = "prange" in function.__code__.co_names
+        self._all_threads = _Compiled(function, arguments, parallel=True) if spreads else self._one_thread
+        self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
+
+    def prepare(self) -> None:
+        """Compile both forms, or fetch them from disk, as the first call of each does."""
+        self._one_thread.prepare()
+        self._all_threads.prepare()
 
     def __call__(self, work: int, *arguments: Any) -> None:
         """work: about how many multiply-adds the call takes, which decides whether threads share it."""
@@ -76,12 +83,15 @@ class _Compiled:
         self._dispatcher = _dispatcher(function, parallel)
         self._is_ready = False
 
+    def prepare(self) -> None:
+        with event.install_listener("numba:compile", _announcement):
+            self._dispatcher.compile(self._signature)
+        self._dispatcher.disable_compile()
+        self._is_ready = True
+
     def __call__(self, *arguments: Any) -> None:
         if not self._is_ready:
-            _listen()
-            self._dispatcher.compile(self._signature)
-            self._dispatcher.disable_compile()
-            self._is_ready = True
+            self.prepare()
         self._dispatcher(*arguments)
 
 
@@ -98,15 +108,23 @@ def _dispatcher(function: Callable[..., None], parallel: bool) -> Any:
 class _Cache(FunctionCache):
     """Numba's cache of machine code, which by itself looks only at a kernel's own file.
 
-    What is compiled into a kernel comes from the whole package, and depends on two settings: all of it joins the key.
+    What is compiled into a kernel comes from the whole package, and depends on settings. A fingerprint of all of it
+    joins the names of the files, so that processes that compile different code at the same time write different files.
     """
 
     def __init__(self, function: Callable[..., None], parallel: bool) -> None:
         super().__init__(function)
-        self._settings = parallel, PORTABLE, CHECKS_BOUNDS
+        settings = f"{_sources()} {parallel} {PORTABLE} {CHECKS_BOUNDS}"
+        name = f"{self._impl.filename_base}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, self._impl.locator.get_source_stamp())
 
-    def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(signature, codegen), _sources(), self._settings)
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        try:
+            return super().load_overload(signature, context)
+        except Exception:  # whatever a file that is damaged or may not be read makes of itself
+            with suppress(OSError):
+                self.flush()
+            return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:
@@ -148,6 +166,4 @@ class _Announcement(event.Listener):
         pass
 
 
-@cache
-def _listen() -> None:
-    event.register("numba:compile", _Announcement())
+_announcement = _Announcement()

@@ -1,0 +1,170 @@
+"""Calls of every operation at shapes at which kernels take all of their ways.
+
+Many rows and few, whole vectors and tails, work enough for all threads, weights of several chunks with a rest behind.
+The example calls of `ops.catalogue` are part of it. Numbers of keys differ from the number of queries, so that the
+axes of an argument tell what it belongs to.
+"""
+
+import ml_dtypes
+import numpy as np
+
+from dsv4.ops import Expert, Ops, Routing
+from dsv4.ops.quantise import quantise_fp4, quantise_fp8
+from ops.catalogue import CALLS as EXAMPLES
+from ops.catalogue import OPERATIONS, Call, call, numbers
+
+STORE = {
+    "float32": lambda matrix: matrix,
+    "bf16": lambda matrix: matrix.astype(ml_dtypes.bfloat16),
+    "fp8": quantise_fp8,
+    "fp4": quantise_fp4,
+}
+WIDTHS = {"float32": 333, "bf16": 333, "fp8": 333, "fp4": 352}
+"""Two chunks of 128 columns and a rest."""
+
+
+def _weight(g, storage, rows, columns):
+    return STORE[storage](numbers(g, rows, columns) / np.float32(columns**0.5))
+
+
+def _product(storage, rows=150):
+    width = WIDTHS[storage]
+    return call(lambda g, b, s: (numbers(g, b, s, width), _weight(g, storage, rows, width)))
+
+
+def _grouped(storage):
+    width = WIDTHS[storage]
+    return call(lambda g, b, s: (numbers(g, b, s, 2 * width), _weight(g, storage, 2 * 70, width), 2))
+
+
+def _experts(storage, width, rounds):
+    """Expert 3 of five gets nearly all tokens, expert 4 none; the others a few each."""
+
+    def arguments(g, b, s):
+        indices = np.where(g.random((b, 2)) < 0.7, 3, g.integers(0, 3, (b, 2)))
+        shapes = (width, 256), (256, width), (width, 256)
+        matrices = [Expert(*(_weight(g, storage, *shape) for shape in shapes)) for _ in range(5)]
+        return 3 * numbers(g, b, 256), Routing(numbers(g, b, 2), indices), matrices, 4.0, rounds
+
+    return call(arguments, (0, 1))
+
+
+def _expert(storage, width, rounds):
+    def arguments(g, b, s):
+        shapes = (width, 256), (256, width), (width, 256)
+        return 3 * numbers(g, b, 256), numbers(g, b), Expert(*(_weight(g, storage, *x) for x in shapes)), 4.0, rounds
+
+    return call(arguments, (0, 1))
+
+
+def _attention(heads, width, window, entries, chosen):
+    def arguments(g, b, s):
+        places = g.integers(-1, window, (b, s, window)), g.integers(-1, max(entries, 1), (b, s, chosen))
+        keys = numbers(g, b, window, width), numbers(g, b, entries, width)
+        return numbers(g, b, s, heads, width), keys[0], places[0], keys[1], places[1], numbers(g, heads)
+
+    return call(arguments, (0, 1, 2, 3, 4))
+
+
+def _scores(heads, width, entries):
+    return call(
+        lambda g, b, s: (numbers(g, b, s, heads, width), numbers(g, b, entries, width), numbers(g, b, s, heads)),
+        (0, 1, 2),
+    )
+
+
+def _top_k(entries, k):
+    """Scores of which many are equal."""
+    return call(
+        lambda g, b, s: (
+            np.round(numbers(g, b, s, entries), 1).astype(np.float32),
+            g.integers(0, entries + 1, (b, s)),
+            k,
+        ),
+        (0, 1),
+    )
+
+
+def _mhc(g, b, s):
+    return numbers(g, b, s, 4, 130), numbers(g, 24, 520) / 20, numbers(g, 24), numbers(g, 3), 20, 1e-6, 1e-6
+
+
+def _mhc_head(g, b, s):
+    return numbers(g, b, s, 4, 130), numbers(g, 4, 520) / 20, numbers(g, 4), numbers(g, 1), 1e-6, 1e-6
+
+
+def _mhc_mix(g, b, s):
+    return numbers(g, b, s, 4, 130), numbers(g, b, s, 130), numbers(g, b, s, 4), numbers(g, b, s, 4, 4)
+
+
+def _rope(heads, width):
+    return call(
+        lambda g, b, s: (numbers(g, b, s, heads, width), g.integers(0, 2**20, (b, s)), np.exp(-numbers(g, 32))), (0, 1)
+    )
+
+
+LARGE: dict[str, Call] = {
+    **{f"linear {storage} large": _product(storage) for storage in STORE},
+    **{f"quantised_linear {storage} large": _product(storage) for storage in STORE},
+    **{f"grouped_linear {storage} large": _grouped(storage) for storage in STORE},
+    "linear fp4 of whole chunks": call(lambda g, b, s: (numbers(g, b, s, 512), _weight(g, "fp4", 200, 512))),
+    **{f"experts {storage} large": _experts(storage, 128, storage == "fp4") for storage in STORE},
+    "experts fp4 of no whole chunks": _experts("fp4", 160, True),
+    "experts fp4 without rounding": _experts("fp4", 256, False),
+    **{f"expert {storage} large": _expert(storage, 96, storage == "fp8") for storage in STORE},
+    "rms_norm large": call(lambda g, b, s: (numbers(g, b, s, 777), numbers(g, 777), 1e-6)),
+    "rms_scale large": call(lambda g, b, s: (numbers(g, b, s, 9, 96), 1e-6)),
+    "rope large": _rope(9, 100),
+    "hadamard large": call(lambda g, b, s: (numbers(g, b, s, 5, 128),)),
+    "fake_quant_fp8 large": call(lambda g, b, s: (numbers(g, b, s, 459), 64)),
+    "fake_quant_fp4 large": call(lambda g, b, s: (numbers(g, b, s, 459),)),
+    "compress large": call(lambda g, b, s: (numbers(g, b, s, 128, 40), 3 * numbers(g, b, s, 128, 40)), (0, 1)),
+    "compress of eight": call(lambda g, b, s: (numbers(g, b, s, 8, 72), 3 * numbers(g, b, s, 8, 72)), (0, 1)),
+    "index_scores large": _scores(5, 64, 301),
+    "index_scores of odd widths": _scores(3, 40, 70),
+    "top_k large": _top_k(1000, 64),
+    "top_k of few": _top_k(70, 64),
+    "sparse_attention large": _attention(6, 80, 40, 100, 33),
+    "sparse_attention wide": _attention(17, 128, 128, 70, 20),
+    "sparse_attention without entries": _attention(5, 72, 33, 0, 0),
+    "mhc_weights large": call(_mhc),
+    "mhc_head_weights large": call(_mhc_head),
+    "mhc_collapse large": call(lambda g, b, s: (numbers(g, b, s, 4, 130), numbers(g, b, s, 4)), (0, 1)),
+    "mhc_mix large": call(_mhc_mix, (0, 1, 2, 3)),
+}
+CALLS = EXAMPLES | LARGE
+
+
+def overridden() -> list[str]:
+    """The operations that the Numba backend computes itself."""
+    from dsv4_accel.numba import NumbaOps
+
+    return [name for name in OPERATIONS if getattr(NumbaOps, name) is not getattr(Ops, name)]
+
+
+def operation(name: str) -> str:
+    return name.split()[0]
+
+
+def arguments(name: str, batch: int, length: int, seed: int = 0) -> list:
+    return list(CALLS[name].arguments(np.random.default_rng(seed), batch, length))
+
+
+def run(ops, name: str, given: list) -> tuple:
+    """The results as a tuple of arrays, even if there is only one."""
+    result = getattr(ops, operation(name))(*given)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def rows(name: str, given: list, chosen) -> list:
+    """The arguments for some rows of the batch."""
+    return [_cut(one, chosen) if place in CALLS[name].per_row else one for place, one in enumerate(given)]
+
+
+def _cut(value, chosen):
+    return value[chosen] if isinstance(value, np.ndarray) else type(value)(*(part[chosen] for part in value))
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """An array that is equal where the bits are, zeros of both signs and NaN included."""
+    return np.ascontiguousarray(array).view(f"u{array.itemsize}")

@@ -1,0 +1,29 @@
+"""Python processes of their own, for what is decided when the Numba backend is imported: settings, cache, messages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCES = [Path(__file__).parents[2] / root for root in ("ref", "accel", "tests")]
+OURS = ("NUMBA_", "DSV4_", "PYTHON")
+
+
+def run_python(code: str, sources: list[Path] = SOURCES, **variables: str) -> subprocess.CompletedProcess:
+    """Run code with these source roots and environment variables, and none that this process was started with.
+
+    Nothing may be left of an outer NUMBA_… or DSV4_… variable but the directory for compiled kernels.
+    """
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(OURS) or name == "NUMBA_CACHE_DIR"
+    }
+    path = {"PYTHONPATH": os.pathsep.join(map(str, sources))}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=inherited | path | variables, capture_output=True, text=True, check=False)
+
+
+def report_of(process: subprocess.CompletedProcess) -> dict:
+    """What the process printed on its last line, in JSON; an error where it failed."""
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])

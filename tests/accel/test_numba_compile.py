@@ -1,0 +1,162 @@
+"""Kernels are compiled once: kept on disk, compiled anew after any change, and each time where no disk keeps them."""
+
+import shutil
+import warnings
+
+import pytest
+
+from accel.kernels import all_kernels
+from accel.processes import SOURCES, report_of, run_python
+
+pytest.importorskip("numba")
+
+CALLS = """
+import json, sys, warnings
+from numba.core import event
+
+def compiled(recorder):
+    names = [e.data["dispatcher"].py_func.__name__ for _, e in recorder.buffer if e.is_start]
+    return sorted({name for name in names if name in ("_normalise_rows", "_round_rows")})
+
+with event.install_recorder("numba:compile") as recorder, warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy as np
+    from dsv4_accel.numba import NumbaOps
+    BEFORE_CALLS
+    x = np.sin(np.arange(512 * 512)).astype(np.float32).reshape(512, 512)
+    results = [NumbaOps.rms_norm(x[:2], x[0], 1e-6), NumbaOps.fake_quant_fp8(x[:2], 64), NumbaOps.rms_scale(x, 1e-6)]
+from dsv4.ops import Ops
+assert np.allclose(results[0], Ops.rms_norm(x[:2], x[0], 1e-6), rtol=1e-5, atol=0)
+assert np.array_equal(results[1], Ops.fake_quant_fp8(x[:2], 64))
+assert np.allclose(results[2], Ops.rms_scale(x, 1e-6), rtol=1e-5, atol=0)
+print(json.dumps({"compiled": compiled(recorder), "events": len(recorder.buffer),
+                  "warnings": [[one.category.__name__, str(one.message)] for one in caught]}))
+"""
+"""Two kernels in three forms; results that are wrong are an error. `caught` holds all warnings."""
+
+BOTH = ["_normalise_rows", "_round_rows"]
+ANNOUNCEMENT = "dsv4: compiling the Numba kernels, once for this machine …\n"
+NOT_KEPT = "dsv4: found no directory to keep compiled kernels in"
+
+
+def run(before_calls="", sources=SOURCES, **variables):
+    """What the calls reported, and what was said on standard error. before_calls: code behind the import"""
+    process = run_python(CALLS.replace("BEFORE_CALLS", before_calls), sources, **variables)
+    return report_of(process), process.stderr
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Source roots with a copy of the accelerated package, which may be changed."""
+    shutil.copytree(SOURCES[1], tmp_path / "accel", ignore=shutil.ignore_patterns("__pycache__"))
+    return [SOURCES[0], tmp_path / "accel", SOURCES[2]]
+
+
+@pytest.fixture
+def nowhere(tmp_path, copied):
+    """Variables and source roots with which no directory can be written, not even by root: each is below a file."""
+    file = tmp_path / "file"
+    file.touch()
+    (copied[1] / "dsv4_accel" / "numba" / "__pycache__").touch()
+    places = dict.fromkeys(
+        ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME", "LOCALAPPDATA", "IPYTHONDIR"), str(file / "below")
+    )
+    return places | {"sources": copied, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    """A directory that is not there yet is made, and holds all that the second process needs."""
+    place = str(tmp_path / "not" / "there" / "yet")
+    first, said = run(NUMBA_CACHE_DIR=place)
+    assert (first["compiled"], first["warnings"], said) == (BOTH, [], ANNOUNCEMENT)
+    second, said = run(NUMBA_CACHE_DIR=place)
+    assert (second["events"], second["warnings"], said) == (0, [], "")
+
+
+def test_settings_have_machine_code_of_their_own(tmp_path):
+    place = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    settings = [{}, {"DSV4_NUMBA_PORTABLE": "1"}, {"NUMBA_BOUNDSCHECK": "1"}]
+    assert [run(**place, **setting)[0]["compiled"] for setting in settings] == [BOTH] * 3
+    assert [run(**place, **setting)[0]["events"] for setting in settings] == [0] * 3
+
+
+def test_a_change_of_any_source_compiles_anew(tmp_path, copied):
+    """Also of a file that the kernel's own file only imports."""
+    place = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "sources": copied, "PYTHONDONTWRITEBYTECODE": "1"}
+    assert run(**place)[0]["compiled"] == BOTH
+    assert run(**place)[0]["events"] == 0
+    changed = copied[1] / "dsv4_accel" / "numba" / "vectors.py"
+    source = changed.read_text(encoding="utf-8")
+    assert "a · b + c, rounded once" in source
+    changed.write_text(source.replace("a · b + c, rounded once", "a · b + c"), encoding="utf-8")
+    assert run(**place)[0]["compiled"] == BOTH
+    assert run(**place)[0]["events"] == 0
+
+
+def test_without_a_place_to_keep_them_kernels_work_and_one_warning_says_so(nowhere):
+    for _ in range(2):
+        report, said = run(**nowhere)
+        [[category, message]] = report["warnings"]
+        assert category == "RuntimeWarning"
+        assert message.startswith(NOT_KEPT)
+        assert "NUMBA_CACHE_DIR" in message
+        assert (report["compiled"], said) == (BOTH, ANNOUNCEMENT)
+
+
+def test_a_place_that_is_lost_after_the_import_is_one_warning(tmp_path):
+    replace = f"""
+    import pathlib, shutil
+    shutil.rmtree({str(tmp_path / "cache")!r})
+    pathlib.Path({str(tmp_path / "cache")!r}).touch()
+    """
+    report, _ = run(replace, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    [[category, message]] = report["warnings"]
+    assert (category, message.startswith(NOT_KEPT)) == ("RuntimeWarning", True)
+    assert report["compiled"] == BOTH
+
+
+@pytest.mark.parametrize(("suffix", "content"), [("nbi", b""), ("nbc", b"no machine code")])
+def test_damaged_files_are_made_anew(tmp_path, suffix, content):
+    place = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run(**place)
+    files = list(tmp_path.rglob(f"*.{suffix}"))
+    assert len(files) == 3
+    for file in files:
+        file.write_bytes(content)
+    report, said = run(**place)
+    assert (report["compiled"], report["warnings"], said) == (BOTH, [], ANNOUNCEMENT)
+    assert run(**place)[0]["events"] == 0
+
+
+def test_kernels_of_others_are_not_announced(tmp_path):
+    own = """
+    import numba
+    NumbaOps.rms_norm(np.ones((1, 4), np.float32), np.ones(4, np.float32), 1e-6)
+    numba.njit(lambda x: x + 1)(1)
+    """
+    run(own, NUMBA_CACHE_DIR=str(tmp_path))
+    report, said = run(own, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (report["compiled"], said) == ([], "")
+    assert report["events"] > 0, "of the other function"
+
+
+def test_every_kernel_can_be_kept():
+    """None warns when it is compiled, and the next process finds all of them on disk."""
+    kernels = all_kernels()
+    assert {"norm._normalise_rows", "mhc._mix", "rope._rope", "quantise._round_rows"} <= set(kernels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kernel in kernels.values():
+            kernel.prepare()
+    process = run_python(
+        "import json\n"
+        "from numba.core import event\n"
+        "from accel.kernels import all_kernels\n"
+        "with event.install_recorder('numba:compile') as recorder:\n"
+        "    for kernel in all_kernels().values():\n"
+        "        kernel.prepare()\n"
+        "names = {one.data['dispatcher'].py_func.__name__ for _, one in recorder.buffer}\n"
+        "print(json.dumps({'kernels': list(all_kernels()), 'compiled': sorted(names)}))"
+    )
+    assert report_of(process) == {"kernels": list(kernels), "compiled": []}
+    assert process.stderr == ""

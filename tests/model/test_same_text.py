@@ -1,0 +1,133 @@
+"""The verdict *same text*: the bundled model writes on every backend what it writes on NumPy's.
+
+With rounding on, drawn texts may part, and NumPy's do so, too, where prompts are computed together instead of alone:
+a number that lies on the boundary between two codes, as 0.71875 does, falls to one side or the other by the last bit
+of a sum. The likeliest token hardly ever changes by that, a drawn one does. So there the proof is of another kind: the
+layers agree on the same streams, and where texts part, nothing had parted before the first value was tipped.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+
+from dsv4 import bundled_model, generate, load
+from dsv4.model.model import Model
+from dsv4.ops import Ops
+from dsv4.tokenizer import Tokenizer
+
+PROMPTS = ["ROMEO.", "Enter the King and his train.", "JULIET.\nO", "To be, or not to be", "Good morrow, my lord; what"]
+GREEDY = {"temperature": 0}
+DRAWN = {"temperature": 0.8, "top_p": 0.95, "seed": 3}
+LENGTH = 200
+
+
+def prompts() -> list[list[int]]:
+    tokenizer = Tokenizer.from_file(bundled_model())
+    return [tokenizer.encode(prompt) for prompt in PROMPTS]
+
+
+def texts(name: str, fake_quant: str, **options) -> list[list[int]]:
+    """What a backend writes after each prompt, all of them in one batch."""
+    model = load(backend=name, fake_quant=fake_quant)
+    found: list[list[int]] = [[] for _ in PROMPTS]
+    for token in generate(model, prompts(), max_new_tokens=LENGTH, stop_ids=[], **options):
+        found[token.sequence].append(token.id)
+    assert {len(text) for text in found} == {LENGTH}
+    return found
+
+
+@functools.cache
+def numpys(fake_quant: str, **options) -> list[list[int]]:
+    return texts("numpy", fake_quant, **options)
+
+
+@pytest.mark.parametrize("options", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_the_text_is_numpys(backend, options) -> None:
+    assert texts(backend.name, "off", **options) == numpys("off", **options)
+
+
+def test_the_greedy_text_with_rounding_is_numpys(backend) -> None:
+    assert texts(backend.name, "on", **GREEDY) == numpys("on", **GREEDY)
+
+
+def test_the_greedy_text_with_drafts_is_the_text_without(backend) -> None:
+    """Of the golden model, since the bundled one has no MTP layer."""
+    from model.test_golden import GOLDEN
+
+    model = load(GOLDEN / "small", backend=backend.name, fake_quant="off")
+    options = {"max_new_tokens": 60, "temperature": 0, "stop_ids": []}
+    plain, drafted = ([t.id for t in generate(model, [5, 9, 2] * 45, **options, speculative=s)] for s in (False, True))
+    assert plain == drafted
+
+
+@pytest.mark.parametrize("sequence", range(len(PROMPTS)))
+def test_drawn_texts_with_rounding_part_only_where_a_rounding_tips(backend, sequence) -> None:
+    ids, expected = prompts()[sequence], numpys("on", **DRAWN)[sequence]
+    found = texts_with_rounding(backend.name)[sequence]
+    parting = next((step for step in range(LENGTH) if found[step] != expected[step]), LENGTH)
+    ids = ids + expected[:parting]
+    logits, calls = zip(*(recorded_pass(ops, ids) for ops in (Ops(), backend)), strict=True)
+    tipped = first_tipped(len(ids), *calls)
+    agree = np.abs(logits[0] - logits[1]).max(axis=-1) < 1e-4 * logits[0].std()  # [S]
+    assert agree[:tipped].all()
+    assert parting == LENGTH or not agree[-1], "another token without another logit"
+
+
+@functools.cache
+def texts_with_rounding(name: str) -> list[list[int]]:
+    return texts(name, "on", **DRAWN)
+
+
+def recorded_pass(ops: Ops, ids: list[int]) -> tuple[np.ndarray, list[tuple[str, np.ndarray, np.ndarray]]]:
+    """Logits [S, vocab], and of each rounding: its name, the numbers before it and those after it, [S or entries, ·].
+
+    Inside the experts there is another rounding, which only shows in what they return.
+    """
+    calls = []
+
+    class Recorder(type(ops)):
+        def keep(self, name, x, rounded):
+            before, after = (np.array(self.to_numpy(part)) for part in (x, rounded))
+            rows = len(before) if name == "experts" else before.shape[1]
+            calls.append((name, before.reshape(rows, -1), after.reshape(rows, -1)))
+            return rounded
+
+        def fake_quant_fp8(self, x, block):
+            return self.keep("fake_quant_fp8", x, super().fake_quant_fp8(x, block))
+
+        def fake_quant_fp4(self, x):
+            return self.keep("fake_quant_fp4", x, super().fake_quant_fp4(x))
+
+        def quantised_linear(self, x, weight):
+            self.keep("quantised_linear", x, super().fake_quant_fp8(x, 128))
+            return super().quantised_linear(x, weight)
+
+        def experts(self, x, *arguments):
+            return self.keep("experts", x, super().experts(x, *arguments))
+
+    model = Model(load(backend="numpy").checkpoint, Recorder(), True, np.float32)
+    return model.ops.to_numpy(model(ids))[0], calls
+
+
+def first_tipped(length: int, expected, found) -> int:
+    """The first position at which any rounding has another result; `length` where all are alike.
+
+    Before a position at which one has tipped, the numbers to be rounded may differ only as sums of float32 do.
+    """
+    first = length
+    for (name, before, after), (other_name, other_before, other_after) in zip(expected, found, strict=True):
+        assert name == other_name
+        positions = last_tokens(length, len(before))
+        sound = positions < first
+        limit = 1e-5 * np.abs(before).max(initial=0)
+        np.testing.assert_allclose(other_before[sound], before[sound], rtol=0, atol=limit, err_msg=name)
+        tipped = (np.abs(other_after - after) > 1e-4 * np.abs(after).max(initial=0)).any(axis=-1)
+        first = min([first, *positions[tipped]])
+    return first
+
+
+def last_tokens(length: int, rows: int) -> np.ndarray:
+    """The position of each row: of a token, or of the last token of a compressed entry."""
+    ratio = next(ratio for ratio in (1, 4, 128) if length // ratio == rows)
+    return ratio * np.arange(1, rows + 1) - 1
