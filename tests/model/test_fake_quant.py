@@ -86,9 +86,9 @@ def test_indexer_queries_are_fp4_in_every_channel(backend):
     queries = {}
 
     class Recorder(type(backend)):
-        def index_scores(self, q, keys, weights):
+        def index_top_k(self, q, keys, weights, visible, k):
             queries[recording] = self.to_numpy(q)
-            return super().index_scores(q, keys, weights)
+            return super().index_top_k(q, keys, weights, visible, k)
 
     source = tiny.checkpoint(**(tiny.WIDE | {"compress_ratios": (4, 0)}))
     for recording in (False, True):

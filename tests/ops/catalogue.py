@@ -43,6 +43,10 @@ def _attention(g, batch, length):
     return numbers(g, batch, length, 3, 8), window, window_index, entries, entry_index, numbers(g, 3)
 
 
+def _index_top_k(g, b, s):
+    return numbers(g, b, s, 2, 8), numbers(g, b, 5, 8), numbers(g, b, s, 2), g.integers(0, 6, (b, s)), 4
+
+
 def _mhc(g, batch, length):
     return numbers(g, batch, length, 4, 3), numbers(g, 24, 12), numbers(g, 24), numbers(g, 3), 20, 1e-6, 1e-6
 
@@ -74,6 +78,7 @@ CALLS = {
     "overlap": call(lambda g, b, s: (numbers(g, b, s + 1, 4, 6),)),
     "index_scores": call(lambda g, b, s: (numbers(g, b, s, 2, 8), numbers(g, b, 5, 8), numbers(g, b, s, 2)), (0, 1, 2)),
     "top_k": call(lambda g, b, s: (numbers(g, b, s, 9), g.integers(0, 10, (b, s)), 4), (0, 1)),
+    "index_top_k": call(_index_top_k, (0, 1, 2, 3)),
     "sparse_attention": call(_attention, (0, 1, 2, 3, 4)),
     "mhc_weights": call(_mhc),
     "mhc_head_weights": call(_mhc_head),

@@ -24,6 +24,9 @@ def naive_attention(queries, window, window_index, entries, entry_index, attn_si
     return output
 
 
+in_both = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
 @st.composite
 def attention_inputs(draw):
     """The six arguments; rows and index columns may be none, and an index may be −1 or come twice."""
@@ -84,9 +87,10 @@ def test_a_huge_sink_leaves_nothing_and_a_tiny_one_everything(ops, sink, share):
     close(found, expected, magnitude=4)
 
 
-def test_each_head_has_a_sink_of_its_own(ops):
-    *arguments, sink = example()
-    other = sink + np.array([0, 3, 0])
+@in_both
+def test_each_head_has_a_sink_of_its_own(ops, dtype):
+    *arguments, sink = example(dtype=dtype)
+    other = sink + np.array([0, 3, 0], dtype)
     before, after = ops.sparse_attention(*arguments, sink), ops.sparse_attention(*arguments, other)
     close(after[:, :, [0, 2]], before[:, :, [0, 2]])
     share = np.linalg.norm(after[:, :, 1], axis=-1) / np.linalg.norm(before[:, :, 1], axis=-1)
@@ -100,9 +104,10 @@ def test_logits_are_divided_by_the_root_of_the_width(ops):
     close(found, 2 * ones * math.exp(4) / (math.exp(4) + 1))
 
 
+@in_both
 @given(data=st.data())
-def test_minus_one_names_nothing_wherever_it_stands(ops, data):
-    queries, window, window_index, entries, entry_index, sink = example()
+def test_minus_one_names_nothing_wherever_it_stands(ops, dtype, data):
+    queries, window, window_index, entries, entry_index, sink = example(dtype=dtype)
     expected = ops.sparse_attention(queries, window, window_index, entries, entry_index, sink)
     at = data.draw(st.tuples(sizes(0, 4), sizes(0, 5)))
     window_index, entry_index = (
@@ -112,9 +117,10 @@ def test_minus_one_names_nothing_wherever_it_stands(ops, data):
     close(ops.sparse_attention(queries, window, window_index, entries, entry_index, sink), expected)
 
 
+@in_both
 @given(data=st.data())
-def test_rows_that_are_not_named_do_not_matter(ops, data):
-    queries, window, window_index, entries, entry_index, sink = example()
+def test_rows_that_are_not_named_do_not_matter(ops, dtype, data):
+    queries, window, window_index, entries, entry_index, sink = example(dtype=dtype)
     window_index, entry_index = window_index[:, :, :2], np.where(entry_index == 4, -1, entry_index)
     expected = ops.sparse_attention(queries, window, window_index, entries, entry_index, sink)
     window, entries = window.copy(), entries.copy()
@@ -122,17 +128,19 @@ def test_rows_that_are_not_named_do_not_matter(ops, data):
     exact(ops.sparse_attention(queries, window, window_index, entries, entry_index, sink), expected)
 
 
+@in_both
 @given(data=st.data())
-def test_the_order_of_the_indices_does_not_matter(ops, data):
-    queries, window, window_index, entries, entry_index, sink = example()
+def test_the_order_of_the_indices_does_not_matter(ops, dtype, data):
+    queries, window, window_index, entries, entry_index, sink = example(dtype=dtype)
     expected = ops.sparse_attention(queries, window, window_index, entries, entry_index, sink)
     generator = data.draw(generators)
     window_index, entry_index = generator.permuted(window_index, axis=2), generator.permuted(entry_index, axis=2)
     close(ops.sparse_attention(queries, window, window_index, entries, entry_index, sink), expected, magnitude=4)
 
 
-def test_window_rows_and_entries_serve_alike(ops):
-    queries, window, window_index, entries, entry_index, sink = example()
+@in_both
+def test_window_rows_and_entries_serve_alike(ops, dtype):
+    queries, window, window_index, entries, entry_index, sink = example(dtype=dtype)
     expected = ops.sparse_attention(queries, window, window_index, entries, entry_index, sink)
     swapped = ops.sparse_attention(queries, entries, entry_index, window, window_index, sink)
     close(swapped, expected, magnitude=4)
@@ -146,7 +154,7 @@ def test_a_row_named_twice_counts_twice(ops):
     close(found, np.array([[[[7.0]]]]))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@in_both
 def test_a_query_without_keys_gets_zeros(ops, dtype):
     queries, window, window_index, entries, entry_index, sink = example(dtype=dtype)
     window_index[0, 1], entry_index[0, 1] = -1, -1
@@ -165,6 +173,7 @@ def test_large_logits_choose_the_best_key(ops):
     close(found[0], best)
 
 
+@in_both
 @pytest.mark.parametrize(
     ("place", "shape"),
     [
@@ -178,16 +187,18 @@ def test_large_logits_choose_the_best_key(ops):
         (5, (3, 1)),
     ],
 )
-def test_shapes_must_fit(ops, place, shape):
-    arguments = list(example())
+def test_shapes_must_fit(ops, place, shape, dtype):
+    arguments = list(example(dtype=dtype))
     arguments[place] = np.zeros(shape, arguments[place].dtype)
     with pytest.raises(ValueError, match=r"sparse_attention: .*(do not fit|must have shape)"):
         ops.sparse_attention(*arguments)
 
 
+@in_both
+@pytest.mark.parametrize("beyond", [0, 1, 2**40])
 @pytest.mark.parametrize(("place", "rows"), [(2, 4), (4, 5)])
-def test_an_index_beyond_the_rows_is_an_error(ops, place, rows):
-    arguments = list(example())
-    arguments[place][0, 1, 2] = rows
-    with pytest.raises(ValueError, match=f"index {rows} is beyond the {rows} rows"):
+def test_an_index_beyond_the_rows_is_an_error(ops, place, rows, beyond, dtype):
+    arguments = list(example(dtype=dtype))
+    arguments[place][0, 1, 2] = rows + beyond
+    with pytest.raises(ValueError, match=f"index {rows + beyond} is beyond the {rows} rows"):
         ops.sparse_attention(*arguments)

@@ -38,6 +38,17 @@ def test_an_entry_is_a_softmax_channel_by_channel(ops, blocks):
     hold(ops, "compress", naive_compress, kv, score, magnitude=4)
 
 
+@pytest.mark.parametrize("slots", [1, 8, 128])
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 100])
+def test_sizes_around_those_of_vectors(ops, slots, width):
+    """Channels that fill the vectors of a backend and that do not; the first slots of the first entry excluded."""
+    generator = np.random.default_rng([slots, width])
+    kv, score = generator.standard_normal((2, 2, 3, slots, width)).astype(np.float32)
+    score *= 4
+    score[0, 0, : slots // 2] = -np.inf
+    hold(ops, "compress", naive_compress, kv, score, magnitude=4)
+
+
 def test_channels_have_weights_of_their_own(ops):
     kv = np.array([[[1.0, 10], [2, 20]]])
     score = np.array([[[math.log(3), 0.0], [0.0, math.log(4)]]])

@@ -75,7 +75,7 @@ def test_results_have_the_dtype_of_the_input(ops, name, dtype):
         arguments[place] = in_dtype(arguments[place], dtype)
     for result in run(ops, name, arguments):
         assert result.dtype in (dtype, np.int64)
-        assert result.dtype.kind == "f" or name in ("top_k", "route", "route_by_id")
+        assert result.dtype.kind == "f" or name in ("top_k", "index_top_k", "route", "route_by_id")
 
 
 @every_call
@@ -117,7 +117,9 @@ def test_empty_and_single_rows(ops, name, batch, length):
         assert one.dtype == other.dtype
 
 
-@pytest.mark.parametrize("name", ["rms_norm", "rms_scale", "linear", "rope", "index_scores", "sparse_attention"])
+@pytest.mark.parametrize(
+    "name", ["rms_norm", "rms_scale", "linear", "rope", "index_scores", "index_top_k", "sparse_attention"]
+)
 @pytest.mark.parametrize("length", [1, 3])
 def test_a_prompt_may_be_cut_into_chunks(ops, name, length):
     """Queries do not see each other: the first ones of a prompt by themselves give what they give within it."""
@@ -133,7 +135,7 @@ def test_a_prompt_may_be_cut_into_chunks(ops, name, length):
 
 
 def _is_keys(name, place):
-    return (name, place) in {("index_scores", 1), ("sparse_attention", 1), ("sparse_attention", 3)}
+    return (name, place) in {("index_scores", 1), ("index_top_k", 1), ("sparse_attention", 1), ("sparse_attention", 3)}
 
 
 def test_bfloat16_parameters_serve_where_the_checkpoint_stores_them(ops):

@@ -19,7 +19,8 @@ class Margins(Ops):
     def __init__(self) -> None:
         self.smallest = np.inf
 
-    def top_k(self, scores, visible, k):
+    def index_top_k(self, queries, keys, weights, visible, k):
+        scores = Ops.index_scores(queries, keys, weights)
         allowed = np.arange(scores.shape[-1]) < visible[..., None]
         self._note(np.where(allowed, scores, -np.inf), k, scores[allowed].std() if allowed.any() else 1)
         return Ops.top_k(scores, visible, k)

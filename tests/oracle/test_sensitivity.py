@@ -44,8 +44,8 @@ class NoInverseRope(Ops):
 
 
 class ReluAfterWeighting(Ops):
-    def index_scores(self, queries, keys, weights):
-        return np.maximum(np.einsum("bshd,btd,bsh->bst", queries, keys, weights), 0)
+    def index_top_k(self, queries, keys, weights, visible, k):
+        return Ops.top_k(np.maximum(np.einsum("bshd,btd,bsh->bst", queries, keys, weights), 0), visible, k)
 
 
 class BiasInRoutingWeights(Ops):

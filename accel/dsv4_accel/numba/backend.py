@@ -1,7 +1,10 @@
 """The class that gathers the kernels behind the interface of all backends."""
 
 from dsv4.ops import Ops
+from dsv4_accel.numba.attention import sparse_attention
+from dsv4_accel.numba.compressor import compress
 from dsv4_accel.numba.hadamard import hadamard
+from dsv4_accel.numba.indexer import index_scores, index_top_k, top_k
 from dsv4_accel.numba.linear import grouped_linear, linear, quantised_linear
 from dsv4_accel.numba.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4_accel.numba.moe import expert, experts
@@ -25,6 +28,12 @@ class NumbaOps(Ops):
     hadamard = staticmethod(hadamard)
     fake_quant_fp8 = staticmethod(fake_quant_fp8)
     fake_quant_fp4 = staticmethod(fake_quant_fp4)
+
+    compress = staticmethod(compress)
+    index_scores = staticmethod(index_scores)
+    top_k = staticmethod(top_k)
+    index_top_k = staticmethod(index_top_k)
+    sparse_attention = staticmethod(sparse_attention)
 
     mhc_weights = staticmethod(mhc_weights)
     mhc_head_weights = staticmethod(mhc_head_weights)

@@ -1,6 +1,7 @@
 """Matrix products with dense, FP8 and FP4 weights on their stored bytes: mirrors dsv4.ops.linear.
 
-No weight is ever dequantised as a whole: a kernel decodes a few numbers in registers, or four rows in the fastest cache.
+No weight is ever dequantised as a whole: a kernel decodes a few numbers in registers, or parts of four rows in the
+fastest cache.
 """
 
 import numpy as np
@@ -9,22 +10,10 @@ from numba import prange, types
 from dsv4.ops import linear as reference
 from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight
 from dsv4.ops.types import Array
-from dsv4_accel.numba.arrays import are_float32, compact
+from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
-from dsv4_accel.numba.packed import (
-    CHUNK,
-    bfloat_numbers,
-    float_numbers,
-    fp4_holds_nan,
-    fp4_numbers,
-    fp8_holds_nan,
-    fp8_numbers,
-    fp8_scale,
-    holds_no_codes,
-    load_scales,
-    no_scale,
-)
-from dsv4_accel.numba.products import MANY_TOKENS, layout_of, multiply_rows
+from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP8
+from dsv4_accel.numba.products import FEW_TOKENS, MANY_TOKENS, layout_of, multiply_rows
 from dsv4_accel.numba.quantise import round_to_fp8
 from dsv4_accel.numba.vectors import LANES
 from dsv4_accel.numba.weights import Flat, flat
@@ -35,49 +24,48 @@ ROWS_PER_TASK = 64
 
 def linear(x: Array, weight: Weight) -> Array:
     """As dsv4.ops.linear.linear."""
-    memory = flat(weight) if are_float32(x) and x.ndim and x.shape[-1] == weight.shape[1] and x.size else None
-    if memory is None:
-        return reference.linear(x, weight)
-    return _product(x, memory, 1, rounds=False)
+    memory = _memory(x, weight, 1)
+    return reference.linear(x, weight) if memory is None else _product(x, memory, 1, rounds=False)
 
 
 def quantised_linear(x: Array, weight: Weight) -> Array:
     """As dsv4.ops.linear.quantised_linear."""
-    memory = flat(weight) if are_float32(x) and x.ndim and x.shape[-1] == weight.shape[1] and x.size else None
-    if memory is None:
-        return reference.quantised_linear(x, weight)
-    return _product(x, memory, 1, rounds=True)
+    memory = _memory(x, weight, 1)
+    return reference.quantised_linear(x, weight) if memory is None else _product(x, memory, 1, rounds=True)
 
 
 def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
     """As dsv4.ops.linear.grouped_linear."""
+    memory = _memory(x, weight, groups) if groups > 0 and weight.shape[0] % groups == 0 else None
+    return reference.grouped_linear(x, weight, groups) if memory is None else _product(x, memory, groups, rounds=False)
+
+
+def _memory(x: Array, weight: Weight, groups: int) -> Flat | None:
+    """The weight as kernels take it, or None where x or the weight is not for them: float64, empty, or unfit."""
     rows, width = weight.shape
-    fits = groups > 0 and rows % groups == 0 and are_float32(x) and x.ndim and x.shape[-1] == groups * width
-    memory = flat(weight) if fits and x.size else None
-    if memory is None:
-        return reference.grouped_linear(x, weight, groups)
-    return _product(x, memory, groups, rounds=False)
+    fits = are_float32(x) and x.ndim and x.size and rows and x.shape[-1] == groups * width
+    return flat(weight) if fits else None
 
 
 def _product(x: Array, memory: Flat, groups: int, rounds: bool) -> Array:
     """x [..., groups·in] times the weight's rows, each group of channels with its own run of rows."""
-    layout = memory.layout
+    layout, few = memory.layout, FEW_TOKENS[memory.storage.name]
     tokens = compact(x).reshape(-1, x.shape[-1] // groups)  # [T·groups, in]
-    if rounds or memory.kind == "fp4" or tokens.shape[1] != layout.chunks * CHUNK:
-        tokens = prepare(tokens, layout.chunks, memory.kind == "fp4", rounds)
+    if rounds or memory.storage is FP4 or tokens.shape[1] != layout.chunks * CHUNK or len(tokens) > few:
+        tokens = prepare(tokens, layout.chunks, memory.storage is FP4, rounds)
     out = np.empty((*x.shape[:-1], layout.rows), np.float32)
     flat_out = out.reshape(-1, layout.rows)
     work = flat_out.shape[0] * layout.rows * layout.chunks * CHUNK // groups
-    KERNELS[memory.kind](work, memory.items, memory.scales, memory.numbers, groups, tokens, flat_out)
+    KERNELS[memory.storage](work, memory.items, memory.scales, memory.fields, groups, tokens, flat_out)
     return out
 
 
 def prepare(tokens: Array, chunks: int, fp4_order: bool, rounds: bool) -> Array:
-    """Rows of x as a kernel reads them: rounded to FP8 if wanted, filled up to whole chunks, in the order of FP4's bits.
+    """Rows of x as a kernel reads them: rounded to FP8 if wanted, filled up to whole chunks, in FP4's order of columns.
 
     tokens [T, in] float32. Returns [T, chunks·128] float32.
     """
-    prepared = np.empty((tokens.shape[0], chunks * CHUNK), np.float32)
+    prepared = aligned(tokens.shape[0], chunks * CHUNK + LANES)
     _prepare(4 * prepared.size, tokens, fp4_order, rounds, prepared)
     return prepared
 
@@ -86,14 +74,14 @@ def prepare(tokens: Array, chunks: int, fp4_order: bool, rounds: bool) -> Array:
 def _prepare(tokens, fp4_order, rounds, prepared):
     """tokens [T, in] -> prepared [T, chunks·128]"""
     for token in prange(tokens.shape[0]):
-        row = np.zeros(prepared.shape[1], np.float32)
+        row = np.zeros(prepared.shape[1] - LANES, np.float32)
         row[: tokens.shape[1]] = tokens[token]
-        prepare_row(row, tokens.shape[1], fp4_order, rounds, prepared[token])
+        prepare_row(row, tokens.shape[1], fp4_order, rounds, prepared[token, : row.size])
 
 
 @inlined
 def prepare_row(row, width, fp4_order, rounds, prepared):
-    """One row, filled up with zeros behind its `width` channels; it is rounded in place. [chunks·128] -> [chunks·128]"""
+    """One row that has zeros behind its `width` channels; it is rounded in place. [chunks·128] -> [chunks·128]"""
     if rounds:
         round_to_fp8(row[:width], FP8_WEIGHT_BLOCK)
     if not fp4_order:
@@ -106,9 +94,9 @@ def prepare_row(row, width, fp4_order, rounds, prepared):
 
 
 @inlined
-def _multiply(values, scale, holds_nan, items, scales, numbers, groups, x, out, task):
+def _multiply(storage, items, scales, fields, groups, x, out, task):
     """One task of a product: some rows of one group, with some tokens. x [T·groups, in], out [T, rows]"""
-    layout = layout_of(numbers)
+    layout = layout_of(fields)
     rows = layout.rows // groups
     row_tasks = (rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
     group, row_task = task // row_tasks % groups, task % row_tasks
@@ -117,46 +105,43 @@ def _multiply(values, scale, holds_nan, items, scales, numbers, groups, x, out, 
     slot = task // (row_tasks * groups) * MANY_TOKENS
     stop = min(slot + MANY_TOKENS, out.shape[0])
     tokens = np.arange(slot * groups + group, stop * groups + group, groups)
-    multiply_rows(values, scale, items, scales, layout, first, last, x, tokens, out[slot:stop])
-    for row in range(first, last):
-        if holds_nan(items, scales, layout, row):
-            out[slot:stop, row] = np.nan
+    multiply_rows(storage, items, scales, layout, first, last, x, tokens, out[slot:stop])
 
 
 @inlined
-def _tasks(numbers, groups, tokens):
-    layout = layout_of(numbers)
-    row_tasks = (layout.rows // groups + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+def _tasks(fields, groups, tokens):
+    row_tasks = (layout_of(fields).rows // groups + ROWS_PER_TASK - 1) // ROWS_PER_TASK
     return groups * row_tasks * ((tokens + MANY_TOKENS - 1) // MANY_TOKENS)
 
 
-LAYOUT = reads(types.int64, 1)
-"""The numbers of a Layout: a named tuple takes longer to hand over."""
+FIELDS = reads(types.int64, 1)
+"""The fields of a Layout: a named tuple takes longer to hand over, and cannot be used inside of a prange."""
+
 BYTES, X, OUT = reads(types.uint8, 1), reads(types.float32, 2), writes(types.float32, 2)
 
 
-@kernel(BYTES, BYTES, LAYOUT, types.intp, X, OUT)
-def _fp4_product(items, scales, numbers, groups, x, out):
-    for task in prange(_tasks(numbers, groups, out.shape[0])):
-        _multiply(fp4_numbers, load_scales, fp4_holds_nan, items, scales, numbers, groups, x, out, task)
+@kernel(BYTES, BYTES, FIELDS, types.intp, X, OUT)
+def _fp4_product(items, scales, fields, groups, x, out):
+    for task in prange(_tasks(fields, groups, out.shape[0])):
+        _multiply(FP4, items, scales, fields, groups, x, out, task)
 
 
-@kernel(BYTES, BYTES, LAYOUT, types.intp, X, OUT)
-def _fp8_product(items, scales, numbers, groups, x, out):
-    for task in prange(_tasks(numbers, groups, out.shape[0])):
-        _multiply(fp8_numbers, fp8_scale, fp8_holds_nan, items, scales, numbers, groups, x, out, task)
+@kernel(BYTES, BYTES, FIELDS, types.intp, X, OUT)
+def _fp8_product(items, scales, fields, groups, x, out):
+    for task in prange(_tasks(fields, groups, out.shape[0])):
+        _multiply(FP8, items, scales, fields, groups, x, out, task)
 
 
-@kernel(reads(types.uint16, 1), BYTES, LAYOUT, types.intp, X, OUT)
-def _bfloat_product(items, scales, numbers, groups, x, out):
-    for task in prange(_tasks(numbers, groups, out.shape[0])):
-        _multiply(bfloat_numbers, no_scale, holds_no_codes, items, scales, numbers, groups, x, out, task)
+@kernel(reads(types.uint16, 1), BYTES, FIELDS, types.intp, X, OUT)
+def _bfloat_product(items, scales, fields, groups, x, out):
+    for task in prange(_tasks(fields, groups, out.shape[0])):
+        _multiply(BFLOAT, items, scales, fields, groups, x, out, task)
 
 
-@kernel(reads(types.float32, 1), BYTES, LAYOUT, types.intp, X, OUT)
-def _float_product(items, scales, numbers, groups, x, out):
-    for task in prange(_tasks(numbers, groups, out.shape[0])):
-        _multiply(float_numbers, no_scale, holds_no_codes, items, scales, numbers, groups, x, out, task)
+@kernel(reads(types.float32, 1), BYTES, FIELDS, types.intp, X, OUT)
+def _float_product(items, scales, fields, groups, x, out):
+    for task in prange(_tasks(fields, groups, out.shape[0])):
+        _multiply(FLOAT, items, scales, fields, groups, x, out, task)
 
 
-KERNELS = {"fp4": _fp4_product, "fp8": _fp8_product, "bfloat": _bfloat_product, "float": _float_product}
+KERNELS = {FP4: _fp4_product, FP8: _fp8_product, BFLOAT: _bfloat_product, FLOAT: _float_product}

@@ -5,7 +5,6 @@ visit of one token to one expert; slots stand in the order of their experts unti
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -16,11 +15,11 @@ from dsv4.ops import moe as reference
 from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.quantise import Weight, is_quantised
 from dsv4.ops.types import Array, Ints
-from dsv4_accel.numba.arrays import are_float32, compact
+from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
-from dsv4_accel.numba.linear import LAYOUT, ROWS_PER_TASK, linear, prepare, prepare_row, quantised_linear
-from dsv4_accel.numba.packed import CHUNK, fp4_holds_nan, fp4_numbers, load_scales
+from dsv4_accel.numba.linear import FIELDS, ROWS_PER_TASK, linear, prepare, prepare_row, quantised_linear
+from dsv4_accel.numba.packed import CHUNK, FP4
 from dsv4_accel.numba.products import layout_of, multiply_rows
 from dsv4_accel.numba.vectors import LANES, load, maximum, minimum, splat, store
 from dsv4_accel.numba.weights import Flat, flat
@@ -36,8 +35,8 @@ def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: fl
     if active[0] < 0 or active[-1] >= len(expert_list):
         return reference.experts(x, routing, expert_list, limit, round_inputs)
     matrices = [expert_list[number] for number in active]
-    memory = [[flat(matrix) for matrix in (one.w1, one.w3, one.w2)] for one in matrices]
-    if not _are_alike(memory, x.shape[1]):
+    memory = _alike(matrices, x.shape[1])
+    if memory is None:
         return _one_by_one(x, routing, dict(zip(active, matrices, strict=True)), limit, round_inputs)
     return _together(x, weights, indices, active, memory, limit, round_inputs)
 
@@ -56,18 +55,22 @@ def expert(x: Array, weight: Array, matrices: Expert, limit: float, round_inputs
     return multiply(hidden, matrices.w2)
 
 
-def _are_alike(memory: list[list[Flat | None]], width: int) -> bool:
-    """Whether all experts are stored in FP4, in matrices of the same shapes that fit each other."""
-    up, _, down = memory[0]
-    if up is None or down is None or up.layout.chunks * CHUNK != width:
-        return False
-    layouts = [up.layout, up.layout, down.layout]
-    same = all(
-        matrix is not None and matrix.kind == "fp4" and matrix.layout == layout
-        for one in memory
-        for matrix, layout in zip(one, layouts, strict=True)
-    )
-    return same and down.layout.rows == width and down.layout.chunks * CHUNK == up.layout.rows
+Matrices = tuple[Flat, Flat, Flat]
+"""Of one expert: w1, w3 and w2."""
+
+
+def _alike(experts: Sequence[Expert], width: int) -> list[Matrices] | None:
+    """The experts' memory, if all of them are stored in FP4, in matrices of the same shapes that fit each other."""
+    found = []
+    for expert in experts:
+        gate, up, down = flat(expert.w1), flat(expert.w3), flat(expert.w2)
+        if gate is None or up is None or down is None or not gate.storage is up.storage is down.storage is FP4:
+            return None
+        found.append((gate, up, down))
+    up_layout, down_layout = found[0][1].layout, found[0][2].layout
+    same = all((one[0].layout, one[1].layout, one[2].layout) == (up_layout, up_layout, down_layout) for one in found)
+    fit = up_layout.chunks * CHUNK == width == down_layout.rows and down_layout.chunks * CHUNK == up_layout.rows
+    return found if same and fit else None
 
 
 def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], limit: float, round_inputs: bool) -> Array:
@@ -77,27 +80,27 @@ def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], limit: 
         token, slot = np.nonzero(routing.indices == number)
         outputs[token, slot] = expert(x[token], routing.weights[token, slot], one, limit, round_inputs)
     total = outputs[:, 0].copy()
-    for slot in range(1, outputs.shape[1]):
-        total += outputs[:, slot]
+    for visit in range(1, outputs.shape[1]):
+        total += outputs[:, visit]
     return total
 
 
 def _together(
-    x: Array, weights: Array, indices: Ints, active: list[int], memory: list[list[Flat]], limit: float, rounds: bool
+    x: Array, weights: Array, indices: Ints, active: list[int], memory: list[Matrices], limit: float, rounds: bool
 ) -> Array:
     """Experts in FP4, all of them in one kernel."""
     tokens, width = x.shape
-    up, _, down = memory[0]
+    _, up, down = memory[0]
     places = np.array([(*w1.addresses, *w3.addresses, *w2.addresses) for w1, w3, w2 in memory])
-    slots = indices.size
+    slots = int(indices.size)
     order, starts = np.empty(slots, np.int64), np.empty(len(active) + 1, np.int64)
     _group(slots, compact(indices.astype(np.int64, copy=False)), np.array(active), order, starts)
-    gate, raised = np.empty((2, slots, up.layout.rows), np.float32)
+    gate, raised = aligned(2, slots, up.layout.rows)
     parts, out = np.empty((slots, width), np.float32), np.empty((tokens, width), np.float32)
     prepared = prepare(compact(x), up.layout.chunks, True, rounds)
     _experts(
         3 * slots * width * up.layout.rows,
-        *(places, up.numbers, down.numbers, prepared, compact(weights), order, starts, np.float32(limit), rounds),
+        *(places, up.fields, down.fields, prepared, compact(weights), order, starts, np.float32(limit), rounds),
         *(gate, raised, parts, out),
     )
     return out
@@ -131,7 +134,7 @@ def _bytes_at(address, count):
 
 @inlined
 def _activate_row(gate, up, weight, limit, hidden):
-    """hidden = weight · silu(min(gate, limit)) · clip(up, −limit, limit); widths are rows of a weight, of any number."""
+    """hidden = weight · silu(min(gate, limit)) · clip(up, −limit, limit), for any number of channels"""
     high, low, share = splat(limit), splat(-limit), splat(weight)
     for start in range(0, gate.size - gate.size % LANES, LANES):
         g, u = load(gate, start), load(up, start)
@@ -156,28 +159,25 @@ def _activate(gate, up, weight, limit, hidden):
 
 
 @inlined
-def _some_rows(place, numbers, x, tokens, task, out):
+def _some_rows(place, fields, x, tokens, task, out):
     """Some rows of one expert's matrix, times its tokens. place: addresses of items and scales"""
-    layout = layout_of(numbers)
+    layout = layout_of(fields)
     items = _bytes_at(place[0], layout.rows * layout.row_items)
     scales = _bytes_at(place[1], layout.rows * layout.row_scales)
     first = task * ROWS_PER_TASK
     last = min(first + ROWS_PER_TASK, layout.rows)
-    multiply_rows(fp4_numbers, load_scales, items, scales, layout, first, last, x, tokens, out)
-    for row in range(first, last):
-        if fp4_holds_nan(items, scales, layout, row):
-            out[:, row] = np.nan
+    multiply_rows(FP4, items, scales, layout, first, last, x, tokens, out)
 
 
 @inlined
-def _row_tasks(numbers):
-    return (layout_of(numbers).rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+def _row_tasks(fields):
+    return (layout_of(fields).rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
 
 
 @kernel(
     reads(types.int64, 2),
-    LAYOUT,
-    LAYOUT,
+    FIELDS,
+    FIELDS,
     reads(*ROWS),
     reads(*ROWS),
     reads(types.int64, 1),
@@ -189,30 +189,31 @@ def _row_tasks(numbers):
     writes(*ROWS),
     writes(*ROWS),
 )
-def _experts(places, up_numbers, down_numbers, x, weights, order, starts, limit, rounds, gate, raised, parts, out):
-    """places [A, 6], x [T, d] prepared, weights [T, k], order [T·k], starts [A + 1]; gate, raised [T·k, width], parts [T·k, d]
+def _experts(places, up_fields, down_fields, x, weights, order, starts, limit, rounds, gate, raised, parts, out):
+    """places [A, 6]; x [T, d] prepared; weights [T, k]; order [T·k]; starts [A + 1]; gate, raised [T·k, width];
+    parts [T·k, d]; out [T, d]
 
     Two products from the same x, then the activation, then one product from it, then each token's sum.
     """
     active, slots = starts.size - 1, order.size
     per_token = slots // x.shape[0]
-    tasks = _row_tasks(up_numbers)
+    tasks = _row_tasks(up_fields)
     for task in prange(2 * active * tasks):
         which, number = task // (active * tasks), task // tasks % active
         some = slice(starts[number], starts[number + 1])
         place, tokens = places[number, 2 * which : 2 * which + 2], order[some] // per_token
-        _some_rows(place, up_numbers, x, tokens, task % tasks, (raised if which else gate)[some])
+        _some_rows(place, up_fields, x, tokens, task % tasks, (raised if which else gate)[some])
     for slot in prange(slots):
         _activate_row(
             gate[slot], raised[slot], weights[order[slot] // per_token, order[slot] % per_token], limit, gate[slot]
         )
         prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])
-    tasks = _row_tasks(down_numbers)
+    tasks = _row_tasks(down_fields)
     for task in prange(active * tasks):
         number = task // tasks
         here = np.arange(starts[number], starts[number + 1])
         some = slice(starts[number], starts[number + 1])
-        _some_rows(places[number, 4:6], down_numbers, raised, here, task % tasks, parts[some])
+        _some_rows(places[number, 4:6], down_fields, raised, here, task % tasks, parts[some])
     position = np.empty(slots, np.int64)
     position[order] = np.arange(slots)
     for token in prange(x.shape[0]):

@@ -1,8 +1,7 @@
 """What a weight's bytes stand for, sixteen columns at a time: FP4, FP8, bfloat16 and float32 (mirrors ops.formats).
 
-A row of any weight is gone through in chunks of 128 columns. `step` adds the products of one chunk to an accumulator
-of 16 lanes: eight vectors of weights times eight of x, one fma after the other, and last the scale. It is the only
-order in which any kernel adds, so that a token's result has the same bits alone and among others.
+A row of any weight is gone through in chunks of 128 columns. How a weight is stored is a constant of type `Storage`:
+`numbers`, `scale` and their like choose their code by it when a kernel is compiled, so that a kernel is written once.
 """
 
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.imputils import lower_constant
+from numba.extending import models, overload, register_model, typeof_impl
 
 from dsv4.ops.formats import E8M0_NAN, FP4_VALUES
-from dsv4.ops.formats import E8M0_VALUES as E8M0
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.cpu import CONVERTS_HALF, PERMUTES
 from dsv4_accel.numba.vectors import (
@@ -21,7 +21,6 @@ from dsv4_accel.numba.vectors import (
     WORDS,
     F32x16,
     U32x16,
-    any_word,
     call,
     constant,
     load,
@@ -29,12 +28,19 @@ from dsv4_accel.numba.vectors import (
     load_words,
     loader,
     of_one,
+    partial_loader,
     splat,
     splat_word,
 )
 
+CHUNKS_TOGETHER = 4
+"""Chunks whose scales are loaded at once."""
+
 CHUNK = 128
 """Columns that a step covers: 64 bytes of FP4, and the width of an FP8 weight's scale."""
+
+NAN_BITS = 0x7FC00000
+"""A float32 that is no number."""
 
 
 def _fp4_by_table(builder: Any, words: Any) -> Any:
@@ -84,78 +90,155 @@ load_fp8 = loader(types.uint8, LANES, F32x16, _fp8_by_half if CONVERTS_HALF else
 """load_fp8(array of uint8, index): the values of 16 FP8 codes; 0x7f and 0xff, which are NaN, come out as ±480."""
 
 
-def _e8m0_of_four(builder: Any, items: Any) -> Any:
-    """2^(e − 127) for four bytes e, each in four neighbouring lanes; 0 is a subnormal number, 255 comes out infinite."""
-    few = ir.VectorType(ir.IntType(32), 4)
-    shifted = builder.shl(builder.zext(items, few), constant(few, 23))
-    least = constant(few, 1 << 22)
+def _e8m0(builder: Any, items: Any) -> Any:
+    """2^(e − 127) for 16 bytes e; 0 is a subnormal number, and 255 NaN."""
+    exponents = builder.zext(items, WORDS)
+    shifted, least = builder.shl(exponents, constant(WORDS, 23)), constant(WORDS, 1 << 22)
     bits = builder.select(builder.icmp_unsigned(">", shifted, least), shifted, least)
-    spread = constant(WORDS, [lane // 4 for lane in range(LANES)])
-    return builder.bitcast(builder.shuffle_vector(bits, bits, spread), FLOATS)
+    is_nan = builder.icmp_unsigned("==", exponents, constant(WORDS, E8M0_NAN))
+    return builder.bitcast(builder.select(is_nan, constant(WORDS, NAN_BITS), bits), FLOATS)
 
 
-load_scales = loader(types.uint8, 4, F32x16, _e8m0_of_four)
-"""load_scales(array of uint8, index): the scales of four FP4 blocks, each in the four lanes that hold its columns."""
+def _lengthened(builder: Any, items: Any) -> Any:
+    """Four items as 16, again and again."""
+    return builder.shuffle_vector(items, items, constant(WORDS, [lane % 4 for lane in range(LANES)]))
+
+
+def _arranged(lanes: list[int]) -> Any:
+    return of_one(F32x16, F32x16, lambda builder, value: builder.shuffle_vector(value, value, constant(WORDS, lanes)))
+
+
+load_scales = loader(types.uint8, LANES, F32x16, _e8m0)
+"""load_scales(array of uint8, index): the scales of 16 bytes."""
+load_4_scales = loader(types.uint8, 4, F32x16, lambda builder, items: _e8m0(builder, _lengthened(builder, items)))
+"""load_4_scales(array of uint8, index): the scales of four bytes, in lanes 0 … 3; the others are not looked at."""
+load_part_of_scales = partial_loader(types.uint8, LANES, F32x16, _e8m0)
+"""load_part_of_scales(array of uint8, index, present): as `load_scales`, from fewer bytes."""
+spread = _arranged([lane // 4 for lane in range(LANES)])
+"""Lanes 0 … 3, each four times: the scales of a chunk of FP4, whose lanes 4i … 4i + 3 hold columns of block i."""
+repeat = _arranged([0] * LANES)
+"""Lane 0 in each lane."""
+rotate_4 = _arranged([(lane + 4) % LANES for lane in range(LANES)])
+"""Lanes 4 … 15, then 0 … 3."""
+rotate_1 = _arranged([(lane + 1) % LANES for lane in range(LANES)])
+"""Lanes 1 … 15, then 0."""
+
+
+class Storage:
+    """How a weight's numbers are stored: a constant for kernels, without a value of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _StorageType(types.Type):
+    """The type of one Storage: functions that take it are compiled for each by itself."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Storage({name})")
+        self.storage = name
+
+
+@typeof_impl.register(Storage)
+def _type_of_storage(storage: Storage, context: Any) -> _StorageType:
+    return _StorageType(storage.name)
+
+
+@register_model(_StorageType)
+class _StorageModel(models.OpaqueModel):
+    pass
+
+
+@lower_constant(_StorageType)
+def _constant_storage(context: Any, builder: Any, kind: Any, storage: Storage) -> Any:
+    return context.get_dummy_value()
+
+
+FP4, FP8, BFLOAT, FLOAT = (Storage(name) for name in ("FP4", "FP8", "bfloat16", "float32"))
+"""FP4 with a scale for 32 columns, FP8 with one for 128 columns and 128 rows, and dense numbers without scales."""
+
+
+def numbers(storage: Storage, items: Any, start: int, part: int) -> Any:
+    """16 numbers of the chunk that starts at item `start`, F32x16: columns 16·part … 16·part + 15.
+
+    Of FP4 they are the columns part, part + 8, part + 16, …, whose codes stand at the same place of 16 words.
+    """
+    raise NotImplementedError("only within kernels")
+
+
+def load_some(storage: Storage, scales: Any, place: int, chunks: int) -> Any:
+    """The scales of up to CHUNKS_TOGETHER chunks, F32x16: those of the first chunk in the first lanes."""
+    raise NotImplementedError("only within kernels")
+
+
+def scale(storage: Storage, some: Any) -> Any:
+    """The scale of each lane of `numbers`, F32x16, of the first of the chunks that `some` holds scales of."""
+    raise NotImplementedError("only within kernels")
+
+
+def next_chunk(storage: Storage, some: Any) -> Any:
+    """The scales of some chunks without the first one."""
+    raise NotImplementedError("only within kernels")
+
+
+def nan_bits(storage: Storage, items: Any, start: int) -> Any:
+    """Words whose bits of NAN_CODES are set where the chunk that starts at item `start` has a code of NaN, U32x16.
+
+    Only FP8 has such codes, 0x7f and 0xff, which `numbers` takes for ±480; a scale of NaN speaks for itself.
+    """
+    raise NotImplementedError("only within kernels")
+
+
+NAN_CODES = np.uint32(0x80808080)
+"""The highest bit of each byte: adding 1 to the lower seven sets it where they are 0x7f, and nowhere else."""
 
 
 @inlined
-def fp4_numbers(codes, start, part):
-    """Columns part, part + 8, part + 16, … of the chunk that starts at byte `start` of FP4 codes."""
-    return fp4_values(load_words(codes, start) >> (4 * part))
+def _scales_at(scales, place, count):
+    if count == LANES:
+        return load_scales(scales, place)
+    return load_4_scales(scales, place) if count == 4 else load_part_of_scales(scales, place, count)
 
 
 @inlined
-def fp8_numbers(codes, start, part):
-    """Columns 16·part … 16·part + 15 of the chunk that starts at byte `start` of FP8 codes."""
-    return load_fp8(codes, start + LANES * part)
+def _fp8_nan_bits(items, start):
+    low = load_words(items, start) & np.uint32(0x7F7F7F7F)
+    high = load_words(items, start + 4 * LANES) & np.uint32(0x7F7F7F7F)
+    return (low + np.uint32(0x01010101)) | (high + np.uint32(0x01010101))
 
 
-@inlined
-def bfloat_numbers(codes, start, part):
-    """Columns 16·part … 16·part + 15 of the chunk that starts at item `start` of bfloat16 bits."""
-    return load_bfloats(codes, start + LANES * part)
-
-
-@inlined
-def float_numbers(codes, start, part):
-    """Columns 16·part … 16·part + 15 of the chunk that starts at item `start` of float32."""
-    return load(codes, start + LANES * part)
-
-
-@inlined
-def fp8_scale(scales, index):
-    """The scale of a chunk of FP8 in every lane."""
-    return splat(E8M0[scales[index]])
-
-
-@inlined
-def no_scale(scales, index):
-    """A dense weight stands for itself."""
-    return splat(np.float32(1))
-
-
-@inlined
-def fp4_holds_nan(items, scales, layout, row):
-    """Whether a row has a scale of NaN, the byte 255; no FP4 code is NaN."""
-    first = row * layout.row_scales
-    largest = np.uint8(0)
-    for index in range(first, first + layout.row_scales):
-        largest = max(largest, scales[index])
-    return largest == E8M0_NAN
-
-
-@inlined
-def fp8_holds_nan(items, scales, layout, row):
-    """Whether a row has a code of NaN, 0x7f or 0xff; a scale of NaN makes its products NaN by itself."""
-    first = row * layout.row_items
-    found = splat_word(np.uint32(0))
-    for start in range(first, first + layout.row_items, 4 * LANES):
-        magnitudes = load_words(items, start) & np.uint32(0x7F7F7F7F)
-        found = found | (magnitudes + np.uint32(0x01010101))  # only 0x7f reaches the highest bit of its byte
-    return any_word(found & np.uint32(0x80808080))
-
-
-@inlined
-def holds_no_codes(items, scales, layout, row):
-    """A dense weight is computed with as it is."""
-    return False
+_NUMBERS = {
+    "FP4": lambda storage, items, start, part: fp4_values(load_words(items, start) >> np.uint32(4 * part)),
+    "FP8": lambda storage, items, start, part: load_fp8(items, start + LANES * part),
+    "bfloat16": lambda storage, items, start, part: load_bfloats(items, start + LANES * part),
+    "float32": lambda storage, items, start, part: load(items, start + LANES * part),
+}
+_LOAD_SOME = {
+    "FP4": lambda storage, scales, place, chunks: _scales_at(scales, place, 4 * chunks),
+    "FP8": lambda storage, scales, place, chunks: _scales_at(scales, place, chunks),
+    "bfloat16": lambda storage, scales, place, chunks: splat(np.float32(1)),
+    "float32": lambda storage, scales, place, chunks: splat(np.float32(1)),
+}
+_SCALE = {
+    "FP4": lambda storage, some: spread(some),
+    "FP8": lambda storage, some: repeat(some),
+    "bfloat16": lambda storage, some: some,
+    "float32": lambda storage, some: some,
+}
+_NEXT_CHUNK = {
+    "FP4": lambda storage, some: rotate_4(some),
+    "FP8": lambda storage, some: rotate_1(some),
+    "bfloat16": lambda storage, some: some,
+    "float32": lambda storage, some: some,
+}
+_NAN_BITS = {
+    "FP4": lambda storage, items, start: splat_word(np.uint32(0)),
+    "FP8": lambda storage, items, start: _fp8_nan_bits(items, start),
+    "bfloat16": lambda storage, items, start: splat_word(np.uint32(0)),
+    "float32": lambda storage, items, start: splat_word(np.uint32(0)),
+}
+overload(numbers)(lambda storage, items, start, part: _NUMBERS[storage.storage])
+overload(load_some)(lambda storage, scales, place, chunks: _LOAD_SOME[storage.storage])
+overload(scale)(lambda storage, some: _SCALE[storage.storage])
+overload(next_chunk)(lambda storage, some: _NEXT_CHUNK[storage.storage])
+overload(nan_bits)(lambda storage, items, start: _NAN_BITS[storage.storage])

@@ -2,7 +2,6 @@
 
 A weight is a flat array of items (bytes of FP4 or FP8, bfloat16, float32) and a flat array of scale bytes. x holds a
 row for each token, filled up with zeros to whole chunks and, for FP4, in the order in which `packed` reads columns.
-`numbers` and `scale` say what the items of a chunk stand for; `shape` is what `Layout` describes.
 
 Few tokens go through each weight as it comes from memory. More tokens share the work of decoding it: four rows are
 unpacked into a buffer that stays in the fastest cache. Both ways add in the same order, so the bits are the same.
@@ -11,16 +10,38 @@ unpacked into a buffer that stays in the fastest cache. Both ways add in the sam
 from typing import NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
 from dsv4_accel.numba.compile import inlined
-from dsv4_accel.numba.packed import CHUNK
-from dsv4_accel.numba.vectors import LANES, address, fma, lane_sum, load, prefetch, splat, store
+from dsv4_accel.numba.packed import (
+    CHUNK,
+    CHUNKS_TOGETHER,
+    NAN_CODES,
+    Storage,
+    load_some,
+    nan_bits,
+    next_chunk,
+    numbers,
+    scale,
+)
+from dsv4_accel.numba.vectors import (
+    LANES,
+    address,
+    any_word,
+    fma,
+    lane_sum,
+    load,
+    prefetch,
+    splat,
+    splat_word,
+    store,
+)
 
 ROWS = 4
 """Rows of the weight that are gone through side by side."""
 
-FEW_TOKENS = 3
-"""Up to how many tokens each reads the weight by itself."""
+FEW_TOKENS = {"FP4": 5, "FP8": 2, "bfloat16": 8, "float32": 5}
+"""By storage, up to how many tokens each read the weight by themselves, where that was measured to be faster."""
 
 MANY_TOKENS = 64
 """Tokens that share one unpacking: their x, and their sums, stay in the second fastest cache."""
@@ -31,6 +52,17 @@ DEPTH = 8
 PARTS = CHUNK // LANES
 UNPACKED = (PARTS + 1) * LANES
 """Floats that an unpacked chunk takes: its numbers, and its scale in every lane."""
+
+
+def few_tokens(storage: Storage) -> int:
+    """FEW_TOKENS of a storage, a constant when a kernel is compiled."""
+    raise NotImplementedError("only within kernels")
+
+
+@overload(few_tokens)
+def _few_tokens(storage):
+    count = FEW_TOKENS[storage.storage]
+    return lambda storage: count
 
 
 class Layout(NamedTuple):
@@ -46,79 +78,97 @@ class Layout(NamedTuple):
 
 
 @inlined
-def layout_of(numbers):
-    """The Layout whose fields are these seven numbers."""
-    return Layout(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6])
+def layout_of(fields):
+    """The Layout with these seven fields."""
+    return Layout(fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], fields[6])
 
 
 @inlined
-def multiply_rows(numbers, scale, items, scales, layout, first, last, x, tokens, out):
+def multiply_rows(storage, items, scales, layout, first, last, x, tokens, out):
     """out[slot, row] = row of the weight · x[tokens[slot]], for rows first … last − 1.
 
     x [·, chunks·128], tokens [M] rows of x, out [M, rows]
     """
-    if tokens.size <= FEW_TOKENS:
+    flat_x = x.reshape(-1)  # a position is cheaper to hand on than a slice, whose references are counted
+    if tokens.size <= few_tokens(storage):
         for slot in range(tokens.size):
             for row in range(first, last, ROWS):
-                _four_rows(numbers, scale, items, scales, layout, row, last, x[tokens[slot]], out[slot])
+                _four_rows(storage, items, scales, layout, row, last, flat_x, tokens[slot] * x.shape[1], out, slot)
         return
     for slot in range(0, tokens.size, MANY_TOKENS):
         some = slice(slot, slot + MANY_TOKENS)
-        _unpacked_rows(numbers, scale, items, scales, layout, first, last, x, tokens[some], out[some])
+        _unpacked_rows(storage, items, scales, layout, first, last, flat_x, tokens[some] * x.shape[1], out[some])
 
 
 @inlined
-def _four_rows(numbers, scale, items, scales, layout, row, last, x, out):
+def _four_rows(storage, items, scales, layout, row, last, x, start, out, slot):
+    """Four rows times one token, each chunk as it comes from memory. start: where its x begins; out [M, rows]"""
     row1, row2, row3 = min(row + 1, last - 1), min(row + 2, last - 1), min(row + 3, last - 1)
     item0, item1 = row * layout.row_items, row1 * layout.row_items
     item2, item3 = row2 * layout.row_items, row3 * layout.row_items
-    scale0, scale1 = _first_scale(layout, row), _first_scale(layout, row1)
-    scale2, scale3 = _first_scale(layout, row2), _first_scale(layout, row3)
     ahead = ROWS * layout.row_items
     sum0 = sum1 = sum2 = sum3 = splat(np.float32(0))
-    for chunk in range(layout.chunks):
-        item, place, column = chunk * layout.chunk_items, chunk * layout.chunk_scales, chunk * CHUNK
-        prefetch(items, item0 + item + ahead)
-        prefetch(items, item1 + item + ahead)
-        prefetch(items, item2 + item + ahead)
-        prefetch(items, item3 + item + ahead)
-        sum0 = _step(numbers, scale, items, item0 + item, scales, scale0 + place, x, column, sum0)
-        sum1 = _step(numbers, scale, items, item1 + item, scales, scale1 + place, x, column, sum1)
-        sum2 = _step(numbers, scale, items, item2 + item, scales, scale2 + place, x, column, sum2)
-        sum3 = _step(numbers, scale, items, item3 + item, scales, scale3 + place, x, column, sum3)
-    out[row], out[row1] = lane_sum(sum0), lane_sum(sum1)
-    out[row2], out[row3] = lane_sum(sum2), lane_sum(sum3)
+    nan0 = nan1 = nan2 = nan3 = splat_word(np.uint32(0))
+    for first in range(0, layout.chunks, CHUNKS_TOGETHER):
+        some0, some1 = _scales(storage, scales, layout, row, first), _scales(storage, scales, layout, row1, first)
+        some2, some3 = _scales(storage, scales, layout, row2, first), _scales(storage, scales, layout, row3, first)
+        for chunk in range(first, min(first + CHUNKS_TOGETHER, layout.chunks)):
+            prefetch(items, item0 + ahead)
+            prefetch(items, item1 + ahead)
+            prefetch(items, item2 + ahead)
+            prefetch(items, item3 + ahead)
+            sum0 = _step(storage, items, item0, some0, x, start + chunk * CHUNK, sum0)
+            sum1 = _step(storage, items, item1, some1, x, start + chunk * CHUNK, sum1)
+            sum2 = _step(storage, items, item2, some2, x, start + chunk * CHUNK, sum2)
+            sum3 = _step(storage, items, item3, some3, x, start + chunk * CHUNK, sum3)
+            nan0, nan1 = nan0 | nan_bits(storage, items, item0), nan1 | nan_bits(storage, items, item1)
+            nan2, nan3 = nan2 | nan_bits(storage, items, item2), nan3 | nan_bits(storage, items, item3)
+            some0, some1 = next_chunk(storage, some0), next_chunk(storage, some1)
+            some2, some3 = next_chunk(storage, some2), next_chunk(storage, some3)
+            item0, item1 = item0 + layout.chunk_items, item1 + layout.chunk_items
+            item2, item3 = item2 + layout.chunk_items, item3 + layout.chunk_items
+    out[slot, row], out[slot, row1] = _result(sum0, nan0), _result(sum1, nan1)
+    out[slot, row2], out[slot, row3] = _result(sum2, nan2), _result(sum3, nan3)
 
 
 @inlined
-def _step(numbers, scale, items, item, scales, place, x, column, total):
+def _step(storage, items, item, some, x, column, total):
     """total + scale · Σ of a chunk's products, one after the other: this order makes the bits of every result."""
-    products = splat(np.float32(0))
-    for part in range(PARTS):
-        products = fma(numbers(items, item, part), load(x, column + part * LANES), products)
-    return fma(products, scale(scales, place), total)
+    products = numbers(storage, items, item, 0) * load(x, column)
+    for part in range(1, PARTS):
+        products = fma(numbers(storage, items, item, part), load(x, column + part * LANES), products)
+    return fma(products, scale(storage, some), total)
 
 
 @inlined
-def _first_scale(layout, row):
-    return row // layout.rows_per_scale * layout.row_scales
+def _scales(storage, scales, layout, row, chunk):
+    """The scales of the next chunks of a row."""
+    place = row // layout.rows_per_scale * layout.row_scales + chunk * layout.chunk_scales
+    return load_some(storage, scales, place, min(CHUNKS_TOGETHER, layout.chunks - chunk))
 
 
 @inlined
-def _unpacked_rows(numbers, scale, items, scales, layout, first, last, x, tokens, out):
+def _result(total, codes):
+    return np.float32(np.nan) if any_word(codes & NAN_CODES) else lane_sum(total)
+
+
+@inlined
+def _unpacked_rows(storage, items, scales, layout, first, last, x, starts, out):
+    """Rows times several tokens, four rows at a time. starts [M]: where each token's x begins; out [M, rows]"""
     buffer = aligned_floats(ROWS * DEPTH * UNPACKED)
-    sums = aligned_floats(tokens.size * ROWS * LANES)
+    sums = aligned_floats(starts.size * ROWS * LANES)
     for row in range(first, last, ROWS):
         sums[:] = 0
         for chunk in range(0, layout.chunks, DEPTH):
             depth = min(DEPTH, layout.chunks - chunk)
             for beside in range(ROWS):
                 line = min(row + beside, last - 1)
-                _unpack(numbers, scale, items, scales, layout, line, chunk, depth, buffer, beside)
-            for slot in range(0, tokens.size, 2):
-                other = min(slot + 1, tokens.size - 1)
-                _tile(buffer, depth, x[tokens[slot]], x[tokens[other]], chunk * CHUNK, sums, slot, other)
-        for slot in range(tokens.size):
+                _unpack(storage, items, scales, layout, line, chunk, depth, buffer, beside)
+            for slot in range(0, starts.size, 2):
+                other = min(slot + 1, starts.size - 1)
+                x0, x1 = starts[slot] + chunk * CHUNK, starts[other] + chunk * CHUNK
+                _tile(buffer, depth, x, x0, x1, sums, slot * ROWS * LANES, other * ROWS * LANES)
+        for slot in range(starts.size):
             for beside in range(min(ROWS, last - row)):
                 out[slot, row + beside] = lane_sum(load(sums, (slot * ROWS + beside) * LANES))
 
@@ -132,31 +182,38 @@ def aligned_floats(count):
 
 
 @inlined
-def _unpack(numbers, scale, items, scales, layout, row, chunk, depth, buffer, beside):
-    """The numbers and scales of some chunks of one row, as floats."""
-    first_scale = _first_scale(layout, row)
-    for step in range(depth):
-        item = row * layout.row_items + (chunk + step) * layout.chunk_items
-        place = (beside * DEPTH + step) * UNPACKED
+def _unpack(storage, items, scales, layout, row, first, depth, buffer, beside):
+    """The numbers and scales of some chunks of one row, as floats; a code of NaN makes the scale of its chunk NaN."""
+    item = row * layout.row_items + first * layout.chunk_items
+    place = beside * DEPTH * UNPACKED
+    some = splat(np.float32(0))
+    for chunk in range(first, first + depth):
+        if chunk % CHUNKS_TOGETHER == 0:
+            some = _scales(storage, scales, layout, row, chunk)
+        prefetch(items, item + ROWS * layout.row_items)
         for part in range(PARTS):
-            store(buffer, place + part * LANES, numbers(items, item, part))
-        store(buffer, place + CHUNK, scale(scales, first_scale + (chunk + step) * layout.chunk_scales))
+            store(buffer, place + part * LANES, numbers(storage, items, item, part))
+        is_nan = any_word(nan_bits(storage, items, item) & NAN_CODES)
+        store(buffer, place + CHUNK, splat(np.float32(np.nan)) if is_nan else scale(storage, some))
+        item, place, some = item + layout.chunk_items, place + UNPACKED, next_chunk(storage, some)
 
 
 @inlined
-def _tile(buffer, depth, x0, x1, column, sums, slot0, slot1):
-    """Four unpacked rows times two tokens: each row's numbers are loaded once for both, each token's for all four."""
-    here, there = slot0 * ROWS * LANES, slot1 * ROWS * LANES
+def _tile(buffer, depth, x, x0, x1, sums, here, there):
+    """Four unpacked rows times two tokens: each row's numbers are loaded once for both, each token's for all four.
+
+    x0, x1: where the tokens' numbers stand in x; here, there: where their sums stand.
+    """
     a0, a1 = load(sums, here), load(sums, here + LANES)
     a2, a3 = load(sums, here + 2 * LANES), load(sums, here + 3 * LANES)
     b0, b1 = load(sums, there), load(sums, there + LANES)
     b2, b3 = load(sums, there + 2 * LANES), load(sums, there + 3 * LANES)
     for step in range(depth):
-        p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(np.float32(0))
+        p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(np.float32(-0.0))  # plus a product, it is that product
         row0, row1 = step * UNPACKED, (DEPTH + step) * UNPACKED
         row2, row3 = (2 * DEPTH + step) * UNPACKED, (3 * DEPTH + step) * UNPACKED
         for part in range(0, CHUNK, LANES):
-            u, v = load(x0, column + step * CHUNK + part), load(x1, column + step * CHUNK + part)
+            u, v = load(x, x0 + step * CHUNK + part), load(x, x1 + step * CHUNK + part)
             w0, w1 = load(buffer, row0 + part), load(buffer, row1 + part)
             w2, w3 = load(buffer, row2 + part), load(buffer, row3 + part)
             p0, p1, p2, p3 = fma(w0, u, p0), fma(w1, u, p1), fma(w2, u, p2), fma(w3, u, p3)

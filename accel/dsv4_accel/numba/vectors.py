@@ -287,6 +287,10 @@ def _guarded(load: Any, count: int) -> Any:
     return checked
 
 
+def _repeated(builder: Any, items: Any) -> Any:
+    return builder.shuffle_vector(items, ir.Constant(items.type, ir.Undefined), constant(WORDS, 0))
+
+
 def _as_words(builder: Any, items: Any) -> Any:
     return builder.bitcast(items, WORDS)
 
@@ -302,6 +306,10 @@ def _bfloats(builder: Any, items: Any) -> Any:
 
 load = loader(types.float32, LANES, F32x16, lambda builder, items: items)
 """load(array of float32, index): 16 float32."""
+load_repeated = loader(types.float32, 1, F32x16, _repeated)
+"""load_repeated(array of float32, index): one float32, in each lane."""
+load_uint32 = loader(types.uint32, LANES, U32x16, lambda builder, items: items)
+"""load_uint32(array of uint32, index): 16 uint32."""
 load_bfloats = loader(types.uint16, LANES, F32x16, _bfloats)
 """load_bfloats(array of uint16, index): 16 bfloat16, widened."""
 load_bytes = loader(types.uint8, LANES, U32x16, _widened)
@@ -323,12 +331,12 @@ def _store(context, array, index, vector):
         pointer = _pointer(context, builder, signature.args[0], array, index)
         builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=4)
 
-    return types.void(array, types.intp, F32x16), code
+    return types.void(array, types.intp, vector), code
 
 
 @inlined
 def store(array, index, vector):
-    """Put 16 float32 into a flat array from an index on."""
+    """Put 16 float32, or 16 uint32 into an array of uint32, into a flat array from an index on."""
     if CHECKS_BOUNDS and (index < 0 or index + LANES > array.size):
         raise IndexError("a vector store leaves its array")
     _store(array, index, vector)

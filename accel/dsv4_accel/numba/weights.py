@@ -8,7 +8,7 @@ import numpy as np
 
 from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4_accel.numba.arrays import compact
-from dsv4_accel.numba.packed import CHUNK
+from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP8, Storage
 from dsv4_accel.numba.products import Layout
 
 NO_SCALES = np.zeros(1, np.uint8)
@@ -18,11 +18,13 @@ FP4_CHUNK = CHUNK // FP4_BLOCK
 class Flat:
     """A weight's memory, without a copy where its rows are whole chunks."""
 
-    def __init__(self, kind: str, items: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], layout: Layout) -> None:
-        """kind: "fp4", "fp8", "bfloat" or "float"; items: their bytes, bfloat16 bits or float32; scales: bytes."""
-        self.kind, self.layout = kind, layout
+    def __init__(
+        self, storage: Storage, items: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], layout: Layout
+    ) -> None:
+        """items: bytes of FP4 or FP8, bits of bfloat16, or float32; scales: bytes."""
+        self.storage, self.layout = storage, layout
         self.items, self.scales = items.reshape(-1), scales.reshape(-1)
-        self.numbers = np.array(layout, np.int64)
+        self.fields = np.array(layout, np.int64)
         self.addresses = self.items.ctypes.data, self.scales.ctypes.data
 
 
@@ -56,9 +58,9 @@ def _look_at(weight: Weight) -> Flat | None:
     if not isinstance(weight, np.ndarray) or weight.ndim != 2:
         return None
     if weight.dtype == np.float32:
-        return _flat_dense("float", weight)
+        return _flat_dense(FLOAT, weight)
     if weight.dtype == ml_dtypes.bfloat16:
-        return _flat_dense("bfloat", weight.view(np.uint16))
+        return _flat_dense(BFLOAT, weight.view(np.uint16))
     return None
 
 
@@ -71,7 +73,7 @@ def _flat_fp4(packed: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Fla
     items, blocks = _whole_chunks(packed, CHUNK // 2), _whole_chunks(scales, FP4_CHUNK)
     chunks = items.shape[1] // (CHUNK // 2)
     layout = Layout(rows, chunks, items.shape[1], CHUNK // 2, blocks.shape[1], FP4_CHUNK, 1)
-    return Flat("fp4", items, blocks, layout)
+    return Flat(FP4, items, blocks, layout)
 
 
 def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat | None:
@@ -81,13 +83,13 @@ def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat
         return None
     items = _whole_chunks(codes, CHUNK)
     layout = Layout(rows, squares[1], items.shape[1], CHUNK, squares[1], 1, FP8_WEIGHT_BLOCK)
-    return Flat("fp8", items, compact(scales), layout)
+    return Flat(FP8, items, compact(scales), layout)
 
 
-def _flat_dense(kind: str, weight: np.ndarray[Any, Any]) -> Flat:
+def _flat_dense(storage: Storage, weight: np.ndarray[Any, Any]) -> Flat:
     items = _whole_chunks(weight, CHUNK)
     layout = Layout(weight.shape[0], items.shape[1] // CHUNK, items.shape[1], CHUNK, 0, 0, 1)
-    return Flat(kind, items, NO_SCALES, layout)
+    return Flat(storage, items, NO_SCALES, layout)
 
 
 def _whole_chunks(rows: np.ndarray[Any, Any], chunk: int) -> np.ndarray[Any, Any]:

@@ -3,7 +3,7 @@
 from dsv4.config import Config
 from dsv4.model.cache import CompressorCache
 from dsv4.model.compressor import Compressor
-from dsv4.model.observe import Observer
+from dsv4.model.observe import Observer, ignore
 from dsv4.model.rounding import Rounding
 from dsv4.model.span import Span
 from dsv4.model.weights import Weights
@@ -33,8 +33,8 @@ class Indexer:
         weights = ops.linear(x, self.weights_proj) * x.dtype.type(self.head_dim**-0.5 * self.heads**-0.5)
         visible = span.visible(cache.ratio)
         keys = cache.entries.first(int((span.ends // cache.ratio).max()))
-        scores = ops.index_scores(queries, keys, weights)
-        observe(f"{self.name}scores", scores)
-        chosen = ops.top_k(scores, ops.asarray(visible), self.topk)
+        if observe is not ignore:  # nothing else needs all scores at once
+            observe(f"{self.name}scores", ops.index_scores(queries, keys, weights))
+        chosen = ops.index_top_k(queries, keys, weights, ops.asarray(visible), self.topk)
         observe(f"{self.name}topk", chosen)
         return chosen

@@ -13,10 +13,8 @@ def index_scores(queries: Array, keys: Array, weights: Array) -> Array:
     D^−½ · h^−½. Returns [B, S, T] of the queries' dtype. Raises ValueError where the shapes do not fit.
     Source: report eq. 16; the ReLU comes before the weight.
     """
-    batch, length, heads, width = queries.shape
-    if keys.shape[::2] != (batch, width) or weights.shape != (batch, length, heads):
-        shapes = f"queries {queries.shape}, keys {keys.shape}, weights {weights.shape}"
-        raise ValueError(f"index_scores: {shapes} do not fit")
+    _require_fit("index_scores", queries, keys, weights)
+    batch, _, heads, _ = queries.shape
 
     def some_scores(queries: Array, weights: Array) -> Array:
         products = queries @ keys[:, None].swapaxes(-1, -2)  # [B, S, h, D] @ [B, 1, D, T] -> [B, S, h, T]
@@ -39,3 +37,29 @@ def top_k(scores: Array, visible: Ints, k: int) -> Ints:
     allowed = entry < visible[..., None]
     order = np.argsort(np.where(allowed, -scores, np.inf), axis=-1, kind="stable")[..., :k]
     return np.where(order < visible[..., None], order, -1)
+
+
+def index_top_k(queries: Array, keys: Array, weights: Array, visible: Ints, k: int) -> Ints:
+    """The k best visible entries of each query: top_k(index_scores(queries, keys, weights), visible, k).
+
+    One operation, so that the scores of a long prompt are never held all at once, and a backend may score only what is
+    visible. queries [B, S, h, D]; keys [B, T, D]; weights [B, S, h]; visible [B, S] integer. Returns [B, S, min(k, T)]
+    int64 entry numbers by falling score, −1 where fewer than k are visible. Raises ValueError for k < 1 or shapes that
+    do not fit. Source: report eq. 16–17; the order among equals as in top_k.
+    """
+    _require_fit("index_top_k", queries, keys, weights)
+    if k < 1 or visible.shape != queries.shape[:2]:
+        shapes = f"visible {visible.shape} must fit queries {queries.shape}"
+        raise ValueError(f"index_top_k: k = {k} must be positive and {shapes}")
+
+    def some_best(queries: Array, weights: Array, visible: Ints) -> Ints:
+        return top_k(index_scores(queries, keys, weights), visible, k)
+
+    return over_queries(some_best, len(keys) * keys.shape[1], queries, weights, visible)
+
+
+def _require_fit(operation: str, queries: Array, keys: Array, weights: Array) -> None:
+    batch, length, heads, width = queries.shape
+    if keys.shape[::2] != (batch, width) or weights.shape != (batch, length, heads):
+        shapes = f"queries {queries.shape}, keys {keys.shape}, weights {weights.shape}"
+        raise ValueError(f"{operation}: {shapes} do not fit")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dsv4.ops.attention import sparse_attention
 from dsv4.ops.compressor import compress, overlap
 from dsv4.ops.hadamard import hadamard
-from dsv4.ops.indexer import index_scores, top_k
+from dsv4.ops.indexer import index_scores, index_top_k, top_k
 from dsv4.ops.linear import embedding, grouped_linear, linear, quantised_linear
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
@@ -45,6 +45,7 @@ class Ops:
     overlap = staticmethod(overlap)
     index_scores = staticmethod(index_scores)
     top_k = staticmethod(top_k)
+    index_top_k = staticmethod(index_top_k)
     sparse_attention = staticmethod(sparse_attention)
 
     mhc_weights = staticmethod(mhc_weights)

@@ -35,10 +35,10 @@ INDEXER = (
         name="indexer-keys-lost",
         trap="the indexer scores only the keys of its own chunk: those of earlier chunks are lost",
         file="model/indexer.py",
-        old="        scores = ops.index_scores(",
+        old="        chosen = ops.index_top_k(",
         new="        here = ops.asarray(span.starts // 4)[:, None] <= range(keys.shape[1])\n"
         "        keys = keys * here[..., None]\n"
-        "        scores = ops.index_scores(",
+        "        chosen = ops.index_top_k(",
         tests=("model/test_stateful.py::test_chunks_of_one_size_equal_one_pass",),
     ),
 )
