@@ -85,6 +85,20 @@ def _top_k(entries, k):
     )
 
 
+def _index_top_k(heads, width, entries, k):
+    def arguments(g, b, s):
+        keys = numbers(g, b, s, heads, width), numbers(g, b, entries, width)
+        return *keys, numbers(g, b, s, heads), g.integers(0, entries + 1, (b, s)), k
+
+    return call(arguments, (0, 1, 2, 3))
+
+
+def _spread(g, *shape):
+    """Numbers of very different sizes, as blocks with scales of their own need, and zeros of both signs."""
+    x = numbers(g, *shape) * np.exp2(np.round(6 * g.standard_normal(shape)))
+    return np.where(np.abs(x) < 1e-4, np.copysign(0, x), x).astype(np.float32)
+
+
 def _mhc(g, b, s):
     return numbers(g, b, s, 4, 130), numbers(g, 24, 520) / 20, numbers(g, 24), numbers(g, 3), 20, 1e-6, 1e-6
 
@@ -116,14 +130,15 @@ LARGE: dict[str, Call] = {
     "rms_scale large": call(lambda g, b, s: (numbers(g, b, s, 9, 96), 1e-6)),
     "rope large": _rope(9, 100),
     "hadamard large": call(lambda g, b, s: (numbers(g, b, s, 5, 128),)),
-    "fake_quant_fp8 large": call(lambda g, b, s: (numbers(g, b, s, 459), 64)),
-    "fake_quant_fp4 large": call(lambda g, b, s: (numbers(g, b, s, 459),)),
+    "fake_quant_fp8 large": call(lambda g, b, s: (_spread(g, b, s, 459), 64)),
+    "fake_quant_fp4 large": call(lambda g, b, s: (_spread(g, b, s, 459),)),
     "compress large": call(lambda g, b, s: (numbers(g, b, s, 128, 40), 3 * numbers(g, b, s, 128, 40)), (0, 1)),
     "compress of eight": call(lambda g, b, s: (numbers(g, b, s, 8, 72), 3 * numbers(g, b, s, 8, 72)), (0, 1)),
     "index_scores large": _scores(5, 64, 301),
     "index_scores of odd widths": _scores(3, 40, 70),
     "top_k large": _top_k(1000, 64),
     "top_k of few": _top_k(70, 64),
+    "index_top_k large": _index_top_k(5, 64, 301, 40),
     "sparse_attention large": _attention(6, 80, 40, 100, 33),
     "sparse_attention wide": _attention(17, 128, 128, 70, 20),
     "sparse_attention without entries": _attention(5, 72, 33, 0, 0),

@@ -61,6 +61,9 @@ def mhc_inputs(draw, rows_per_stream, scales):
     return streams, draw(normal(rows, n * d, scale=0.3)), draw(normal(rows)), draw(normal(scales))
 
 
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
 @given(
     inputs=mhc_inputs(lambda n: (2 + n) * n, 3),
     iterations=sizes(1, 20),
@@ -72,12 +75,22 @@ def test_weights_are_their_formulas(ops, inputs, iterations, eps, data):
     hold(ops, "mhc_weights", naive_weights, *inputs, iterations, eps, norm_eps, magnitude=8)
 
 
+@pytest.mark.parametrize("n", range(1, 7))
+@pytest.mark.parametrize("length", [1, 5, 16, 33])
+def test_any_number_of_streams(ops, n, length):
+    """Odd ones, too, and any number of tokens, after so few iterations that each of them shows."""
+    generator = np.random.default_rng(n)
+    shapes = (1, length, n, 5), ((2 + n) * n, 5 * n), ((2 + n) * n,), (3,)
+    inputs = [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
+    hold(ops, "mhc_weights", naive_weights, *inputs, 2, EPS, EPS, magnitude=8)
+
+
 @given(inputs=mhc_inputs(lambda n: n, 1), eps=st.sampled_from([EPS, 1e-2]), norm_eps=st.sampled_from([1e-6, 1e-2]))
 def test_head_weights_are_their_formula(ops, inputs, eps, norm_eps):
     hold(ops, "mhc_head_weights", naive_head_weights, *inputs, eps, norm_eps, magnitude=8)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@both_dtypes
 def test_weights_are_those_of_the_official_code(dtype):
     data = golden()
     split = mhc_split(data["mhc.mixes"].astype(dtype), data["mhc.base"], data["mhc.scale"], 4, 20, EPS)
@@ -99,11 +112,11 @@ def test_a_backend_weighs_as_the_official_code(ops):
         assert np.abs(one[0] - data[f"mhc.{name}"]).max() <= 5e-7
 
 
-def from_base(ops, base, iterations=20, eps=EPS):
+def from_base(ops, base, iterations=20, eps=EPS, dtype=np.float64):
     """The weights of one token whose streams say nothing: fn is zero, and base alone decides."""
     n = math.isqrt(len(base) + 1) - 1
-    fn = np.zeros((len(base), n))
-    return ops.mhc_weights(np.ones((1, 1, n, 1)), fn, np.array(base, float), np.ones(3), iterations, eps, EPS)
+    streams, fn, scale = np.ones((1, 1, n, 1), dtype), np.zeros((len(base), n), dtype), np.ones(3, dtype)
+    return ops.mhc_weights(streams, fn, np.array(base, dtype), scale, iterations, eps, EPS)
 
 
 def test_eps_is_on_pre_and_not_on_post(ops):
@@ -119,11 +132,12 @@ def test_eps_is_on_the_head(ops):
     close(found[0, 0], np.array([EPS, 0.5 + EPS]), magnitude=EPS)
 
 
+@both_dtypes
 @pytest.mark.parametrize("iterations", [1, 2, 19, 20, 21])
-def test_iterations_are_counted_as_they_are(ops, iterations):
+def test_iterations_are_counted_as_they_are(ops, iterations, dtype):
     """A matrix with a near-zero corner converges so slowly that one more round shows."""
     logits = [[0.0, 0.0], [0.0, -20.0]]
-    found = from_base(ops, [0.0] * 4 + logits[0] + logits[1], iterations).comb[0, 0]
+    found = from_base(ops, [0.0] * 4 + logits[0] + logits[1], iterations, dtype=dtype).comb[0, 0]
     close(found, naive_sinkhorn(logits, iterations, EPS))
     for other in (iterations - 1, iterations + 1):
         assert np.abs(found - naive_sinkhorn(logits, max(other, 0), EPS)).max() > 1e-4
@@ -144,8 +158,9 @@ def test_columns_sum_to_one_and_rows_nearly(ops, data, n):
     np.testing.assert_allclose(comb.sum(axis=1), 1, rtol=0, atol=2e-3)
 
 
-def test_huge_logits_are_safe(ops):
-    comb = from_base(ops, [0.0] * 4 + [1e4, -1e4, -1e4, 1e4]).comb[0, 0]
+@both_dtypes
+def test_huge_logits_are_safe(ops, dtype):
+    comb = from_base(ops, [0.0] * 4 + [1e4, -1e4, -1e4, 1e4], dtype=dtype).comb[0, 0]
     np.testing.assert_allclose(comb, np.eye(2), rtol=0, atol=3 * EPS)
     exact(sinkhorn(np.zeros((3, 1, 1)), 1, 0.0), np.ones((3, 1, 1)))
 

@@ -52,6 +52,19 @@ def test_a_quarter_turn_by_hand(ops):
     close(found, np.array([[[1, 2, -4, 3, -5, -6]]], float))  # (3, 4) by 90°, (5, 6) by 180°, the first two stay
 
 
+@pytest.mark.parametrize(
+    "position", [1, 355, 2**10 + 1, 103993, 2**20 - 1, 2**20 + 1, 2**23 + 1, -(2**19), -(2**22) - 3]
+)
+def test_large_angles_are_as_exact_as_small_ones(ops, position):
+    """355 and 103993 are nearly multiples of π, where the sine is small; from 2^20 on another way is gone."""
+    x = np.tile(np.array([1, 0, 0, 1], np.float32), 9)[None, None]
+    turned = ops.rope(x, np.array([[position]]), np.ones(18, np.float32))[0, 0]
+    cosine, sine = math.cos(position), math.sin(position)
+    found, expected = turned.reshape(9, 2, 2), np.array([[cosine, sine], [-sine, cosine]])
+    assert np.abs(found - expected).max() < 2e-7
+    assert np.abs(found[:, 0, 1] - sine).max() < 1e-6 * abs(sine)
+
+
 @given(data=st.data())
 def test_other_channels_and_position_zero_stay_as_they_are(ops, data):
     x = data.draw(normal(2, 3, 2, 10))

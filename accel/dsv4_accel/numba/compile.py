@@ -84,14 +84,15 @@ class _Compiled:
         self._is_ready = False
 
     def prepare(self) -> None:
+        if self._is_ready:
+            return
         with event.install_listener("numba:compile", _announcement):
             self._dispatcher.compile(self._signature)
         self._dispatcher.disable_compile()
         self._is_ready = True
 
     def __call__(self, *arguments: Any) -> None:
-        if not self._is_ready:
-            self.prepare()
+        self.prepare()
         self._dispatcher(*arguments)
 
 
