@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+FLOAT32 = np.dtype(np.float32)
+
 LINE = 16
 """How many float32 fill a cache line."""
 
 
 def are_float32(*arrays: Any) -> bool:
     """Whether all of these are NumPy arrays of float32, the only numbers that kernels compute with."""
-    return all(isinstance(array, np.ndarray) and array.dtype == np.float32 for array in arrays)
+    for array in arrays:  # a loop, since a generator costs more than what it asks
+        if not isinstance(array, np.ndarray) or array.dtype != FLOAT32:
+            return False
+    return True
 
 
 def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
