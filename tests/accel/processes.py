@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCES = [Path(__file__).parents[2] / root for root in ("ref", "accel", "tests")]
+import dsv4
+import dsv4_accel
+
+SOURCES = [Path(package.__file__).parents[1] for package in (dsv4, dsv4_accel)] + [Path(__file__).parents[1]]
+"""Where this process has dsv4, dsv4_accel and the tests from."""
+
 OURS = ("NUMBA_", "DSV4_", "PYTHON")
 
 

@@ -48,8 +48,9 @@ def run(before_calls="", sources=SOURCES, **variables):
 @pytest.fixture
 def copied(tmp_path):
     """Source roots with a copy of the accelerated package, which may be changed."""
-    shutil.copytree(SOURCES[1], tmp_path / "accel", ignore=shutil.ignore_patterns("__pycache__"))
-    return [SOURCES[0], tmp_path / "accel", SOURCES[2]]
+    package = SOURCES[1] / "dsv4_accel"
+    shutil.copytree(package, tmp_path / "accel" / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return [tmp_path / "accel", *SOURCES]
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def nowhere(tmp_path, copied):
     """Variables and source roots with which no directory can be written, not even by root: each is below a file."""
     file = tmp_path / "file"
     file.touch()
-    (copied[1] / "dsv4_accel" / "numba" / "__pycache__").touch()
+    (copied[0] / "dsv4_accel" / "numba" / "__pycache__").touch()
     places = dict.fromkeys(
         ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME", "LOCALAPPDATA", "IPYTHONDIR"), str(file / "below")
     )
@@ -85,7 +86,7 @@ def test_a_change_of_any_source_compiles_anew(tmp_path, copied):
     place = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "sources": copied, "PYTHONDONTWRITEBYTECODE": "1"}
     assert run(**place)[0]["compiled"] == BOTH
     assert run(**place)[0]["events"] == 0
-    changed = copied[1] / "dsv4_accel" / "numba" / "vectors.py"
+    changed = copied[0] / "dsv4_accel" / "numba" / "vectors.py"
     source = changed.read_text(encoding="utf-8")
     assert "a · b + c, rounded once" in source
     changed.write_text(source.replace("a · b + c, rounded once", "a · b + c"), encoding="utf-8")

@@ -1,7 +1,7 @@
 """The pytest plugin inside a mutant's run: is the mutated copy the one under test, and how did each test end?
 
-The run loads it with `-p mutants.guard`. Two environment variables say where the copy of dsv4 lies and where to write
-one line of JSON for each failure.
+The run loads it with `-p mutants.guard`. Two environment variables say where the copies of dsv4 and dsv4_accel lie and
+where to write one line of JSON for each failure.
 """
 
 import json
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, settings
 
 import dsv4
+import dsv4_accel
 
 COPY, REPORT = "DSV4_MUTANT_COPY", "DSV4_MUTANT_REPORT"
 WRONG_COPY = 70
@@ -20,9 +21,12 @@ WRONG_COPY = 70
 
 def pytest_configure(config):
     """Refuse to run where another installation of dsv4 comes first: its tests would say nothing about the copy."""
-    found, expected = Path(dsv4.__file__).resolve(), Path(os.environ[COPY]).resolve()
-    if not found.is_relative_to(expected):
-        pytest.exit(f"expected dsv4 from {expected}, found {found}", returncode=WRONG_COPY)
+    expected = Path(os.environ[COPY]).resolve()
+    for package in (dsv4, dsv4_accel):
+        found = Path(package.__file__).resolve()
+        if not found.is_relative_to(expected):
+            message = f"expected {package.__name__} from {expected}, found {found}"
+            pytest.exit(message, returncode=WRONG_COPY)
 
 
 def pytest_sessionstart(session):

@@ -17,7 +17,7 @@ class Mutant:
     trap: str
     """The mistake in one sentence."""
     file: str
-    """Where it is made, relative to ref/dsv4."""
+    """Where it is made, relative to the package."""
     old: str
     """The text that the mistake replaces; it must occur exactly once in the file."""
     new: str
@@ -26,6 +26,8 @@ class Mutant:
     """Test files or node ids below tests/; at least one of them must fail an assertion."""
     also: tuple[tuple[str, str], ...] = ()
     """Further replacements in the same file, (old, new), where one does not make the mistake."""
+    package: str = "dsv4"
+    """Which package it is made in: dsv4 or dsv4_accel."""
 
     def patch(self, source: str) -> str:
         """The source with the mistake in it. Raises StaleError where a text to replace is not there exactly once."""
@@ -35,7 +37,7 @@ class Mutant:
             source = source.replace(old, new)
         return source
 
-    def apply(self, package: Path) -> None:
-        """Make the mistake in a copy of the package; raises StaleError as `patch` does."""
-        path = package / self.file
+    def apply(self, source_root: Path) -> None:
+        """Make the mistake in a copy of the packages; raises StaleError as `patch` does."""
+        path = source_root / self.package / self.file
         path.write_text(self.patch(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Runs tests on a copy of dsv4, with a mistake in it or without, in a process of their own."""
+"""Runs tests on a copy of dsv4 and dsv4_accel, with a mistake in it or without, in a process of their own."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mutants import guard
 from mutants.mutant import Mutant
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "ref" / "dsv4"
+PACKAGES = ROOT / "ref" / "dsv4", ROOT / "accel" / "dsv4_accel"
 TIME_LIMIT = 240
 """Seconds that one run may take; the tests that kill a mutant take a few."""
 
@@ -58,14 +58,14 @@ def kill(mutant: Mutant) -> str:
     return outcome.failures[0]["test"]
 
 
-def run(tests: Iterable[str], mutant: Mutant | None = None) -> Outcome:
-    """Run tests, given by files or node ids below tests/, on a copy of dsv4 with this mistake."""
+def run(tests: Sequence[str], mutant: Mutant | None = None) -> Outcome:
+    """Run tests, given by files or node ids below tests/, on a copy of the packages with this mistake."""
     with tempfile.TemporaryDirectory(prefix="dsv4-mutant-") as directory:
-        copy = copy_of_package(Path(directory))
+        copy = copy_of_packages(Path(directory))
         if mutant:
-            mutant.apply(copy / "dsv4")
+            mutant.apply(copy)
         report = Path(directory, "report.jsonl")
-        command = [*PYTEST, *(f"tests/{test}" for test in tests)]
+        command = [*PYTEST, *_backends(tests), *(f"tests/{test}" for test in tests)]
         try:
             process = subprocess.run(
                 command,
@@ -83,18 +83,30 @@ def run(tests: Iterable[str], mutant: Mutant | None = None) -> Outcome:
         return Outcome(process.returncode, [json.loads(line) for line in lines], process.stdout)
 
 
-def copy_of_package(directory: Path) -> Path:
-    """A source root with a copy of dsv4 that may be changed; the bundled model, which nobody changes, is a link."""
-    source_root = directory / "ref"
-    shutil.copytree(PACKAGE, source_root / "dsv4", ignore=shutil.ignore_patterns("__pycache__", "bundled"))
-    (source_root / "dsv4" / "bundled").symlink_to(PACKAGE / "bundled")
+def _backends(tests: Sequence[str]) -> list[str]:
+    """Options that leave out Numba's kernels, which take long to compile, where no test is about them."""
+    return [] if any("numba" in test for test in tests) else ["-k", "not numba"]
+
+
+def copy_of_packages(directory: Path) -> Path:
+    """A source root with copies that may be changed; the bundled model, which nobody changes, is a link."""
+    source_root = directory / "source"
+    for package in PACKAGES:
+        left_out = shutil.ignore_patterns("__pycache__", "bundled")
+        shutil.copytree(package, source_root / package.name, ignore=left_out)
+    (source_root / "dsv4" / "bundled").symlink_to(PACKAGES[0] / "bundled")
     return source_root
 
 
 def environment(copy: Path, report: Path) -> dict[str, str]:
-    """The variables of a run: the copy comes before any installed dsv4, and no outer pytest has a say."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HYPOTHESIS_"))}
-    path = os.pathsep.join(str(part) for part in (copy, ROOT / "accel", ROOT / "tests"))
+    """The variables of a run: the copy comes before any installed dsv4, and no outer pytest has a say.
+
+    Compiled kernels go where the copy goes, so that no later run meets those of a mistake.
+    """
+    others = ("PYTEST_", "HYPOTHESIS_", "NUMBA_", "DSV4_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    path = os.pathsep.join(str(part) for part in (copy, ROOT / "tests"))
     ours = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", guard.COPY: str(copy), guard.REPORT: str(report)}
+    ours["NUMBA_CACHE_DIR"] = str(copy / "kernels")
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the runs themselves go in parallel
     return inherited | ours | one_thread

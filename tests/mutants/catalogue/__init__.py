@@ -7,6 +7,8 @@ from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
+from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
+from mutants.catalogue.numba_rows import NUMBA_ROWS
 from mutants.catalogue.rounding import ROUNDING
 from mutants.catalogue.text import TEXT
 from mutants.mutant import Mutant
@@ -21,6 +23,8 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "cache": CACHE,
     "generation": GENERATION,
     "text": TEXT,
+    "numba_rows": NUMBA_ROWS,
+    "numba_connections": NUMBA_CONNECTIONS,
 }
 
 MUTANTS = tuple(mutant for part in PARTS.values() for mutant in part)
