@@ -14,10 +14,11 @@ LINE = 16
 
 def are_float32(*arrays: Any) -> bool:
     """Whether all of these are NumPy arrays of float32, the only numbers that kernels compute with."""
-    for array in arrays:  # a loop, since a generator costs more than what it asks
-        if not isinstance(array, np.ndarray) or array.dtype != FLOAT32:
-            return False
-    return True
+    return all(map(_is_float32, arrays))
+
+
+def _is_float32(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == FLOAT32
 
 
 def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -16,15 +16,14 @@ R = TypeVar("R")
 def _for_all_layers(method: Callable[Concatenate["Span", P], R]) -> Callable[Concatenate["Span", P], R]:
     """Compute the result of a method once for the same arguments: every layer asks for the same."""
 
-    @wraps(method)
-    def remembered(self: "Span", *arguments: P.args, **named: P.kwargs) -> R:
+    def remembered(self: "Span", /, *arguments: P.args, **named: P.kwargs) -> R:
         key = method.__name__, *arguments, *named.items()
         if key not in self._known:
             self._known[key] = method(self, *arguments, **named)
         result: R = self._known[key]
         return result
 
-    return remembered
+    return wraps(method)(remembered)
 
 
 class Ring(NamedTuple):
