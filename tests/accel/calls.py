@@ -125,7 +125,10 @@ LARGE: dict[str, Call] = {
     **{f"experts {storage} large": _experts(storage, 128, storage == "fp4") for storage in STORE},
     "experts fp4 of no whole chunks": _experts("fp4", 160, True),
     "experts fp4 without rounding": _experts("fp4", 256, False),
-    **{f"expert {storage} large": _expert(storage, 96, storage == "fp8") for storage in STORE},
+    **{
+        f"expert {storage} large": _expert(storage, 96 if storage == "fp4" else 103, storage == "fp8")
+        for storage in STORE
+    },
     "rms_norm large": call(lambda g, b, s: (numbers(g, b, s, 777), numbers(g, 777), 1e-6)),
     "rms_scale large": call(lambda g, b, s: (numbers(g, b, s, 9, 96), 1e-6)),
     "rope large": _rope(9, 100),

@@ -39,7 +39,7 @@ def test_as_good_as_numpy(name, batch):
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 70])
 @pytest.mark.parametrize("name", ROUNDS)
-def test_experts_that_round_agree_but_for_numbers_on_a_boundary(name, batch):
+def test_experts_that_round_agree_but_for_a_few_numbers(name, batch):
     """Such a number changes its own token's result by less than a thousandth, and most tokens have none."""
     given = arguments(name, batch, 3)
     [found], [expected] = run(NumbaOps, name, given), run(Ops, name, given)

@@ -57,6 +57,11 @@ class TestMachinery:
     def test_names_are_unique(self):
         assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
+    def test_mistakes_in_kernels_have_tests_of_kernels(self):
+        """Tests that are not named after Numba run for NumPy alone, which has no kernels."""
+        for mutant in MUTANTS:
+            assert all(("numba" in test) == (mutant.package == "dsv4_accel") for test in mutant.tests), mutant.name
+
     def test_the_page_has_a_row_for_each(self):
         rows = [line for line in document.PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| **")]
         starts = [f"| **{mutant.name}**: {mutant.trap} | `{mutant.file}` |" for mutant in MUTANTS]

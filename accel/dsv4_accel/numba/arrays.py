@@ -6,13 +6,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+FLOAT32 = np.dtype(np.float32)
+
 LINE = 16
 """How many float32 fill a cache line."""
 
 
 def are_float32(*arrays: Any) -> bool:
     """Whether all of these are NumPy arrays of float32, the only numbers that kernels compute with."""
-    return all(isinstance(array, np.ndarray) and array.dtype == np.float32 for array in arrays)
+    return all(map(_is_float32, arrays))
+
+
+def _is_float32(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == FLOAT32
 
 
 def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

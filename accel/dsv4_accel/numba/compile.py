@@ -64,10 +64,11 @@ class Kernel:
 
     def __call__(self, work: int, *arguments: Any) -> None:
         """work: about how many multiply-adds the call takes, which decides whether threads share it."""
-        if work < WORK_FOR_THREADS or CHECKS_BOUNDS or numba.get_num_threads() == 1:
-            self._one_thread(*arguments)
-        else:
-            self._all_threads(*arguments)
+        alone = work < WORK_FOR_THREADS or CHECKS_BOUNDS or numba.get_num_threads() == 1
+        form = self._one_thread if alone else self._all_threads
+        if not form.is_ready:
+            form.prepare()
+        form.dispatcher(*arguments)
 
 
 def kernel(*arguments: types.Type) -> Callable[[Callable[..., None]], Kernel]:
@@ -80,20 +81,17 @@ class _Compiled:
 
     def __init__(self, function: Callable[..., None], arguments: tuple[types.Type, ...], parallel: bool) -> None:
         self._signature = types.void(*arguments)
-        self._dispatcher = _dispatcher(function, parallel)
-        self._is_ready = False
+        self.dispatcher = _dispatcher(function, parallel)
+        self.is_ready = False
 
     def prepare(self) -> None:
-        if self._is_ready:
+        """Compile it, or fetch it from disk, if that has not been done."""
+        if self.is_ready:
             return
         with event.install_listener("numba:compile", _announcement):
-            self._dispatcher.compile(self._signature)
-        self._dispatcher.disable_compile()
-        self._is_ready = True
-
-    def __call__(self, *arguments: Any) -> None:
-        self.prepare()
-        self._dispatcher(*arguments)
+            self.dispatcher.compile(self._signature)
+        self.dispatcher.disable_compile()
+        self.is_ready = True
 
 
 def _dispatcher(function: Callable[..., None], parallel: bool) -> Any:

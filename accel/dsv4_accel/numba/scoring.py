@@ -13,7 +13,7 @@ from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, load, maximum
 TILE = 6
 """Keys that are multiplied together: with four vectors of heads, 24 sums at once, which fill the registers."""
 
-ALL_BITS = np.uint32(0xFFFFFFFF).view(np.float32)
+ALL_BITS = np.uint32(0xFFFFFFFF)
 
 EXTRA_ROWS = 2
 """Rows of a spread query behind those of its channels."""
@@ -33,14 +33,14 @@ def spread(query, weights):
         for channel in range(width):
             rows[channel * lanes + head] = query[head, channel]
         rows[width * lanes + head] = weights[head]
-        rows[(width + 1) * lanes + head] = ALL_BITS
+    rows.view(np.uint32)[(width + 1) * lanes : (width + 1) * lanes + heads] = ALL_BITS
     return rows
 
 
 @inlined
 def score_keys(rows, keys, first, behind, scores):
     """The scores of keys first … behind − 1. rows: a spread query; keys [T, D]; scores [≥ behind]"""
-    for key in range(first, behind, TILE):
+    for key in range(first, behind, TILE):  # no slice of an array is passed on from here: each would be counted
         for place in range((key + TILE) * keys.shape[1], (key + 2 * TILE) * keys.shape[1], LANES):
             prefetch(keys, place)
         six = _score_six(rows, keys, key, behind - 1)

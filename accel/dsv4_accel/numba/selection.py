@@ -123,7 +123,7 @@ def _gather(scores, visible, blocks, floor):
             some = _ranks(scores, entry, visible)
             store(ranks, count * LANES, some)
             entries[count] = entry
-            count += np.int64(any_word(at_least(some, splat_word(floor))))
+            count += 1 if any_word(at_least(some, splat_word(floor))) else 0
     return ranks[: count * LANES], entries
 
 

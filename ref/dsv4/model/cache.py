@@ -28,12 +28,9 @@ class RecentRows:
 
         Column j of row b is position starts[b] − keep + j; columns of negative positions hold anything.
         """
-        capacity = self.rows.shape[1]
-        before = span.starts[:, None] + np.arange(-self.keep, 0)  # [B, keep]
-        joined = np.concatenate([self.rows[np.arange(len(rows))[:, None], before % capacity], rows], axis=1)
-        survives = span.present & (np.arange(span.length) >= span.counts[:, None] - capacity)
-        row, token = np.nonzero(survives)
-        self.rows[row, (span.starts[row] + token) % capacity] = rows[row, token]
+        ring = span.ring(self.keep, self.rows.shape[1])
+        joined = np.concatenate([self.rows[ring.before], rows], axis=1)
+        self.rows[ring.slots] = rows[ring.rows]
         return joined
 
     def nbytes(self, lengths: Ints) -> int:

@@ -1,10 +1,40 @@
 """Which positions of which sequences one call of the model covers."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from dsv4.ops.types import Ints, Mask
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _for_all_layers(method: Callable[Concatenate["Span", P], R]) -> Callable[Concatenate["Span", P], R]:
+    """Compute the result of a method once for the same arguments: every layer asks for the same."""
+
+    def remembered(self: "Span", /, *arguments: P.args, **named: P.kwargs) -> R:
+        key = method.__name__, *arguments, *named.items()
+        if key not in self._known:
+            self._known[key] = method(self, *arguments, **named)
+        result: R = self._known[key]
+        return result
+
+    return wraps(method)(remembered)
+
+
+class Ring(NamedTuple):
+    """Where a span's rows stand in a ring that holds position p at slot p mod capacity."""
+
+    before: tuple[Ints, Ints]
+    """The slots, as an index [B, keep], of the positions before the span."""
+    slots: tuple[Ints, Ints]
+    """The slots, as an index [N], that the span's rows go to."""
+    rows: tuple[Ints, Ints]
+    """Those rows themselves, as an index [N] of [B, S]: the real ones that the ring has room for."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +51,24 @@ class Span:
     """[B] how many tokens of each row are real."""
     length: int
     """S, the padded length."""
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
+    @cached_property
     def ends(self) -> Ints:
         """[B] the position behind each row's last token."""
         return self.starts + self.counts
 
-    @property
+    @cached_property
     def positions(self) -> Ints:
         """[B, S] the position of each token; padding goes on counting."""
         return self.starts[:, None] + np.arange(self.length)
 
-    @property
+    @cached_property
     def present(self) -> Mask:
         """[B, S] whether a token is real."""
         return np.arange(self.length) < self.counts[:, None]
 
+    @_for_all_layers
     def visible(self, ratio: int) -> Ints:
         """[B, S] how many compressed entries each query sees: entry i as soon as its last token, i·ρ + ρ − 1, is there.
 
@@ -44,6 +76,7 @@ class Span:
         """
         return (self.positions + 1) // ratio
 
+    @_for_all_layers
     def window_columns(self, window: int) -> Ints:
         """[B, S, w] where each query finds its window keys in what `RecentRows.extend` gives for keep = w − 1; else −1.
 
@@ -53,3 +86,12 @@ class Span:
         positions = self.positions[:, :, None] + back
         columns = np.arange(self.length)[:, None] + np.arange(window)  # [S, w]
         return np.where(positions >= 0, columns, -1)
+
+    @_for_all_layers
+    def ring(self, keep: int, capacity: int) -> Ring:
+        """Where `RecentRows` finds the `keep` rows before the span, and puts the span's own: see there."""
+        before = self.starts[:, None] + np.arange(-keep, 0)  # [B, keep]
+        survives = self.present & (np.arange(self.length) >= self.counts[:, None] - capacity)
+        row, token = np.nonzero(survives)
+        every_row = np.arange(len(self.starts))[:, None]
+        return Ring((every_row, before % capacity), (row, (self.starts[row] + token) % capacity), (row, token))

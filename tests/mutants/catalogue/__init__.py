@@ -7,7 +7,9 @@ from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
+from mutants.catalogue.numba_attention import NUMBA_ATTENTION
 from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
+from mutants.catalogue.numba_products import NUMBA_PRODUCTS
 from mutants.catalogue.numba_rows import NUMBA_ROWS
 from mutants.catalogue.rounding import ROUNDING
 from mutants.catalogue.text import TEXT
@@ -25,6 +27,8 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "text": TEXT,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
+    "numba_products": NUMBA_PRODUCTS,
+    "numba_attention": NUMBA_ATTENTION,
 }
 
 MUTANTS = tuple(mutant for part in PARTS.values() for mutant in part)

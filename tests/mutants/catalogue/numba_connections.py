@@ -1,13 +1,9 @@
 """Mistakes in Numba's kernels of the hyper-connections."""
 
-from functools import partial
-
-from mutants.mutant import Mutant
-
-kernel = partial(Mutant, package="dsv4_accel")
+from mutants.catalogue.kernels import kernel, large
 
 FORMULAS = ("ops/test_mhc.py::test_weights_are_their_formulas[numba]",)
-LARGE_WEIGHTS = ("accel/test_numba_large.py::test_as_good_as_numpy[mhc_weights large-7]",)
+LARGE_WEIGHTS = large("mhc_weights large")
 SUMS = ("ops/test_mhc.py::test_collapse_and_mix_are_weighted_sums[numba]",)
 
 MHC = (

@@ -1,16 +1,6 @@
 """Mistakes in Numba's kernels of single rows: norms, rotations, rounding, exponentials, and what they stand on."""
 
-from functools import partial
-
-from mutants.mutant import Mutant
-
-kernel = partial(Mutant, package="dsv4_accel")
-
-
-def large(name: str, batch: int = 7) -> tuple[str, ...]:
-    """The test of one large call."""
-    return (f"accel/test_numba_large.py::test_as_good_as_numpy[{name} large-{batch}]",)
-
+from mutants.catalogue.kernels import kernel, large
 
 NORM = (
     kernel(
@@ -27,7 +17,7 @@ NORM = (
         file="numba/norm.py",
         old="load(row, start + 3 * LANES)",
         new="load(row, start + 2 * LANES)",
-        tests=large("rms_norm"),
+        tests=large("rms_norm large"),
     ),
     kernel(
         name="numba-norm-eps-outside-the-root",
@@ -43,7 +33,7 @@ NORM = (
         file="numba/norm.py",
         old="row[channel] * factor * weight[channel]",
         new="row[channel] * factor",
-        tests=large("rms_norm"),
+        tests=large("rms_norm large"),
     ),
     kernel(
         name="numba-norm-first-row-of-each-group",
@@ -51,7 +41,7 @@ NORM = (
         file="numba/norm.py",
         old="min((group + 1) * ROWS_TOGETHER, x.shape[0])",
         new="min(group * ROWS_TOGETHER + 1, x.shape[0])",
-        tests=large("rms_norm"),
+        tests=large("rms_norm large"),
     ),
 )
 
@@ -62,7 +52,7 @@ HADAMARD = (
         file="numba/hadamard.py",
         old="fma(numbers, load(signs[2], 0), exchange_4(numbers))",
         new="fma(numbers, load(signs[3], 0), exchange_4(numbers))",
-        tests=("ops/test_hadamard.py::test_hadamard_is_that_of_the_official_code[numba]", *large("hadamard")),
+        tests=("ops/test_hadamard.py::test_hadamard_is_that_of_the_official_code[numba]", *large("hadamard large")),
     ),
     kernel(
         name="numba-hadamard-difference-the-wrong-way",
@@ -70,7 +60,7 @@ HADAMARD = (
         file="numba/hadamard.py",
         old="store(row, start + distance, a - b)",
         new="store(row, start + distance, b - a)",
-        tests=large("hadamard"),
+        tests=large("hadamard large"),
     ),
     kernel(
         name="numba-hadamard-one-round-too-few",
@@ -78,7 +68,7 @@ HADAMARD = (
         file="numba/hadamard.py",
         old="while distance < row.size:",
         new="while 2 * distance < row.size:",
-        tests=large("hadamard"),
+        tests=large("hadamard large"),
     ),
     kernel(
         name="numba-hadamard-small-ones-not-normalised",
@@ -160,7 +150,7 @@ QUANTISE = (
         file="numba/quantise.py",
         old="((raised + small_float.carry) & EXPONENT)",
         new="(raised & EXPONENT)",
-        tests=large("fake_quant_fp8"),
+        tests=large("fake_quant_fp8 large"),
     ),
     kernel(
         name="numba-rounding-loses-negative-zero",
@@ -168,7 +158,7 @@ QUANTISE = (
         file="numba/quantise.py",
         old="return floats(words(magnitude) | (words(numbers) & SIGN))",
         new="return (numbers + rounder) - rounder",
-        tests=large("fake_quant_fp8"),
+        tests=large("fake_quant_fp8 large"),
     ),
     kernel(
         name="numba-scale-of-the-neighbour-too",
@@ -176,7 +166,7 @@ QUANTISE = (
         file="numba/quantise.py",
         old="splat_word(_largest(row, start, stop))",
         new="splat_word(_largest(row, max(0, start - block), stop))",
-        tests=large("fake_quant_fp8"),
+        tests=large("fake_quant_fp8 large"),
     ),
     kernel(
         name="numba-rounding-forgets-the-tail",
@@ -184,7 +174,7 @@ QUANTISE = (
         file="numba/quantise.py",
         old="    if start < stop:\n        largest",
         new="    if start > stop:\n        largest",
-        tests=large("fake_quant_fp4"),
+        tests=large("fake_quant_fp4 large"),
     ),
     kernel(
         name="numba-no-subnormal-codes",
@@ -192,7 +182,7 @@ QUANTISE = (
         file="numba/quantise.py",
         old="maximum(floats(words(numbers) & EXPONENT), splat(small_float.smallest_normal))",
         new="floats(words(numbers) & EXPONENT)",
-        tests=large("fake_quant_fp4"),
+        tests=large("fake_quant_fp4 large"),
     ),
     kernel(
         name="numba-bad-blocks-not-nan",
@@ -208,7 +198,7 @@ QUANTISE = (
         file="numba/quantise.py",
         old="FP4 = _small_float(formats.FP4_MAX, reference.FP4_FLOOR, 1.0, 1)",
         new="FP4 = _small_float(formats.FP4_MAX, reference.FP4_FLOOR, 1.0, 3)",
-        tests=large("fake_quant_fp4"),
+        tests=large("fake_quant_fp4 large"),
     ),
     kernel(
         name="numba-no-scale-floor",
@@ -270,7 +260,7 @@ VECTORS = (
         file="numba/vectors.py",
         old="for width in (8, 4, 2, 1):",
         new="for width in (8, 4, 2):",
-        tests=large("rms_scale"),
+        tests=large("rms_scale large"),
     ),
     kernel(
         name="numba-fewer-lanes-stored",
@@ -278,7 +268,7 @@ VECTORS = (
         file="numba/vectors.py",
         old="    for lane in range(present):\n        array",
         new="    for lane in range(present - 1):\n        array",
-        tests=large("fake_quant_fp8"),
+        tests=large("fake_quant_fp8 large"),
     ),
     kernel(
         name="numba-bounds-off-by-one",
