@@ -141,6 +141,7 @@ LARGE: dict[str, Call] = {
     "index_scores of odd widths": _scores(3, 40, 70),
     "top_k large": _top_k(1000, 64),
     "top_k of few": _top_k(70, 64),
+    "top_k of fewer than blocks": _top_k(1000, 5),
     "index_top_k large": _index_top_k(5, 64, 301, 40),
     "sparse_attention large": _attention(6, 80, 40, 100, 33),
     "sparse_attention wide": _attention(17, 128, 128, 70, 20),

@@ -43,7 +43,7 @@ FORMATS = (
         file="numba/packed.py",
         old="builder.select(is_nan, constant(WORDS, NAN_BITS), bits)",
         new="builder.select(is_nan, bits, bits)",
-        tests=(f"{LIMITS}::test_scales_that_are_nan[numba-fp4-place0]",),
+        tests=(f"{LIMITS}::test_a_scale_that_is_nan_is_not_infinite[numba-1-fp4]",),
     ),
     kernel(
         name="numba-fp4-scale-of-another-block",
