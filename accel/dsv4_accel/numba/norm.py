@@ -42,11 +42,11 @@ def _normalise_rows(x, weight, eps, normalised):
     """x, normalised [T, d]; weight [d] or [0]"""
     for group in prange((x.shape[0] + ROWS_TOGETHER - 1) // ROWS_TOGETHER):
         for row in range(group * ROWS_TOGETHER, min((group + 1) * ROWS_TOGETHER, x.shape[0])):
-            inverse = np.float32(1) / np.sqrt(sum_of_squares(x[row]) / np.float32(x.shape[1]) + eps)
+            root = np.sqrt(sum_of_squares(x[row]) / np.float32(x.shape[1]) + eps)
             if weight.size:
-                _scale_and_weigh(x[row], inverse, weight, normalised[row])
+                _divide_and_weigh(x[row], root, weight, normalised[row])
             else:
-                _scale(x[row], inverse, normalised[row])
+                _divide(x[row], root, normalised[row])
 
 
 @inlined
@@ -74,18 +74,19 @@ def _add_squares(numbers, total):
 
 
 @inlined
-def _scale(row, factor, scaled):
+def _divide(row, root, normalised):
+    """A division for each number: a product with the inverse would be rounded twice."""
     whole = row.size - row.size % LANES
     for start in range(0, whole, LANES):
-        store(scaled, start, load(row, start) * splat(factor))
+        store(normalised, start, load(row, start) / splat(root))
     for channel in range(whole, row.size):
-        scaled[channel] = row[channel] * factor
+        normalised[channel] = row[channel] / root
 
 
 @inlined
-def _scale_and_weigh(row, factor, weight, scaled):
+def _divide_and_weigh(row, root, weight, normalised):
     whole = row.size - row.size % LANES
     for start in range(0, whole, LANES):
-        store(scaled, start, load(row, start) * splat(factor) * load(weight, start))
+        store(normalised, start, load(row, start) / splat(root) * load(weight, start))
     for channel in range(whole, row.size):
-        scaled[channel] = row[channel] * factor * weight[channel]
+        normalised[channel] = row[channel] / root * weight[channel]
