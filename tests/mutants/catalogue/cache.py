@@ -22,9 +22,9 @@ CACHE = (
     Mutant(
         name="right-padding-is-kept",
         trap="padding behind the tokens goes into the cache, over rows that are still needed",
-        file=FILE,
-        old="survives = span.present & (np.arange(span.length) >= span.counts[:, None] - capacity)",
-        new="survives = (np.arange(span.length) >= span.length - capacity) & (span.counts[:, None] >= 0)",
+        file="model/span.py",
+        old="survives = self.present & (np.arange(self.length) >= self.counts[:, None] - capacity)",
+        new="survives = (np.arange(self.length) >= self.length - capacity) & (self.counts[:, None] >= 0)",
         tests=PADDING,
     ),
     Mutant(

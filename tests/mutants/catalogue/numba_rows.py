@@ -31,8 +31,8 @@ NORM = (
         name="numba-norm-tail-unweighed",
         trap="the learned weight does not reach the channels that fill no vector",
         file="numba/norm.py",
-        old="row[channel] * factor * weight[channel]",
-        new="row[channel] * factor",
+        old="row[channel] / root * weight[channel]",
+        new="row[channel] / root",
         tests=large("rms_norm large"),
     ),
     kernel(
