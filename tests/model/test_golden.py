@@ -107,8 +107,9 @@ def test_rounded_layers_agree_one_by_one(case, folder, expected, fake_quant, lay
     found = run_layer(golden, layer)
     names = [name for name in golden.expected if name.startswith(f"prefill.layers.{layer}.")]
     assert f"prefill.layers.{layer}.out" in names
+    tipped = reads_tipped_entry(golden, layer, found)
     for name in names:
-        check_rounded(name, found[name.removeprefix("prefill.")], golden.expected[name])
+        check_rounded(name, found[name.removeprefix("prefill.")], golden.expected[name], tipped)
 
 
 def run_layer(golden: Case, layer: int) -> dict[str, np.ndarray]:
@@ -120,18 +121,44 @@ def run_layer(golden: Case, layer: int) -> dict[str, np.ndarray]:
     return found
 
 
-def check_rounded(name: str, found: np.ndarray, expected: np.ndarray) -> None:
-    """Nearly all of a layer's results are those of the official code; a few rows may differ by rounding."""
+def reads_tipped_entry(golden: Case, layer: int, found: dict[str, np.ndarray]) -> np.ndarray:
+    """[S] whether a query reads a compressed entry in which a value was rounded the other way than officially.
+
+    A value of which float32 cannot tell on which side of a tie it lies may come out as the FP8 number next to the
+    official one; every query that reads its entry differs then. Fewer than one value in a thousand may.
+    """
+    name = f"layers.{layer}.attn.compressor.out"
+    if name not in found:
+        return np.zeros(PREFILL, bool)
+    ours, official = found[name][0], golden.expected[f"prefill.{name}"][0]  # [T, c]
+    differs = np.abs(ours - official) > 1e-4 * official.std()
+    assert differs.mean() < 1e-3, name
+    size = np.maximum(np.abs(ours), np.abs(official))
+    assert (np.abs(ours - official) <= size / 8)[differs].all(), f"{name}: not a neighbour in FP8"
+    entries = np.nonzero(differs.any(axis=-1))[0]
+    if golden.model.config.layer_kind(layer) == "CSA":
+        return np.isin(golden.expected[f"prefill.layers.{layer}.attn.indexer.topk"][0], entries).any(axis=-1)
+    return (np.arange(PREFILL) + 1) // 128 > entries.min(initial=PREFILL)
+
+
+def check_rounded(name: str, found: np.ndarray, expected: np.ndarray, tipped: np.ndarray | None = None) -> None:
+    """Nearly all of a layer's results are those of the official code; a few rows may differ by rounding.
+
+    tipped: the rows of which it is known why they differ.
+    """
     assert found.shape == expected.shape, name
     if name.endswith(("topk", "indices")):
         same = (np.sort(found) == np.sort(expected)).all(axis=-1)
         assert same.mean() >= 0.98, name
         return
     delta, spread = np.abs(found - expected), expected.std()
-    rows = delta.reshape(-1, delta.shape[-1]).max(axis=-1)
+    rows = delta.reshape(len(delta[0]), -1).max(axis=-1) if delta.ndim > 2 else delta.max(axis=-1)
     assert np.median(delta) < 1e-5 * spread, name
     assert np.sqrt(np.mean(delta**2)) < 1e-2 * spread, name
-    assert np.mean(rows > 1e-4 * spread) <= 0.2, name
+    unexplained = rows > 1e-4 * spread
+    if tipped is not None and len(rows) == len(tipped):
+        unexplained &= ~tipped
+    assert np.mean(unexplained) <= 0.2, name
 
 
 @pytest.mark.parametrize(("folder", "expected", "fake_quant"), ROUNDED)
