@@ -133,11 +133,18 @@ def _four_rows(storage, items, scales, layout, row, last, x, start, out, slot):
 
 @inlined
 def _step(storage, items, item, some, x, column, total):
-    """total + scale · Σ of a chunk's products, one after the other: this order makes the bits of every result."""
-    products = numbers(storage, items, item, 0) * load(x, column)
-    for part in range(1, PARTS):
-        products = fma(numbers(storage, items, item, part), load(x, column + part * LANES), products)
+    """total + scale · Σ of a chunk's products, half by half: this order makes the bits of every result."""
+    products = _half(storage, items, item, 0, x, column) + _half(storage, items, item, 2, x, column)
     return fma(products, scale(storage, some), total)
+
+
+@inlined
+def _half(storage, items, item, first, x, column):
+    """Σ of the products of four parts: first, first + 4, first + 1, first + 5."""
+    products = numbers(storage, items, item, first) * load(x, column + first * LANES)
+    for part in (first + 4, first + 1, first + 5):
+        products = fma(numbers(storage, items, item, part), load(x, column + part * LANES), products)
+    return products
 
 
 @inlined
@@ -209,15 +216,20 @@ def _tile(buffer, depth, x, x0, x1, sums, here, there):
     b0, b1 = load(sums, there), load(sums, there + LANES)
     b2, b3 = load(sums, there + 2 * LANES), load(sums, there + 3 * LANES)
     for step in range(depth):
-        p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(np.float32(-0.0))  # plus a product, it is that product
+        p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(np.float32(-0.0))  # plus a number, it is that number
         row0, row1 = step * UNPACKED, (DEPTH + step) * UNPACKED
         row2, row3 = (2 * DEPTH + step) * UNPACKED, (3 * DEPTH + step) * UNPACKED
-        for part in range(0, CHUNK, LANES):
-            u, v = load(x, x0 + step * CHUNK + part), load(x, x1 + step * CHUNK + part)
-            w0, w1 = load(buffer, row0 + part), load(buffer, row1 + part)
-            w2, w3 = load(buffer, row2 + part), load(buffer, row3 + part)
-            p0, p1, p2, p3 = fma(w0, u, p0), fma(w1, u, p1), fma(w2, u, p2), fma(w3, u, p3)
-            q0, q1, q2, q3 = fma(w0, v, q0), fma(w1, v, q1), fma(w2, v, q2), fma(w3, v, q3)
+        for half in range(0, CHUNK // 2, 2 * LANES):
+            g0 = g1 = g2 = g3 = h0 = h1 = h2 = h3 = splat(np.float32(-0.0))
+            for pair in range(half, half + 2 * LANES, LANES):
+                for part in range(pair, pair + CHUNK, CHUNK // 2):
+                    u, v = load(x, x0 + step * CHUNK + part), load(x, x1 + step * CHUNK + part)
+                    w0, w1 = load(buffer, row0 + part), load(buffer, row1 + part)
+                    w2, w3 = load(buffer, row2 + part), load(buffer, row3 + part)
+                    g0, g1, g2, g3 = fma(w0, u, g0), fma(w1, u, g1), fma(w2, u, g2), fma(w3, u, g3)
+                    h0, h1, h2, h3 = fma(w0, v, h0), fma(w1, v, h1), fma(w2, v, h2), fma(w3, v, h3)
+            p0, p1, p2, p3 = p0 + g0, p1 + g1, p2 + g2, p3 + g3
+            q0, q1, q2, q3 = q0 + h0, q1 + h1, q2 + h2, q3 + h3
         s0, s1 = load(buffer, row0 + CHUNK), load(buffer, row1 + CHUNK)
         s2, s3 = load(buffer, row2 + CHUNK), load(buffer, row3 + CHUNK)
         a0, a1, a2, a3 = fma(p0, s0, a0), fma(p1, s1, a1), fma(p2, s2, a2), fma(p3, s3, a3)
