@@ -85,10 +85,10 @@ BATCHES = 1, 5, ROWS
 WRITE = """
 import json
 import numpy as np
-from accel.test_numba_bits import results_of_all_calls
+from accel.test_numba_bits import results_of_all_calls, special
 from dsv4_accel.numba import cpu
 np.savez(FILE, **results_of_all_calls())
-print(json.dumps({"portable": cpu.PORTABLE, "special": [cpu.PERMUTES, cpu.CONVERTS_HALF]}))
+print(json.dumps({"portable": cpu.PORTABLE, "special": special()}))
 """
 
 
@@ -102,12 +102,17 @@ def results_of_all_calls() -> dict:
     }
 
 
+def special() -> list[bool]:
+    """What is special about this processor and made use of."""
+    return [cpu.PERMUTES, cpu.CONVERTS_HALF, cpu.MULTIPLIES_BFLOATS]
+
+
 def test_the_portable_path_gives_the_same_bits(tmp_path):
     """Held to the other path in a process of its own, whichever this suite runs with."""
     code = WRITE.replace("FILE", repr(str(tmp_path / "results.npz")))
     report = report_of(run_python(code, DSV4_NUMBA_PORTABLE="0" if cpu.PORTABLE else "1"))
     assert report["portable"] != cpu.PORTABLE
-    assert [False, False] in (report["special"], [cpu.PERMUTES, cpu.CONVERTS_HALF])
+    assert [False, False, False] in (report["special"], special())
     ours, others = results_of_all_calls(), np.load(tmp_path / "results.npz")
     assert list(ours) == list(others)
     assert [name for name in ours if not np.array_equal(bits(ours[name]), bits(others[name]))] == []

@@ -22,3 +22,6 @@ PERMUTES = not PORTABLE and {"avx512f", "avx512bw", "avx512vl"} <= FEATURES
 
 CONVERTS_HALF = not PORTABLE and {"avx512f", "avx512bw"} <= FEATURES
 """Whether one instruction widens 16 float16, which a byte of FP8 nearly is."""
+
+MULTIPLIES_BFLOATS = not PORTABLE and {"avx512f", "avx512bw", "avx512bf16"} <= FEATURES
+"""Whether one instruction adds two products of bfloat16 to each of 16 float32."""

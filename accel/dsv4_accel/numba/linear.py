@@ -12,7 +12,9 @@ from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
-from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP8
+from dsv4_accel.numba.cpu import MULTIPLIES_BFLOATS
+from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP4_ORDER, FP8, PAIRS, Storage
+from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import FEW_TOKENS, MANY_TOKENS, layout_of, multiply_rows
 from dsv4_accel.numba.quantise import round_to_fp8
 from dsv4_accel.numba.vectors import LANES
@@ -49,15 +51,40 @@ def _memory(x: Array, weight: Weight, groups: int) -> Flat | None:
 
 def _product(x: Array, memory: Flat, groups: int, rounds: bool) -> Array:
     """x [..., groups·in] times the weight's rows, each group of channels with its own run of rows."""
-    layout, few = memory.layout, FEW_TOKENS[memory.storage.name]
     tokens = compact(x).reshape(-1, x.shape[-1] // groups)  # [T·groups, in]
-    if rounds or memory.storage is FP4 or tokens.shape[1] != layout.chunks * CHUNK or len(tokens) > few:
-        tokens = prepare(tokens, layout.chunks, memory.storage is FP4, rounds)
+    storage, tokens = _prepared(tokens, memory, rounds)
+    layout = memory.layout
     out = np.empty((*x.shape[:-1], layout.rows), np.float32)
     flat_out = out.reshape(-1, layout.rows)
     work = flat_out.shape[0] * layout.rows * layout.chunks * CHUNK // groups
-    KERNELS[memory.storage](work, memory.items, memory.scales, memory.fields, groups, tokens, flat_out)
+    KERNELS[storage](work, memory.items, memory.scales, memory.fields, groups, tokens, flat_out)
     return out
+
+
+def _prepared(tokens: Array, memory: Flat, rounds: bool) -> tuple[Storage, Array]:
+    """How the weight is to be read, and x as it is then to be; tokens [T, in]."""
+    storage, chunks = memory.storage, memory.layout.chunks
+    if rounds and storage is FP4:
+        pairs = prepare_pairs(tokens, chunks)
+        if pairs is not None:
+            return PAIRS, pairs
+    few = FEW_TOKENS[storage.name]
+    if rounds or storage is FP4 or tokens.shape[1] != chunks * CHUNK or len(tokens) > few:
+        tokens = prepare(tokens, chunks, storage is FP4, rounds)
+    return storage, tokens
+
+
+def prepare_pairs(tokens: Array, chunks: int) -> Array | None:
+    """Rows of x as the kernels for PAIRS read them: [T, in] float32 -> [T, chunks·64], rounded.
+
+    None where float32 serves better: without an instruction for pairs, or where x is not finite, or nearly so.
+    """
+    if not MULTIPLIES_BFLOATS:
+        return None
+    pairs = aligned(tokens.shape[0], chunks * CHUNK // 2 + LANES)
+    largest = np.empty(tokens.shape[0], np.uint32)
+    _prepare_pairs(8 * pairs.size, tokens, pairs, largest)
+    return pairs if largest.max() <= LARGEST else None
 
 
 def prepare(tokens: Array, chunks: int, fp4_order: bool, rounds: bool) -> Array:
@@ -79,6 +106,17 @@ def _prepare(tokens, fp4_order, rounds, prepared):
         prepare_row(row, tokens.shape[1], fp4_order, rounds, prepared[token, : row.size])
 
 
+@kernel(reads(types.float32, 2), writes(types.float32, 2), writes(types.uint32, 1))
+def _prepare_pairs(tokens, pairs, largest):
+    """tokens [T, in] -> pairs [T, chunks·64], largest [T]: bits"""
+    for token in prange(tokens.shape[0]):
+        row = np.zeros(2 * (pairs.shape[1] - LANES), np.float32)
+        prepared = np.empty(row.size, np.float32)
+        row[: tokens.shape[1]] = tokens[token]
+        prepare_row(row, tokens.shape[1], True, True, prepared)
+        largest[token] = pack_row(prepared, pairs[token])
+
+
 @inlined
 def prepare_row(row, width, fp4_order, rounds, prepared):
     """One row that has zeros behind its `width` channels; it is rounded in place. [chunks·128] -> [chunks·128]"""
@@ -87,10 +125,10 @@ def prepare_row(row, width, fp4_order, rounds, prepared):
     if not fp4_order:
         prepared[:] = row
         return
-    for start in range(0, row.size, CHUNK):  # column 8·lane + part of a chunk goes to 16·part + lane
+    for start in range(0, row.size, CHUNK):  # column 8·lane + FP4_ORDER[part] of a chunk goes to 16·part + lane
         for part in range(CHUNK // LANES):
             for lane in range(LANES):
-                prepared[start + part * LANES + lane] = row[start + lane * (CHUNK // LANES) + part]
+                prepared[start + part * LANES + lane] = row[start + lane * (CHUNK // LANES) + FP4_ORDER[part]]
 
 
 @inlined
@@ -127,6 +165,12 @@ def _fp4_product(items, scales, fields, groups, x, out):
 
 
 @kernel(BYTES, BYTES, FIELDS, types.intp, X, OUT)
+def _pair_product(items, scales, fields, groups, x, out):
+    for task in prange(_tasks(fields, groups, out.shape[0])):
+        _multiply(PAIRS, items, scales, fields, groups, x, out, task)
+
+
+@kernel(BYTES, BYTES, FIELDS, types.intp, X, OUT)
 def _fp8_product(items, scales, fields, groups, x, out):
     for task in prange(_tasks(fields, groups, out.shape[0])):
         _multiply(FP8, items, scales, fields, groups, x, out, task)
@@ -144,4 +188,4 @@ def _float_product(items, scales, fields, groups, x, out):
         _multiply(FLOAT, items, scales, fields, groups, x, out, task)
 
 
-KERNELS = {FP4: _fp4_product, FP8: _fp8_product, BFLOAT: _bfloat_product, FLOAT: _float_product}
+KERNELS = {FP4: _fp4_product, PAIRS: _pair_product, FP8: _fp8_product, BFLOAT: _bfloat_product, FLOAT: _float_product}

@@ -18,8 +18,17 @@ from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
-from dsv4_accel.numba.linear import FIELDS, ROWS_PER_TASK, linear, prepare, prepare_row, quantised_linear
-from dsv4_accel.numba.packed import CHUNK, FP4
+from dsv4_accel.numba.linear import (
+    FIELDS,
+    ROWS_PER_TASK,
+    linear,
+    prepare,
+    prepare_pairs,
+    prepare_row,
+    quantised_linear,
+)
+from dsv4_accel.numba.packed import CHUNK, FP4, PAIRS
+from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import layout_of, multiply_rows
 from dsv4_accel.numba.vectors import LANES, load, maximum, minimum, splat, store
 from dsv4_accel.numba.weights import Flat, flat
@@ -97,11 +106,12 @@ def _together(
     _group(slots, compact(indices.astype(np.int64, copy=False)), np.array(active), order, starts)
     gate, raised = aligned(2, slots, up.layout.rows)
     parts, out = np.empty((slots, width), np.float32), np.empty((tokens, width), np.float32)
-    prepared = prepare(compact(x), up.layout.chunks, True, rounds)
+    pairs = prepare_pairs(compact(x), up.layout.chunks) if rounds else None
+    prepared = prepare(compact(x), up.layout.chunks, True, rounds) if pairs is None else pairs
     _experts(
         3 * slots * width * up.layout.rows,
-        *(places, up.fields, down.fields, prepared, compact(weights), order, starts, np.float32(limit), rounds),
-        *(gate, raised, parts, out),
+        *(places, up.fields, down.fields, prepared, compact(weights), order, starts, np.float32(limit)),
+        *(rounds, pairs is not None, gate, raised, parts, out),
     )
     return out
 
@@ -159,14 +169,17 @@ def _activate(gate, up, weight, limit, hidden):
 
 
 @inlined
-def _some_rows(place, fields, x, tokens, task, out):
+def _some_rows(place, fields, x, in_pairs, tokens, task, out):
     """Some rows of one expert's matrix, times its tokens. place: addresses of items and scales"""
     layout = layout_of(fields)
     items = _bytes_at(place[0], layout.rows * layout.row_items)
     scales = _bytes_at(place[1], layout.rows * layout.row_scales)
     first = task * ROWS_PER_TASK
     last = min(first + ROWS_PER_TASK, layout.rows)
-    multiply_rows(FP4, items, scales, layout, first, last, x, tokens, out)
+    if in_pairs:
+        multiply_rows(PAIRS, items, scales, layout, first, last, x, tokens, out)
+    else:
+        multiply_rows(FP4, items, scales, layout, first, last, x, tokens, out)
 
 
 @inlined
@@ -184,16 +197,20 @@ def _row_tasks(fields):
     reads(types.int64, 1),
     types.float32,
     types.boolean,
+    types.boolean,
     writes(*ROWS),
     writes(*ROWS),
     writes(*ROWS),
     writes(*ROWS),
 )
-def _experts(places, up_fields, down_fields, x, weights, order, starts, limit, rounds, gate, raised, parts, out):
+def _experts(
+    places, up_fields, down_fields, x, weights, order, starts, limit, rounds, in_pairs, gate, raised, parts, out
+):
     """places [A, 6]; x [T, d] prepared; weights [T, k]; order [T·k]; starts [A + 1]; gate, raised [T·k, width];
     parts [T·k, d]; out [T, d]
 
-    Two products from the same x, then the activation, then one product from it, then each token's sum.
+    Two products from the same x, then the activation, then one product from it, then each token's sum. If x is in
+    pairs, what comes from the activation is packed into pairs as well, unless some of it is too large for them.
     """
     active, slots = starts.size - 1, order.size
     per_token = slots // x.shape[0]
@@ -202,18 +219,23 @@ def _experts(places, up_fields, down_fields, x, weights, order, starts, limit, r
         which, number = task // (active * tasks), task // tasks % active
         some = slice(starts[number], starts[number + 1])
         place, tokens = places[number, 2 * which : 2 * which + 2], order[some] // per_token
-        _some_rows(place, up_fields, x, tokens, task % tasks, (raised if which else gate)[some])
+        _some_rows(place, up_fields, x, in_pairs, tokens, task % tasks, (raised if which else gate)[some])
+    largest = np.empty(slots, np.uint32)
     for slot in prange(slots):
         _activate_row(
             gate[slot], raised[slot], weights[order[slot] // per_token, order[slot] % per_token], limit, gate[slot]
         )
         prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])
+        if in_pairs:
+            largest[slot] = pack_row(raised[slot], gate[slot])
+    packed = in_pairs and largest.max() <= LARGEST
+    hidden = gate if packed else raised
     tasks = _row_tasks(down_fields)
     for task in prange(active * tasks):
         number = task // tasks
         here = np.arange(starts[number], starts[number + 1])
         some = slice(starts[number], starts[number + 1])
-        _some_rows(places[number, 4:6], down_fields, raised, here, task % tasks, parts[some])
+        _some_rows(places[number, 4:6], down_fields, hidden, packed, here, task % tasks, parts[some])
     position = np.empty(slots, np.int64)
     position[order] = np.arange(slots)
     for token in prange(x.shape[0]):

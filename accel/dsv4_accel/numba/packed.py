@@ -14,7 +14,8 @@ from numba.extending import models, overload, register_model, typeof_impl
 
 from dsv4.ops.formats import E8M0_NAN, FP4_VALUES
 from dsv4_accel.numba.compile import inlined
-from dsv4_accel.numba.cpu import CONVERTS_HALF, PERMUTES
+from dsv4_accel.numba.cpu import CONVERTS_HALF, MULTIPLIES_BFLOATS, PERMUTES
+from dsv4_accel.numba.pairs import add_pairs, fp4_pairs_by_table, pair
 from dsv4_accel.numba.vectors import (
     FLOATS,
     LANES,
@@ -23,6 +24,7 @@ from dsv4_accel.numba.vectors import (
     U32x16,
     call,
     constant,
+    fma,
     load,
     load_bfloats,
     load_words,
@@ -68,6 +70,15 @@ def _fp4_by_arithmetic(builder: Any, words: Any) -> Any:
 
 fp4_values = of_one(U32x16, F32x16, _fp4_by_table if PERMUTES else _fp4_by_arithmetic)
 """The FP4 values of the lowest four bits of each lane; what stands above them does not matter."""
+
+
+@inlined
+def _fp4_pairs_one_by_one(words):
+    return pair(fp4_values(words), fp4_values(words >> 16))
+
+
+fp4_pairs = fp4_pairs_by_table if MULTIPLIES_BFLOATS else _fp4_pairs_one_by_one
+"""The FP4 values of the lowest four bits of each half of a lane, as a pair of bfloat16."""
 
 
 def _fp8_by_half(builder: Any, items: Any) -> Any:
@@ -157,12 +168,28 @@ def _constant_storage(context: Any, builder: Any, kind: Any, storage: Storage) -
 FP4, FP8, BFLOAT, FLOAT = (Storage(name) for name in ("FP4", "FP8", "bfloat16", "float32"))
 """FP4 with a scale for 32 columns, FP8 with one for 128 columns and 128 rows, and dense numbers without scales."""
 
+PAIRS = Storage("FP4 in pairs")
+"""FP4 that is read two numbers a lane, and multiplied by an x in pairs too: see `pairs`."""
+
+FP4_ORDER = 0, 4, 1, 5, 2, 6, 3, 7
+"""The column, of each eight that stand in a word, that a part of an FP4 chunk is made of. Two parts make a pair."""
+
+
+def parts(storage: Storage) -> int:
+    """How many vectors of `numbers` a chunk is: eight, or four of pairs."""
+    raise NotImplementedError("only within kernels")
+
 
 def numbers(storage: Storage, items: Any, start: int, part: int) -> Any:
-    """16 numbers of the chunk that starts at item `start`, F32x16: columns 16·part … 16·part + 15.
+    """A part of the chunk that starts at item `start`, F32x16: columns 16·part … 16·part + 15.
 
-    Of FP4 they are the columns part, part + 8, part + 16, …, whose codes stand at the same place of 16 words.
+    Of FP4 they are every eighth column from FP4_ORDER[part] on, whose codes stand at the same place of 16 words.
     """
+    raise NotImplementedError("only within kernels")
+
+
+def add_products(storage: Storage, weights: Any, x: Any, total: Any) -> Any:
+    """total + the products of a part of a chunk with those of x, F32x16."""
     raise NotImplementedError("only within kernels")
 
 
@@ -207,36 +234,61 @@ def _fp8_nan_bits(items, start):
     return (low + np.uint32(0x01010101)) | (high + np.uint32(0x01010101))
 
 
+@inlined
+def _fp4_numbers(items, start, part):
+    return fp4_values(load_words(items, start) >> np.uint32(4 * (part // 2) + 16 * (part % 2)))
+
+
 _NUMBERS = {
-    "FP4": lambda storage, items, start, part: fp4_values(load_words(items, start) >> np.uint32(4 * part)),
+    "FP4": lambda storage, items, start, part: _fp4_numbers(items, start, part),
+    "FP4 in pairs": lambda storage, items, start, part: fp4_pairs(load_words(items, start) >> np.uint32(4 * part)),
     "FP8": lambda storage, items, start, part: load_fp8(items, start + LANES * part),
     "bfloat16": lambda storage, items, start, part: load_bfloats(items, start + LANES * part),
     "float32": lambda storage, items, start, part: load(items, start + LANES * part),
 }
 _LOAD_SOME = {
     "FP4": lambda storage, scales, place, chunks: _scales_at(scales, place, 4 * chunks),
+    "FP4 in pairs": lambda storage, scales, place, chunks: _scales_at(scales, place, 4 * chunks),
     "FP8": lambda storage, scales, place, chunks: _scales_at(scales, place, chunks),
     "bfloat16": lambda storage, scales, place, chunks: splat(np.float32(1)),
     "float32": lambda storage, scales, place, chunks: splat(np.float32(1)),
 }
 _SCALE = {
     "FP4": lambda storage, some: spread(some),
+    "FP4 in pairs": lambda storage, some: spread(some),
     "FP8": lambda storage, some: repeat(some),
     "bfloat16": lambda storage, some: some,
     "float32": lambda storage, some: some,
 }
 _NEXT_CHUNK = {
     "FP4": lambda storage, some: rotate_4(some),
+    "FP4 in pairs": lambda storage, some: rotate_4(some),
     "FP8": lambda storage, some: rotate_1(some),
     "bfloat16": lambda storage, some: some,
     "float32": lambda storage, some: some,
 }
 _NAN_BITS = {
     "FP4": lambda storage, items, start: splat_word(np.uint32(0)),
+    "FP4 in pairs": lambda storage, items, start: splat_word(np.uint32(0)),
     "FP8": lambda storage, items, start: _fp8_nan_bits(items, start),
     "bfloat16": lambda storage, items, start: splat_word(np.uint32(0)),
     "float32": lambda storage, items, start: splat_word(np.uint32(0)),
 }
+
+
+@overload(parts)
+def _parts(storage):
+    count = 4 if storage.storage == PAIRS.name else 8
+    return lambda storage: count
+
+
+@overload(add_products)
+def _add_products(storage, weights, x, total):
+    if storage.storage == PAIRS.name:
+        return lambda storage, weights, x, total: add_pairs(weights, x, total)
+    return lambda storage, weights, x, total: fma(weights, x, total)
+
+
 overload(numbers)(lambda storage, items, start, part: _NUMBERS[storage.storage])
 overload(load_some)(lambda storage, scales, place, chunks: _LOAD_SOME[storage.storage])
 overload(scale)(lambda storage, some: _SCALE[storage.storage])

@@ -14,14 +14,15 @@ from numba.extending import overload
 
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.packed import (
-    CHUNK,
     CHUNKS_TOGETHER,
     NAN_CODES,
     Storage,
+    add_products,
     load_some,
     nan_bits,
     next_chunk,
     numbers,
+    parts,
     scale,
 )
 from dsv4_accel.numba.vectors import (
@@ -40,7 +41,7 @@ from dsv4_accel.numba.vectors import (
 ROWS = 4
 """Rows of the weight that are gone through side by side."""
 
-FEW_TOKENS = {"FP4": 5, "FP8": 2, "bfloat16": 8, "float32": 5}
+FEW_TOKENS = {"FP4": 5, "FP4 in pairs": 5, "FP8": 2, "bfloat16": 8, "float32": 5}
 """By storage, up to how many tokens each read the weight by themselves, where that was measured to be faster."""
 
 MANY_TOKENS = 64
@@ -48,10 +49,6 @@ MANY_TOKENS = 64
 
 DEPTH = 8
 """Chunks of a row that are unpacked at once: with four rows 18 KiB, which leaves room for x."""
-
-PARTS = CHUNK // LANES
-UNPACKED = (PARTS + 1) * LANES
-"""Floats that an unpacked chunk takes: its numbers, and its scale in every lane."""
 
 
 def few_tokens(storage: Storage) -> int:
@@ -63,6 +60,18 @@ def few_tokens(storage: Storage) -> int:
 def _few_tokens(storage):
     count = FEW_TOKENS[storage.storage]
     return lambda storage: count
+
+
+@inlined
+def width(storage):
+    """Floats that a chunk of x takes."""
+    return parts(storage) * LANES
+
+
+@inlined
+def unpacked(storage):
+    """Floats that an unpacked chunk of a weight takes: its numbers, and its scale in every lane."""
+    return (parts(storage) + 1) * LANES
 
 
 class Layout(NamedTuple):
@@ -117,10 +126,10 @@ def _four_rows(storage, items, scales, layout, row, last, x, start, out, slot):
             prefetch(items, item1 + ahead)
             prefetch(items, item2 + ahead)
             prefetch(items, item3 + ahead)
-            sum0 = _step(storage, items, item0, some0, x, start + chunk * CHUNK, sum0)
-            sum1 = _step(storage, items, item1, some1, x, start + chunk * CHUNK, sum1)
-            sum2 = _step(storage, items, item2, some2, x, start + chunk * CHUNK, sum2)
-            sum3 = _step(storage, items, item3, some3, x, start + chunk * CHUNK, sum3)
+            sum0 = _step(storage, items, item0, some0, x, start + chunk * width(storage), sum0)
+            sum1 = _step(storage, items, item1, some1, x, start + chunk * width(storage), sum1)
+            sum2 = _step(storage, items, item2, some2, x, start + chunk * width(storage), sum2)
+            sum3 = _step(storage, items, item3, some3, x, start + chunk * width(storage), sum3)
             nan0, nan1 = nan0 | nan_bits(storage, items, item0), nan1 | nan_bits(storage, items, item1)
             nan2, nan3 = nan2 | nan_bits(storage, items, item2), nan3 | nan_bits(storage, items, item3)
             some0, some1 = next_chunk(storage, some0), next_chunk(storage, some1)
@@ -133,11 +142,19 @@ def _four_rows(storage, items, scales, layout, row, last, x, start, out, slot):
 
 @inlined
 def _step(storage, items, item, some, x, column, total):
-    """total + scale · Σ of a chunk's products, one after the other: this order makes the bits of every result."""
-    products = numbers(storage, items, item, 0) * load(x, column)
-    for part in range(1, PARTS):
-        products = fma(numbers(storage, items, item, part), load(x, column + part * LANES), products)
+    """total + scale · Σ of a chunk's products, half by half: this order makes the bits of every result."""
+    middle = parts(storage) // 2
+    products = _half(storage, items, item, 0, x, column) + _half(storage, items, item, middle, x, column)
     return fma(products, scale(storage, some), total)
+
+
+@inlined
+def _half(storage, items, item, first, x, column):
+    """Σ of the products of half of a chunk's parts, one after the other from the first on."""
+    products = splat(np.float32(-0.0))  # plus a number, it is that number
+    for part in range(first, first + parts(storage) // 2):
+        products = add_products(storage, numbers(storage, items, item, part), load(x, column + part * LANES), products)
+    return products
 
 
 @inlined
@@ -155,7 +172,7 @@ def _result(total, codes):
 @inlined
 def _unpacked_rows(storage, items, scales, layout, first, last, x, starts, out):
     """Rows times several tokens, four rows at a time. starts [M]: where each token's x begins; out [M, rows]"""
-    buffer = aligned_floats(ROWS * DEPTH * UNPACKED)
+    buffer = aligned_floats(ROWS * DEPTH * unpacked(storage))
     sums = aligned_floats(starts.size * ROWS * LANES)
     for row in range(first, last, ROWS):
         sums[:] = 0
@@ -166,8 +183,8 @@ def _unpacked_rows(storage, items, scales, layout, first, last, x, starts, out):
                 _unpack(storage, items, scales, layout, line, chunk, depth, buffer, beside)
             for slot in range(0, starts.size, 2):
                 other = min(slot + 1, starts.size - 1)
-                x0, x1 = starts[slot] + chunk * CHUNK, starts[other] + chunk * CHUNK
-                _tile(buffer, depth, x, x0, x1, sums, slot * ROWS * LANES, other * ROWS * LANES)
+                x0, x1 = starts[slot] + chunk * width(storage), starts[other] + chunk * width(storage)
+                _tile(storage, buffer, depth, x, x0, x1, sums, slot * ROWS * LANES, other * ROWS * LANES)
         for slot in range(starts.size):
             for beside in range(min(ROWS, last - row)):
                 out[slot, row + beside] = lane_sum(load(sums, (slot * ROWS + beside) * LANES))
@@ -185,21 +202,21 @@ def aligned_floats(count):
 def _unpack(storage, items, scales, layout, row, first, depth, buffer, beside):
     """The numbers and scales of some chunks of one row, as floats; a code of NaN makes the scale of its chunk NaN."""
     item = row * layout.row_items + first * layout.chunk_items
-    place = beside * DEPTH * UNPACKED
+    place = beside * DEPTH * unpacked(storage)
     some = splat(np.float32(0))
     for chunk in range(first, first + depth):
         if chunk % CHUNKS_TOGETHER == 0:
             some = _scales(storage, scales, layout, row, chunk)
         prefetch(items, item + ROWS * layout.row_items)
-        for part in range(PARTS):
+        for part in range(parts(storage)):
             store(buffer, place + part * LANES, numbers(storage, items, item, part))
         is_nan = any_word(nan_bits(storage, items, item) & NAN_CODES)
-        store(buffer, place + CHUNK, splat(np.float32(np.nan)) if is_nan else scale(storage, some))
-        item, place, some = item + layout.chunk_items, place + UNPACKED, next_chunk(storage, some)
+        store(buffer, place + width(storage), splat(np.float32(np.nan)) if is_nan else scale(storage, some))
+        item, place, some = item + layout.chunk_items, place + unpacked(storage), next_chunk(storage, some)
 
 
 @inlined
-def _tile(buffer, depth, x, x0, x1, sums, here, there):
+def _tile(storage, buffer, depth, x, x0, x1, sums, here, there):
     """Four unpacked rows times two tokens: each row's numbers are loaded once for both, each token's for all four.
 
     x0, x1: where the tokens' numbers stand in x; here, there: where their sums stand.
@@ -209,17 +226,24 @@ def _tile(buffer, depth, x, x0, x1, sums, here, there):
     b0, b1 = load(sums, there), load(sums, there + LANES)
     b2, b3 = load(sums, there + 2 * LANES), load(sums, there + 3 * LANES)
     for step in range(depth):
-        p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(np.float32(-0.0))  # plus a product, it is that product
-        row0, row1 = step * UNPACKED, (DEPTH + step) * UNPACKED
-        row2, row3 = (2 * DEPTH + step) * UNPACKED, (3 * DEPTH + step) * UNPACKED
-        for part in range(0, CHUNK, LANES):
-            u, v = load(x, x0 + step * CHUNK + part), load(x, x1 + step * CHUNK + part)
-            w0, w1 = load(buffer, row0 + part), load(buffer, row1 + part)
-            w2, w3 = load(buffer, row2 + part), load(buffer, row3 + part)
-            p0, p1, p2, p3 = fma(w0, u, p0), fma(w1, u, p1), fma(w2, u, p2), fma(w3, u, p3)
-            q0, q1, q2, q3 = fma(w0, v, q0), fma(w1, v, q1), fma(w2, v, q2), fma(w3, v, q3)
-        s0, s1 = load(buffer, row0 + CHUNK), load(buffer, row1 + CHUNK)
-        s2, s3 = load(buffer, row2 + CHUNK), load(buffer, row3 + CHUNK)
+        p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(np.float32(-0.0))
+        row0, row1 = step * unpacked(storage), (DEPTH + step) * unpacked(storage)
+        row2, row3 = (2 * DEPTH + step) * unpacked(storage), (3 * DEPTH + step) * unpacked(storage)
+        start0, start1 = x0 + step * width(storage), x1 + step * width(storage)
+        for half in range(0, width(storage), width(storage) // 2):
+            g0 = g1 = g2 = g3 = h0 = h1 = h2 = h3 = splat(np.float32(-0.0))
+            for part in range(half, half + width(storage) // 2, LANES):
+                u, v = load(x, start0 + part), load(x, start1 + part)
+                w0, w1 = load(buffer, row0 + part), load(buffer, row1 + part)
+                w2, w3 = load(buffer, row2 + part), load(buffer, row3 + part)
+                g0, g1 = add_products(storage, w0, u, g0), add_products(storage, w1, u, g1)
+                g2, g3 = add_products(storage, w2, u, g2), add_products(storage, w3, u, g3)
+                h0, h1 = add_products(storage, w0, v, h0), add_products(storage, w1, v, h1)
+                h2, h3 = add_products(storage, w2, v, h2), add_products(storage, w3, v, h3)
+            p0, p1, p2, p3 = p0 + g0, p1 + g1, p2 + g2, p3 + g3
+            q0, q1, q2, q3 = q0 + h0, q1 + h1, q2 + h2, q3 + h3
+        s0, s1 = load(buffer, row0 + width(storage)), load(buffer, row1 + width(storage))
+        s2, s3 = load(buffer, row2 + width(storage)), load(buffer, row3 + width(storage))
         a0, a1, a2, a3 = fma(p0, s0, a0), fma(p1, s1, a1), fma(p2, s2, a2), fma(p3, s3, a3)
         b0, b1, b2, b3 = fma(q0, s0, b0), fma(q1, s1, b1), fma(q2, s2, b2), fma(q3, s3, b3)
     _keep(a0, a1, a2, a3, sums, here)

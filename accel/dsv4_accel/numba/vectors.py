@@ -64,6 +64,16 @@ def of_two(first: types.Type, second: types.Type, result: types.Type, emit: Call
     return function
 
 
+def of_three(kind: types.Type, emit: Callable[..., Any]) -> Any:
+    """An intrinsic of three arguments of one type, that of its result, whose code `emit(builder, a, b, c)` writes."""
+
+    @intrinsic
+    def function(context, a, b, c):
+        return kind(kind, kind, kind), lambda context, builder, signature, values: emit(builder, *values)
+
+    return function
+
+
 def constant(lanes: ir.VectorType, value: Any) -> ir.Constant:
     """A vector with the same number in each lane, or with the given ones."""
     return ir.Constant(lanes, list(value) if isinstance(value, list | tuple) else [value] * lanes.count)
@@ -175,10 +185,8 @@ any_word = of_one(
 """Whether any bit of any lane is set."""
 
 
-@intrinsic
-def fma(context, a, b, c):
-    """a · b + c, rounded once."""
-    return _F(_F, _F, _F), lambda context, builder, signature, values: call(builder, "llvm.fma.v16f32", FLOATS, *values)
+fma = of_three(_F, lambda builder, a, b, c: call(builder, "llvm.fma.v16f32", FLOATS, a, b, c))
+"""a · b + c, rounded once."""
 
 
 @intrinsic
