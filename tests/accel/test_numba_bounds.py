@@ -12,7 +12,7 @@ from accel.processes import report_of, run_python
 pytest.importorskip("numba")
 import numba
 
-from dsv4_accel.numba import NumbaOps, vectors
+from dsv4_accel.numba import NumbaOps, memory, vectors
 
 CHECK = "import json\nfrom accel.test_numba_bounds import {0}\nprint(json.dumps({0}()))"
 
@@ -27,15 +27,13 @@ def in_bounds(function, *given) -> bool:
 
 def accepted_places() -> dict:
     """The places in an array of 80 items from which each load and store of 16 lanes is let through."""
-    load, load_bfloats = vectors.load, vectors.load_bfloats
-    load_bytes, load_words = vectors.load_bytes, vectors.load_words
-    load_part, store, store_part = vectors.load_part, vectors.store, vectors.store_part
+    load, load_bfloats, load_words = memory.load, memory.load_bfloats, memory.load_words
+    load_part, store, store_part = memory.load_part, memory.store, memory.store_part
     splat, lane_sum, lane_max_word = vectors.splat, vectors.lane_sum, vectors.lane_max_word
 
     attempts = {
         "load": (np.float32, lambda a, i: lane_sum(load(a, i))),
         "load_bfloats": (np.uint16, lambda a, i: lane_sum(load_bfloats(a, i))),
-        "load_bytes": (np.uint8, lambda a, i: lane_max_word(load_bytes(a, i))),
         "load_words": (np.uint8, lambda a, i: lane_max_word(load_words(a, i))),
         "load_part of 3": (np.float32, lambda a, i: lane_sum(load_part(a, i, 3))),
         "store": (np.float32, lambda a, i: store(a, i, splat(np.float32(1)))),
@@ -50,7 +48,7 @@ def accepted_places() -> dict:
 
 
 def test_a_load_or_store_that_leaves_its_array_is_an_error():
-    last = {"load": 64, "load_bfloats": 64, "load_bytes": 64, "load_words": 16, "load_part of 3": 77, "store": 64}
+    last = {"load": 64, "load_bfloats": 64, "load_words": 16, "load_part of 3": 77, "store": 64}
     expected = {name: list(range(place + 1)) for name, place in (last | {"store_part of 3": 77}).items()}
     code = CHECK.format("accepted_places")
     assert report_of(run_python(code, NUMBA_BOUNDSCHECK="1")) == expected

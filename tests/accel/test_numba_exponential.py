@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("numba")
 import numba
 
-from dsv4_accel.numba import exponential, vectors
+from dsv4_accel.numba import exponential, memory, vectors
 
 COUNT = 1 << 20
 LARGEST = np.log(np.finfo(np.float32).max)
@@ -18,7 +18,7 @@ SPECIAL = np.array(
 
 def of_vectors(function):
     """The function of 16 numbers, over a flat array."""
-    load, store, step = vectors.load, vectors.store, vectors.LANES
+    load, store, step = memory.load, memory.store, vectors.LANES
 
     @numba.njit
     def apply(x):

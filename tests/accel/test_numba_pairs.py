@@ -11,7 +11,7 @@ from dsv4.ops.formats import fp4_decode, fp8_decode
 pytest.importorskip("numba")
 import numba
 
-from dsv4_accel.numba import NumbaOps, cpu, linear, pairs, vectors
+from dsv4_accel.numba import NumbaOps, cpu, linear, memory, pairs, vectors
 from dsv4_accel.numba.products import FEW_TOKENS
 
 TOKENS = [1, 2, FEW_TOKENS["FP4 in pairs"], FEW_TOKENS["FP4 in pairs"] + 1, 7, 33, 64, 65, 70]
@@ -154,7 +154,7 @@ def test_what_is_too_large_does_not_go_in_pairs(largest, monkeypatch):
 def test_a_sum_of_two_products():
     """In each lane, exactly, whichever half of it is zero and whichever sign zero has."""
     pair, add_pairs = pairs.pair, pairs.add_pairs
-    load, store, splat = vectors.load, vectors.store, vectors.splat
+    load, store, splat = memory.load, memory.store, vectors.splat
 
     @numba.njit
     def products(a, b, start, out):

@@ -11,19 +11,9 @@ import numpy as np
 
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.exponential import exp
+from dsv4_accel.numba.memory import load, load_part, load_repeated, prefetch, store, store_part
 from dsv4_accel.numba.products import aligned_floats
-from dsv4_accel.numba.vectors import (
-    LANES,
-    fma,
-    load,
-    load_part,
-    load_repeated,
-    maximum,
-    prefetch,
-    splat,
-    store,
-    store_part,
-)
+from dsv4_accel.numba.vectors import LANES, fma, maximum, splat
 
 KEYS = 64
 """Keys that go through the softmax together: with 512 channels 132 KiB, of which a tile reads 16 KiB."""

@@ -8,7 +8,8 @@ from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.exponential import exp
-from dsv4_accel.numba.vectors import LANES, fma, load_to_end, maximum, splat, store_to_end
+from dsv4_accel.numba.memory import load_to_end, store_to_end
+from dsv4_accel.numba.vectors import LANES, fma, maximum, splat
 
 WORK_PER_NUMBER = 16
 """About how many multiply-adds the exponential of a score takes, and what is done with it."""

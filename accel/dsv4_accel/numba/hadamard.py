@@ -11,19 +11,8 @@ from dsv4.ops import hadamard as reference
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
-from dsv4_accel.numba.vectors import (
-    LANES,
-    exchange_1,
-    exchange_2,
-    exchange_4,
-    exchange_8,
-    fma,
-    load,
-    load_part,
-    splat,
-    store,
-    store_part,
-)
+from dsv4_accel.numba.memory import load, load_part, store, store_part
+from dsv4_accel.numba.vectors import LANES, exchange_1, exchange_2, exchange_4, exchange_8, fma, splat
 
 ROWS_TOGETHER = 16
 """How many rows a thread takes at a time."""

@@ -8,9 +8,10 @@ from dsv4.ops.mhc import MhcWeights
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.memory import load, load_part, load_to_end, store_to_end
 from dsv4_accel.numba.norm import sum_of_squares
 from dsv4_accel.numba.sinkhorn import SMALLEST_EPS, head_weights, mixing_weights
-from dsv4_accel.numba.vectors import LANES, fma, lane_sum, load, load_part, load_to_end, splat, store_to_end
+from dsv4_accel.numba.vectors import LANES, fma, lane_sum, splat
 
 TILE = 4
 """Tokens, and rows of fn, that are multiplied together."""

@@ -27,10 +27,11 @@ from dsv4_accel.numba.linear import (
     prepare_row,
     quantised_linear,
 )
+from dsv4_accel.numba.memory import load, store
 from dsv4_accel.numba.packed import CHUNK, FP4, PAIRS
 from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import layout_of, multiply_rows
-from dsv4_accel.numba.vectors import LANES, load, maximum, minimum, splat, store
+from dsv4_accel.numba.vectors import LANES, maximum, minimum, splat
 from dsv4_accel.numba.weights import Flat, flat
 
 

@@ -7,7 +7,8 @@ from dsv4.ops import norm as reference
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
-from dsv4_accel.numba.vectors import LANES, fma, lane_sum, load, load_part, splat, store
+from dsv4_accel.numba.memory import load, load_part, store
+from dsv4_accel.numba.vectors import LANES, fma, lane_sum, splat
 
 NO_WEIGHT = np.empty(0, np.float32)
 

@@ -15,6 +15,7 @@ from numba.extending import models, overload, register_model, typeof_impl
 from dsv4.ops.formats import E8M0_NAN, FP4_VALUES
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.cpu import CONVERTS_HALF, MULTIPLIES_BFLOATS, PERMUTES
+from dsv4_accel.numba.memory import load, load_bfloats, load_words, loader, partial_loader
 from dsv4_accel.numba.pairs import add_pairs, fp4_pairs_by_table, pair
 from dsv4_accel.numba.vectors import (
     FLOATS,
@@ -25,12 +26,7 @@ from dsv4_accel.numba.vectors import (
     call,
     constant,
     fma,
-    load,
-    load_bfloats,
-    load_words,
-    loader,
     of_one,
-    partial_loader,
     splat,
     splat_word,
 )

@@ -18,6 +18,7 @@ from llvmlite import ir
 from dsv4.ops.formats import FP4_VALUES
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.cpu import MULTIPLIES_BFLOATS
+from dsv4_accel.numba.memory import load, store
 from dsv4_accel.numba.quantise import MAGNITUDE
 from dsv4_accel.numba.vectors import (
     FLOATS,
@@ -30,11 +31,9 @@ from dsv4_accel.numba.vectors import (
     floats,
     lane_max_word,
     larger_word,
-    load,
     of_one,
     of_three,
     splat_word,
-    store,
     words,
 )
 

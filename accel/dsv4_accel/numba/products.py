@@ -13,6 +13,7 @@ import numpy as np
 from numba.extending import overload
 
 from dsv4_accel.numba.compile import inlined
+from dsv4_accel.numba.memory import address, load, prefetch, store
 from dsv4_accel.numba.packed import (
     CHUNKS_TOGETHER,
     NAN_CODES,
@@ -25,18 +26,7 @@ from dsv4_accel.numba.packed import (
     parts,
     scale,
 )
-from dsv4_accel.numba.vectors import (
-    LANES,
-    address,
-    any_word,
-    fma,
-    lane_sum,
-    load,
-    prefetch,
-    splat,
-    splat_word,
-    store,
-)
+from dsv4_accel.numba.vectors import LANES, any_word, fma, lane_sum, splat, splat_word
 
 ROWS = 4
 """Rows of the weight that are gone through side by side."""

@@ -10,6 +10,7 @@ from dsv4.ops import quantise as reference
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.memory import load, load_part, store, store_part
 from dsv4_accel.numba.vectors import (
     LANES,
     choose,
@@ -17,13 +18,9 @@ from dsv4_accel.numba.vectors import (
     greater,
     lane_max_word,
     larger_word,
-    load,
-    load_part,
     maximum,
     splat,
     splat_word,
-    store,
-    store_part,
     words,
 )
 

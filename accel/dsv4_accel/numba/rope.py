@@ -7,19 +7,8 @@ from dsv4.ops import rope as reference
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
-from dsv4_accel.numba.vectors import (
-    LANES,
-    choose,
-    exchange_1,
-    floats,
-    fma,
-    load,
-    load_part,
-    splat,
-    store,
-    store_part,
-    words,
-)
+from dsv4_accel.numba.memory import load, load_part, store, store_part
+from dsv4_accel.numba.vectors import LANES, choose, exchange_1, floats, fma, splat, words
 
 TOKENS_TOGETHER = 4
 """How many tokens a thread takes at a time."""

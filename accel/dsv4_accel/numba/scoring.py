@@ -7,8 +7,9 @@ across lanes, so that its bits depend neither on the other keys of a tile nor on
 import numpy as np
 
 from dsv4_accel.numba.compile import inlined
+from dsv4_accel.numba.memory import load, prefetch
 from dsv4_accel.numba.products import aligned_floats
-from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, load, maximum, prefetch, splat, words
+from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, maximum, splat, words
 
 TILE = 6
 """Keys that are multiplied together: with four vectors of heads, 24 sums at once, which fill the registers."""

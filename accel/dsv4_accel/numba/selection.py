@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 
 from dsv4_accel.numba.compile import inlined
+from dsv4_accel.numba.memory import load, load_part, load_uint32, store
 from dsv4_accel.numba.vectors import (
     LANES,
     WORDS,
@@ -23,14 +24,10 @@ from dsv4_accel.numba.vectors import (
     greater,
     lane_max_word,
     larger_word,
-    load,
-    load_part,
-    load_uint32,
     of_one,
     of_two,
     splat,
     splat_word,
-    store,
     words,
 )
 

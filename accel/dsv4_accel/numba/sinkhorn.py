@@ -10,7 +10,8 @@ from numba import prange, types
 
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.exponential import exp, sigmoid
-from dsv4_accel.numba.vectors import LANES, extract, fma, load, maximum, splat, store
+from dsv4_accel.numba.memory import load, store
+from dsv4_accel.numba.vectors import LANES, extract, fma, maximum, splat
 
 SPAN = 2 * LANES
 """Tokens that go through the rounds together, so that a vector need not wait for another's divisions."""

@@ -3,9 +3,6 @@
 `F32x16` and `U32x16` are types of Numba's that stand for LLVM's vectors <16 x float> and <16 x i32>. LLVM turns them
 into one register where the processor has such wide ones, and into several where not, so that everything here runs
 everywhere and gives the same bits. Operators work lane by lane: a + b, a * b, words & mask, words << 4.
-
-Loads and stores take a flat array and the position of the first number; where NUMBA_BOUNDSCHECK is set, a position
-from which a load or store would leave the array raises IndexError.
 """
 
 import operator
@@ -16,8 +13,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
-
-from dsv4_accel.numba.compile import CHECKS_BOUNDS, inlined
 
 LANES = 16
 FLOATS = ir.VectorType(ir.FloatType(), LANES)
@@ -134,8 +129,6 @@ splat_word = of_one(types.uint32, U32x16, _splat)
 """The same uint32 in each lane."""
 lane_sum = of_one(F32x16, types.float32, _reduced(_sum_of_two))
 """The sum of the lanes, always in the same order."""
-lane_max = of_one(F32x16, types.float32, _reduced(lambda builder, a, b: _larger_float(builder, b, a)))
-"""The largest lane."""
 lane_max_word = of_one(U32x16, types.uint32, _reduced(_larger_word))
 """The largest lane, as an unsigned number."""
 exchange_1 = of_one(F32x16, F32x16, _exchange(1))
@@ -146,6 +139,8 @@ exchange_4 = of_one(F32x16, F32x16, _exchange(4))
 """Lanes 4 … 7, 0 … 3, 12 … 15, 8 … 11: quarters change places."""
 exchange_8 = of_one(F32x16, F32x16, _exchange(8))
 """Lanes 8 … 15, 0 … 7: halves change places."""
+extract = of_two(F32x16, types.intp, types.float32, lambda builder, vector, lane: builder.extract_element(vector, lane))
+"""extract(vector, lane): one lane."""
 floats = of_one(U32x16, F32x16, lambda builder, words: builder.bitcast(words, FLOATS))
 """The float32 that have these bits."""
 words = of_one(F32x16, U32x16, lambda builder, floats: builder.bitcast(floats, WORDS))
@@ -226,176 +221,3 @@ for _symbol, _floats, _words in (
     (operator.rshift, None, _right),
 ):
     _define(_symbol, _floats, _words)
-
-
-# Loads and stores.
-
-
-def _pointer(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
-    data = cgutils.create_struct_proxy(kind)(context, builder, value=array).data
-    return builder.gep(data, [index])
-
-
-def loader(item: types.Type, count: int, result: Vector, widen: Callable[..., Any]) -> Any:
-    """An intrinsic (array, index) that loads `count` items, which `widen(builder, items)` turns into a vector."""
-
-    @intrinsic
-    def load(context, array, index):
-        if not (isinstance(array, types.Array) and array.dtype == item and isinstance(index, types.Integer)):
-            return None
-
-        def code(context, builder, signature, values):
-            pointer = _pointer(context, builder, signature.args[0], *values)
-            items = ir.VectorType(context.get_data_type(item), count)
-            return widen(builder, builder.load(builder.bitcast(pointer, items.as_pointer()), align=item.bitwidth // 8))
-
-        return result(array, types.intp), code
-
-    return _guarded(load, count)
-
-
-def partial_loader(item: types.Type, count: int, result: Vector, widen: Callable[..., Any]) -> Any:
-    """An intrinsic (array, index, present) that loads `present` < count items, with zeros behind them."""
-
-    @intrinsic
-    def load(context, array, index, present):
-        def code(context, builder, signature, values):
-            array, index, present = values
-            pointer = _pointer(context, builder, signature.args[0], array, index)
-            items = ir.VectorType(context.get_data_type(item), count)
-            room = cgutils.alloca_once_value(builder, ir.Constant(items, [0] * count))
-            builder.store(ir.Constant(items, [0] * count), room)
-            cgutils.raw_memcpy(builder, builder.bitcast(room, pointer.type), pointer, present, item.bitwidth // 8)
-            return widen(builder, builder.load(room))
-
-        return result(array, types.intp, types.intp), code
-
-    if not CHECKS_BOUNDS:
-        return load
-
-    @inlined
-    def checked(array, index, present):
-        if index < 0 or index + present > array.size:
-            raise IndexError("a vector load leaves its array")
-        return load(array, index, present)
-
-    return checked
-
-
-def _guarded(load: Any, count: int) -> Any:
-    if not CHECKS_BOUNDS:
-        return load
-
-    @inlined
-    def checked(array, index):
-        if index < 0 or index + count > array.size:
-            raise IndexError("a vector load leaves its array")
-        return load(array, index)
-
-    return checked
-
-
-def _repeated(builder: Any, items: Any) -> Any:
-    return builder.shuffle_vector(items, ir.Constant(items.type, ir.Undefined), constant(WORDS, 0))
-
-
-def _as_words(builder: Any, items: Any) -> Any:
-    return builder.bitcast(items, WORDS)
-
-
-def _widened(builder: Any, items: Any) -> Any:
-    return builder.zext(items, WORDS)
-
-
-def _bfloats(builder: Any, items: Any) -> Any:
-    """bfloat16 is the upper half of a float32."""
-    return builder.bitcast(builder.shl(_widened(builder, items), constant(WORDS, 16)), FLOATS)
-
-
-load = loader(types.float32, LANES, F32x16, lambda builder, items: items)
-"""load(array of float32, index): 16 float32."""
-load_repeated = loader(types.float32, 1, F32x16, _repeated)
-"""load_repeated(array of float32, index): one float32, in each lane."""
-load_uint32 = loader(types.uint32, LANES, U32x16, lambda builder, items: items)
-"""load_uint32(array of uint32, index): 16 uint32."""
-load_bfloats = loader(types.uint16, LANES, F32x16, _bfloats)
-"""load_bfloats(array of uint16, index): 16 bfloat16, widened."""
-load_bytes = loader(types.uint8, LANES, U32x16, _widened)
-"""load_bytes(array of uint8, index): 16 bytes, one a lane."""
-load_words = loader(types.uint8, 4 * LANES, U32x16, _as_words)
-"""load_words(array of uint8, index): 64 bytes, four a lane, the first in the lowest bits."""
-load_part = partial_loader(types.float32, LANES, F32x16, lambda builder, items: items)
-"""load_part(array of float32, index, present): as `load`, zeros from lane `present` on."""
-load_part_of_bfloats = partial_loader(types.uint16, LANES, F32x16, _bfloats)
-load_part_of_bytes = partial_loader(types.uint8, LANES, U32x16, _widened)
-load_part_of_words = partial_loader(types.uint8, 4 * LANES, U32x16, _as_words)
-"""load_part_of_words(array of uint8, index, present): as `load_words`, zeros from byte `present` on."""
-
-
-@intrinsic
-def _store(context, array, index, vector):
-    def code(context, builder, signature, values):
-        array, index, vector = values
-        pointer = _pointer(context, builder, signature.args[0], array, index)
-        builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=4)
-
-    return types.void(array, types.intp, vector), code
-
-
-@inlined
-def store(array, index, vector):
-    """Put 16 float32, or 16 uint32 into an array of uint32, into a flat array from an index on."""
-    if CHECKS_BOUNDS and (index < 0 or index + LANES > array.size):
-        raise IndexError("a vector store leaves its array")
-    _store(array, index, vector)
-
-
-@inlined
-def store_part(array, index, vector, present):
-    """Put the first `present` lanes into a flat array from an index on."""
-    for lane in range(present):
-        array[index + lane] = extract(vector, lane)
-
-
-extract = of_two(F32x16, types.intp, types.float32, lambda builder, vector, lane: builder.extract_element(vector, lane))
-"""extract(vector, lane): one lane."""
-
-
-@inlined
-def load_to_end(array, index):
-    """16 float32 of a flat array, or those that it has from an index on, and zeros behind."""
-    if index + LANES <= array.size:
-        return load(array, index)
-    return load_part(array, index, array.size - index)
-
-
-@inlined
-def store_to_end(array, index, vector):
-    """Put 16 float32 into a flat array, or as many as it has room for from an index on."""
-    if index + LANES <= array.size:
-        store(array, index, vector)
-    else:
-        store_part(array, index, vector, array.size - index)
-
-
-@intrinsic
-def address(context, array):
-    """Where the first item of an array stands in memory."""
-
-    def code(context, builder, signature, values):
-        first = _pointer(context, builder, signature.args[0], values[0], ir.IntType(64)(0))
-        return builder.ptrtoint(first, ir.IntType(64))
-
-    return types.int64(array), code
-
-
-@intrinsic
-def prefetch(context, array, index):
-    """Ask for the cache line with this item, which may lie beyond the array: nothing is read then."""
-
-    def code(context, builder, signature, values):
-        pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *values), ir.IntType(8).as_pointer())
-        options = [ir.IntType(32)(option) for option in (0, 3, 1)]  # to read, keep in all caches, data
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *options)
-
-    return types.void(array, types.intp), code

@@ -265,7 +265,7 @@ VECTORS = (
     kernel(
         name="numba-fewer-lanes-stored",
         trap="the last of the lanes that are to be stored is not",
-        file="numba/vectors.py",
+        file="numba/memory.py",
         old="    for lane in range(present):\n        array",
         new="    for lane in range(present - 1):\n        array",
         tests=large("fake_quant_fp8 large"),
@@ -273,7 +273,7 @@ VECTORS = (
     kernel(
         name="numba-bounds-off-by-one",
         trap="the check of bounds lets a load end one number behind its array",
-        file="numba/vectors.py",
+        file="numba/memory.py",
         old="if index < 0 or index + count > array.size:",
         new="if index < 0 or index + count > array.size + 1:",
         tests=("accel/test_numba_bounds.py::test_a_load_or_store_that_leaves_its_array_is_an_error",),
