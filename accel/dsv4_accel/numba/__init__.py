@@ -1,7 +1,7 @@
 """The Numba backend: the operations that gain from machine code, on the processor of this machine.
 
-Importing it sets how long threads of a finished kernel wait for the next one before they sleep, unless the user has
-said so: GNU's OpenMP would spin for milliseconds, which starves everything else on a busy machine.
+Importing it sets how long the threads of a finished kernel wait for the next one before they sleep, unless the user has
+said so: see `cpu`.
 """
 
 from dsv4_accel.numba.backend import NumbaOps
