@@ -6,7 +6,7 @@ import llvmlite.binding as llvm
 
 SPINS = "1000"
 """How often a thread of GNU's OpenMP looks for its next task before it sleeps: some microseconds, about as long as the
-Python between two kernels takes. By itself it would spin for milliseconds, and starve everything else on a busy machine.
+Python between two kernels takes. By itself it would spin for milliseconds, and starve what else a machine does.
 """
 
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
