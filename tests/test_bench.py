@@ -1,34 +1,42 @@
 """The bench: contestants in turns, arithmetic on given times, bytes as arrays have them, verdicts, and the command."""
 
 import json
+import re
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dsv4 import BackendError, Checkpoint, Config, SettingError
+from dsv4.backends import backend
 from dsv4.bench import run as run_module
 from dsv4.bench.case import ROOF, Case, Contest, Goal, Row, Verdict, judge
 from dsv4.bench.layer import LAYER, LargeLayer, decode_bytes, filled_cache, write_layer
+from dsv4.bench.machine import describe_machine
 from dsv4.bench.models import model_cases
 from dsv4.bench.operations import operation_cases
 from dsv4.bench.peer_ggml import mxfp4_blocks, open_peer
 from dsv4.bench.peers import Peers
 from dsv4.bench.processes import portable_cases
 from dsv4.bench.products import product_cases
-from dsv4.bench.report import goal_in_words
+from dsv4.bench.report import COLUMNS, as_markdown, as_text, goal_in_words
 from dsv4.bench.roof import Roof, thread_count
+from dsv4.bench.run import Report
 from dsv4.bench.selection import selection_cases
 from dsv4.bench.stage import NUMPY, OURS, Stage, nbytes
 from dsv4.bench.timing import QUICK, Contestant, Pace, Spread, alternate, ratio, spread
 from dsv4.cli import main
 from dsv4.ops import Fp4Weight, Ops
 from dsv4.ops.formats import FP4_VALUES
+from dsv4.ops.mhc import sinkhorn
 from dsv4.ops.quantise import dequantise
+from ops.catalogue import OPERATIONS
 
 DATA = Path(__file__).parent / "data"
 
@@ -71,14 +79,13 @@ class FakeTime:
 
 
 def stage(ops=None, **settings) -> Stage:
-    """A stage without peers, with two weights that take turns."""
+    """A stage without peers, with two weights, or two calls' arguments, that take turns."""
     given = {
         "ops": ops or Ops(),
         "pace": QUICK,
         "roof": Roof(2**20, 1),
         "threads": 1,
         "rotation_bytes": 1,
-        "least_copies": 2,
         "peers": Peers(wanted=False),
         "layer": LargeLayer(),
     }
@@ -132,6 +139,15 @@ def test_short_calls_are_timed_in_batches() -> None:
     assert time.order.count("a") == 2 + 4 * 9
 
 
+def test_calls_that_differ_in_turn_fill_whole_periods() -> None:
+    time = FakeTime()
+    pace = Pace(budget=40, batch=5, rest=0, most_rounds=1)
+    for seconds, calls in ((1, 8), (2, 4), (9, 4)):  # as many as take five seconds, in fours
+        time.order.clear()
+        assert time.alternate(pace, a=time.contestant("a", seconds, period=4)) == {"a": [seconds]}
+        assert time.order.count("a") == 2 + 1 + calls
+
+
 def test_spreads_and_ratios() -> None:
     assert spread([5, 1, 2, 3, 4]) == Spread(3, 2, 4)
     # 4/1, 4/2, 4/4, 8/4 in rounds that both ran: medians 4 and 3, quartiles of 4, 2, 1, 2
@@ -157,14 +173,17 @@ def test_goals_in_words() -> None:
     case = Case("row", "what", "memory", lambda stage: None)
     row = judge(case, Contest({OURS: None}, None), {OURS: [1]}, 1, 1)
 
-    def words(goal: Goal, found: float | None) -> str:
-        return goal_in_words(row, Verdict(goal, found), "numba").strip()
+    def words(goal: Goal, *found: float) -> str:
+        return goal_in_words(row, Verdict(goal, Spread(*found) if found else None), "numba")
 
-    assert words(Goal(0.8, ROOF), 0.6) == "row: missed by 25%; numba should be at least 80% of the roof, found 60%"
-    assert words(Goal(3, NUMPY), 4.5) == "row: met; numba should be at least 3 times as fast as NumPy, found 4.50"
-    assert words(Goal(3, "ggml"), None) == "row: not measured; numba should be at least 3 times as fast as ggml"
-    slow = words(Goal(0.5, "import numpy", of="import dsv4"), 0.4)
-    assert slow == "row: missed by 20%; import dsv4 should be at most 2 times as long as import numpy, found 2.50"
+    low = words(Goal(0.8, ROOF), 0.6, 0.5, 0.7)
+    assert low == "row: missed by 25.0%; numba should be at least 80% of the roof, found 60.0% (50.0% … 70.0%)"
+    fast = words(Goal(3, NUMPY), 4.5, 4, 5)
+    assert fast == "row: met; numba should be at least 3 times as fast as NumPy, found 4.50 (4.00 … 5.00)"
+    assert words(Goal(3, "ggml")) == "row: not measured; numba should be at least 3 times as fast as ggml"
+    slow = words(Goal(0.5, "import numpy", of="import dsv4"), 0.4, 0.25, 0.5)
+    wanted = "import dsv4 should be at most 2 times as long as import numpy"
+    assert slow == f"row: missed by 20.0%; {wanted}, found 2.50 (2.00 … 4.00)"
 
 
 def test_bytes_are_those_of_the_arrays() -> None:
@@ -184,9 +203,9 @@ def test_bytes_are_those_of_the_arrays() -> None:
 
 
 def test_weights_that_take_turns_outweigh_the_cache() -> None:
-    scene = stage(rotation_bytes=10**6, least_copies=3)
+    scene = stage(rotation_bytes=10**6)
     assert sum(map(nbytes, scene.fp8_weights(256, 256))) >= 10**6
-    assert len(scene.fp8_weights(1024, 1024)) == 3
+    assert len(scene.fp8_weights(1024, 1024)) == 2
     codes = np.stack([weight.codes for weight in scene.fp8_weights(256, 256)])
     assert not np.any(codes & 0x7F == 0x7F)  # no NaN
 
@@ -218,6 +237,22 @@ def test_a_case_is_measured_with_the_backend_first_and_what_it_opened_is_closed(
     assert (alone.lead, alone.ratios) == (NUMPY, {})
 
 
+def test_a_library_that_a_contest_loads_is_limited_to_the_threads_of_the_row(monkeypatch) -> None:
+    library = SimpleNamespace(threads=4)
+    library.get_num_threads = lambda: library.threads
+    library.set_num_threads = lambda threads: vars(library).update(threads=threads)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    seen = []
+
+    def prepare(scene: Stage) -> Contest:
+        monkeypatch.setitem(sys.modules, "torch", library)
+        return Contest({NUMPY: Contestant(lambda: seen.append(library.threads))}, None)
+
+    Case("name", "what", "memory", prepare, threads=1).measure(stage(threads=2))
+    assert set(seen) == {1}
+    assert library.threads == 4
+
+
 def recording() -> Ops:
     """NumPy's operations as another backend, which notes in `used` what is called."""
     used = []
@@ -234,27 +269,51 @@ def recording() -> Ops:
 
 
 CASES = {
+    "fp4.matvec": "linear",
+    "fp4.matvec.rounded": "quantised_linear",
     "grouped_linear": "grouped_linear",
     "bf16.matvec": "linear",
+    "experts.decode": "experts",
+    "expert": "expert",
     "route": "route",
+    "route_by_id": "route_by_id",
+    "embedding": "embedding",
     "rms_norm": "rms_norm",
+    "rms_scale": "rms_scale",
+    "rope": "rope",
+    "hadamard": "hadamard",
+    "fake_quant_fp8": "fake_quant_fp8",
+    "fake_quant_fp4": "fake_quant_fp4",
+    "overlap": "overlap",
     "compress": "compress",
+    "mhc_weights": "mhc_weights",
+    "mhc_head_weights": "mhc_head_weights",
     "mhc_collapse": "mhc_collapse",
+    "mhc_mix": "mhc_mix",
+    "index_scores": "index_scores",
     "top_k": "top_k",
+    "index_top_k": "index_top_k",
     "attention.decode": "sparse_attention",
     "sinkhorn": "mhc_weights",
     "model.decode": "sparse_attention",
     "model.decode.rounded": "quantised_linear",
 }
-"""Cases that are quick to prepare, and an operation that they are about."""
+"""Cases, and an operation that they are about."""
+
+
+def test_every_operation_has_a_row() -> None:
+    assert set(CASES.values()) == set(OPERATIONS)
+
+
+def contest_of(name: str, scene: Stage) -> Contest:
+    cases = [*product_cases(), *operation_cases(), *selection_cases(), *model_cases()]
+    return next(case for case in cases if case.name == name).prepare(scene)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_cases_set_the_backend_beside_numpy(name) -> None:
-    cases = [*product_cases(), *operation_cases(), *selection_cases(), *model_cases()]
-    case = next(case for case in cases if case.name == name)
     ops = recording()
-    contestants = case.prepare(stage(ops)).contestants
+    contestants = contest_of(name, stage(ops)).contestants
     calls = []
     for contestant in contestants.values():
         if contestant.before:
@@ -264,6 +323,34 @@ def test_cases_set_the_backend_beside_numpy(name) -> None:
         calls.append(CASES[name] in ops.used)
     assert list(contestants)[:2] == [OURS, NUMPY]
     assert calls == [True] + [False] * (len(contestants) - 1)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("model.", "sinkhorn"))])
+def test_contestants_compute_the_same(name) -> None:
+    pytest.importorskip("numba", reason="Numba is not installed")
+    results = {}
+    for who, contestant in contest_of(name, stage(backend("numba"))).contestants.items():
+        first, second = contestant.run(), contestant.run()
+        assert not same(first, second)  # other arguments
+        results[who] = first
+    assert same(results[OURS], results[NUMPY])
+
+
+def same(first, second) -> bool:
+    """Whether two results agree to the accuracy of float32, in the numbers that belong to it."""
+    if isinstance(first, tuple):
+        return all(map(same, first, second))
+    error = np.linalg.norm(np.subtract(first, second, dtype=np.float64))
+    return bool(error <= 1e-4 * np.linalg.norm(np.asarray(second, np.float64)))
+
+
+def test_a_ggml_that_does_not_repack_is_said_so() -> None:
+    plain = nullcontext()
+    plain.run = lambda: None
+    ggml = SimpleNamespace(products=lambda weight, x, copies, threads, repacked: None if repacked else plain)
+    contest = contest_of("fp4.matvec", stage(peers=SimpleNamespace(torch=None, ggml=ggml)))
+    assert list(contest.contestants) == [NUMPY, "ggml"]
+    assert ["ggml repacked: not compared" in note for note in contest.notes] == [True]
 
 
 def test_the_large_layer_is_a_layer_of_v4_flash() -> None:
@@ -361,8 +448,15 @@ def test_torch_computes_the_same() -> None:
     keys, weights = scene.floats(1, 6, 8), scene.floats(1, 3, 4)
     expected = Ops.index_scores(queries, keys, weights)[0]
     np.testing.assert_allclose(torch.index_scores(queries, keys, weights)()[:, 0], expected, **close)
-    chosen = torch.top_k(expected, 2)().indices.numpy()
-    np.testing.assert_array_equal(chosen, Ops.top_k(expected[None], np.full((1, 3), 6), 2)[0])
+    visible = np.full((1, 3), 6)
+    chosen = Ops.top_k(expected[None], visible, 2)
+    np.testing.assert_array_equal(torch.top_k(expected[None], visible, 2)().indices, chosen)
+    np.testing.assert_array_equal(torch.index_top_k(queries, keys, weights, visible, 2)()[:, 0], chosen[0])
+    logits = scene.floats(4, 4, 9)
+    tokens_first = sinkhorn(logits.transpose(2, 0, 1), 20, 1e-6).transpose(1, 2, 0)
+    np.testing.assert_allclose(torch.sinkhorn(logits, 20, 1e-6)(), tokens_first, **close)
+    [(x, matrix)] = torch.linear_in_bfloat16(window[0], entries[0], 1)
+    np.testing.assert_allclose(torch.product(x, matrix).float(), window[0] @ entries[0].T, rtol=0.02, atol=0.1)
     norm = scene.floats(8)
     np.testing.assert_allclose(torch.rms_norm(window, norm, 1e-6)(), Ops.rms_norm(window, norm, 1e-6), **close)
 
@@ -405,7 +499,7 @@ def test_a_row_of_the_portable_path_keeps_the_times_and_has_its_own_goal() -> No
     portable = portable_cases()[0].renamed(row)
     assert portable.name == "fp4.matvec.portable"
     assert (portable.seconds, portable.roof_fraction) == (row.seconds, row.roof_fraction)
-    assert portable.verdicts == [Verdict(Goal(0.3, ROOF), 0.5)]
+    assert portable.verdicts == [Verdict(Goal(0.3, ROOF), Spread(0.5, 0.5, 0.5))]
 
 
 def test_names_are_unique_and_patterns_choose() -> None:
@@ -447,6 +541,58 @@ def test_json_of_a_real_row(dsv4) -> None:
     assert seconds[NUMPY] > 0
 
 
+@pytest.fixture
+def wide_report() -> Report:
+    """Every row with numbers that take as much room as they can, and all peers."""
+    wide = Spread(0.1234, 0.1, 0.3)
+    names = {"fp4": ["ggml repacked", "ggml", "torch"], "top_k": ["argpartition", "torch"]}
+    names |= {"sinkhorn": ["NumPy [4, 4, T]", "torch"], "model": ["transformers"]}
+    rows = []
+    for case in run_module.all_cases():
+        what = getattr(case, "what", "FP4 [2048, 4096] × 1 token, portable")
+        others = dict.fromkeys([NUMPY, *names.get(case.name.split(".")[0], ["torch"])], wide)
+        seconds = dict.fromkeys([OURS, *others, ROOF], wide)
+        verdicts = [Verdict(goal, wide) for goal in case.goals]
+        bound_by = getattr(case, "bound_by", "memory")
+        rows.append(Row(case.name, what, bound_by, 2, OURS, 333_000_000, seconds, wide, others, verdicts, ["seen"]))
+    left_out = {"layer.decode.4k": "too large"}
+    return Report(
+        "numba", 2, False, describe_machine(), "sums", 10**9, {"torch": "2"}, {"ggml": "ggml: none"}, left_out, rows
+    )
+
+
+def test_the_table_fits_a_terminal_of_160_columns(wide_report) -> None:
+    lines = as_text(wide_report).splitlines()
+    table = lines[lines.index("") + 1 : lines.index("goals:") - 1]
+    assert len(table) == 1 + len(wide_report.rows)
+    assert max(map(len, table)) <= 160
+
+
+def test_markdown_says_what_the_text_says(wide_report) -> None:
+    text, markdown = as_text(wide_report), as_markdown(wide_report)
+    assert words(markdown.replace("goals:", "")) == words(text.replace("goals:", ""))
+    table = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(wide_report.rows)
+    assert len({line.count("|") for line in table}) == 1
+
+
+def words(text: str) -> list[str]:
+    """What stands between signs of tables and lists."""
+    return [word for word in text.split() if word.strip("|:-")]
+
+
+def test_the_page_explains_what_the_bench_prints() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    for column in COLUMNS:
+        assert f"| {column} |" in page
+    for kind in {case.bound_by for case in run_module.all_cases() if isinstance(case, Case)}:
+        assert f"**{kind}**" in page
+    named = {name for name in re.findall(r"`([A-Za-z0-9_.*-]+)`", page) if not name.startswith(("dsv4.", "--"))}
+    names = [case.name for case in run_module.all_cases()]
+    assert {"fp4.matvec", "layer.decode.1M"} <= named
+    assert [name for name in named if "." in name and not any(fnmatch(known, name) for known in names)] == []
+
+
 def test_table_and_picture(dsv4, tmp_path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'dsv4[bench]'")
     only = "--only", "compress", "--only", "route"
@@ -461,6 +607,7 @@ def test_table_and_picture(dsv4, tmp_path) -> None:
     ("arguments", "named"),
     [
         (["--only", "no such row"], "no such row"),
+        (["--only", "route", "--json", "--markdown"], "--markdown"),
         (["--backend", "abacus", "--only", "route"], "abacus"),
         (["--layer-dir", str(DATA), "--only", "layer.decode.4k", "--quick", "-b", "numpy"], "--layer-dir"),
     ],

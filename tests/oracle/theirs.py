@@ -93,7 +93,8 @@ def cached_logits(model: DeepseekV4ForCausalLM, ids: np.ndarray, sizes: list[int
     cache = DynamicCache(config=model.config)
     with torch.no_grad():
         chunks = torch.from_numpy(ids).split(sizes, dim=1)
-        parts = [model(chunk, past_key_values=cache, use_cache=True).logits for chunk in chunks]
+        # The cache by place: its name differs between versions.
+        parts = [model(chunk, None, None, cache, use_cache=True).logits for chunk in chunks]
     return torch.cat(parts, dim=1).numpy()
 
 

@@ -12,6 +12,9 @@ from dsv4.bench.timing import Contestant, Spread, alternate, ratio, spread
 ROOF = "roof"
 """The adding up of a large buffer, which takes part in every contest that moves bytes."""
 
+MEMORY, ARITHMETIC, CALLS = "memory", "arithmetic", "calls"
+"""What keeps a row from being faster, for the most part: the bytes, the numbers, or the many small steps."""
+
 
 class Goal(NamedTuple):
     """`of` is at least `least` times as fast as `against`; against the roof, it reads at least this fraction of it."""
@@ -35,26 +38,28 @@ class Verdict:
     """What a goal asked for and what was found, None where a contestant was not there."""
 
     goal: Goal
-    found: float | None
+    found: Spread | None
 
     @property
     def met(self) -> bool | None:
         """Whether the goal is reached."""
-        return None if self.found is None else self.found >= self.goal.least
+        return None if self.found is None else self.found.median >= self.goal.least
 
     @property
     def missed_by(self) -> float | None:
         """The fraction of the goal that is missing, 0 where it is reached."""
-        return None if self.found is None else max(0.0, 1 - self.found / self.goal.least)
+        return None if self.found is None else max(0.0, 1 - self.found.median / self.goal.least)
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as a JSON object."""
-        return {**self.goal._asdict(), "found": self.found, "met": self.met, "missed_by": self.missed_by}
+        found = self.found and self.found._asdict()
+        return {**self.goal._asdict(), "found": found, "met": self.met, "missed_by": self.missed_by}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The verdict that `to_json` has written."""
-        return cls(Goal(fields["least"], fields["against"], fields["of"]), fields["found"])
+        found = fields["found"]
+        return cls(Goal(fields["least"], fields["against"], fields["of"]), found and Spread(**found))
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Row:
 class Case:
     """A row to measure.
 
-    name: as `--only` selects it; what: the operation and its shapes; bound_by: what keeps it from being faster;
+    name: as `--only` selects it; what: the operation and its shapes; bound_by: MEMORY, ARITHMETIC or CALLS;
     prepare: makes the contest, which is dropped after it; threads: how many instead of all; large: whether it is left
     out of a quick run unless it is asked for.
     """
@@ -120,12 +125,13 @@ class Case:
     def measure(self, stage: Stage) -> Row:
         """Run the contest and judge it."""
         threads = self.threads or stage.threads
-        with limited_to(threads), ExitStack() as resources:
+        with ExitStack() as resources:
             contest = self.prepare(replace(stage, threads=threads, resources=resources))
             contestants = dict(contest.contestants)
             if contest.bytes_moved is not None:
                 contestants[ROOF] = Contestant(lambda: stage.roof.read(threads))
-            times = alternate(contestants, stage.pace)
+            with limited_to(threads):  # only now: libraries that a contest has just loaded are limited, too
+                times = alternate(contestants, stage.pace)
         return judge(self, contest, times, stage.roof.nbytes, threads)
 
 
@@ -152,13 +158,13 @@ def judge(case: Case, contest: Contest, times: dict[str, list[float]], roof_byte
     )
 
 
-def _found(goal: Goal, times: dict[str, list[float]], lead: str, fraction: Spread | None) -> float | None:
+def _found(goal: Goal, times: dict[str, list[float]], lead: str, fraction: Spread | None) -> Spread | None:
     """What the goal asks for, as measured; None where one of the two did not take part."""
     if goal.against == ROOF:
-        return fraction.median if fraction is not None and goal.of == lead else None
+        return fraction if goal.of == lead else None
     if goal.of not in times or goal.against not in times:
         return None
-    return ratio(times[goal.against], times[goal.of]).median
+    return ratio(times[goal.against], times[goal.of])
 
 
 def _named(spreads: dict[str, Spread]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsv4.bench.case import ROOF, Case, Contest, Goal
+from dsv4.bench.case import ARITHMETIC, CALLS, MEMORY, ROOF, Case, Contest, Goal
 from dsv4.bench.layer import decode_bytes, filled_cache
 from dsv4.bench.peer_transformers import TransformersModel
 from dsv4.bench.stage import NUMPY, Stage
@@ -27,8 +27,14 @@ TRANSFORMERS = "transformers"
 
 CONTEXTS = {"4k": 2**12, "16k": 2**14, "64k": 2**16, "256k": 2**18, "1M": 2**20}
 
+FEW_KEYS = 2**18
+"""Up to this context, reading the weights takes longer than the indexer's products with its keys."""
+
 DECODED_FROM = 256
 """Tokens in the cache of the bundled model before the first decoded one."""
+
+PERIOD = 4
+"""Every fourth token completes an entry of a CSA layer, which makes its step longer."""
 
 STEPS = 64
 """So many decoding steps at a long context differ: in their position, their streams and so their experts."""
@@ -37,27 +43,25 @@ STEPS = 64
 def model_cases() -> list[Case]:
     """Decoding and prefill, the bundled model and the large layer."""
     decode = Goal(10, TRANSFORMERS), Goal(1, TRANSFORMERS, of=NUMPY)
-    calls, mixed = "calls: many small operations", "arithmetic and calls"
-    name, after = "bundled model, {}", f"1 token after {DECODED_FROM}"
+    after = f"1 token after {DECODED_FROM}"
     cases = [
-        Case("model.decode", name.format(after), calls, partial(_decode, rounds=False), decode),
-        Case("model.decode.rounded", name.format(f"{after}, fake quantisation"), calls, partial(_decode, rounds=True)),
+        Case("model.decode", f"bundled model, {after}", CALLS, partial(_decode, rounds=False), decode),
+        Case("model.decode.rounded", f"bundled, {after}, rounding", CALLS, partial(_decode, rounds=True)),
     ]
     for count, goals in ((256, ()), (1024, (Goal(4, TRANSFORMERS),))):
-        what, prepare = name.format(f"{count} tokens"), partial(_prefill, count=count)
-        cases.append(Case(f"model.prefill.{count}", what, mixed, partial(prepare, rounds=False), goals))
-    what, prepare = name.format("1024 tokens, fake quantisation"), partial(_prefill, count=1024, rounds=True)
-    return [*cases, Case("model.prefill.1024.rounded", what, mixed, prepare), *_layer_cases()]
+        what, prepare = f"bundled model, {count} tokens", partial(_prefill, count=count, rounds=False)
+        cases.append(Case(f"model.prefill.{count}", what, ARITHMETIC, prepare, goals))
+    what, prepare = "bundled, 1024 tokens, rounding", partial(_prefill, count=1024, rounds=True)
+    return [*cases, Case("model.prefill.rounded", what, ARITHMETIC, prepare), *_layer_cases()]
 
 
 def _layer_cases() -> list[Case]:
-    bound_by = "memory: the weights, and the indexer's arithmetic at long contexts"
     goal = Goal(0.8, ROOF)  # within 1.25 times the bytes over the roof
     cases = [
         Case(
             f"layer.decode.{name}",
-            f"V4-Flash layer, 1 token at context {name}",
-            bound_by,
+            f"V4-Flash layer, 1 token after {name}",
+            MEMORY if length <= FEW_KEYS else ARITHMETIC,
             partial(_layer_decode, length=length),
             (goal,),
             large=True,
@@ -65,7 +69,7 @@ def _layer_cases() -> list[Case]:
         for name, length in CONTEXTS.items()
     ]
     what = "V4-Flash layer, 512 tokens"
-    return [*cases, Case("layer.prefill.512", what, "arithmetic", partial(_layer_prefill, count=512), large=True)]
+    return [*cases, Case("layer.prefill.512", what, ARITHMETIC, partial(_layer_prefill, count=512), large=True)]
 
 
 def _decode(stage: Stage, rounds: bool) -> Contest:
@@ -114,7 +118,7 @@ def _decoder(model: Model, prompt: Ints) -> Contestant:
     def step() -> None:
         now["logits"] = model(model.ops.to_numpy(now["logits"]).argmax(-1), now["cache"])
 
-    return Contestant(step, begin)
+    return Contestant(step, begin, period=PERIOD)
 
 
 def _their_decoder(model: TransformersModel, prompt: Ints) -> Contestant:
@@ -128,7 +132,7 @@ def _their_decoder(model: TransformersModel, prompt: Ints) -> Contestant:
     def step() -> None:
         now["logits"] = model.decode(now["logits"], now["cache"])
 
-    return Contestant(step, begin)
+    return Contestant(step, begin, period=PERIOD)
 
 
 def _layer_decode(stage: Stage, length: int) -> Contest:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from dsv4.errors import BackendError
 from dsv4.ops.types import Array, Ints
 
@@ -20,20 +18,24 @@ class Torch:
         self.version = str(torch.__version__)
 
     def tensor(self, array: Array | Ints) -> Any:
-        """The array as a tensor with memory of its own."""
-        return self.torch.from_numpy(np.array(array))
+        """The array as a tensor on the same memory."""
+        return self.torch.from_numpy(array)
 
     def linear(self, x: Array, dense: Array, copies: int) -> list[tuple[Any, Any]]:
         """The arguments of `product`: x [M, in] with copies of the matrix [out, in], to be used in turn."""
-        tokens = self.tensor(x)
-        return [(tokens, self.tensor(dense)) for _ in range(copies)]
+        tokens, matrix = self.tensor(x), self.tensor(dense)
+        return [(tokens, matrix.clone()) for _ in range(copies)]
+
+    def linear_in_bfloat16(self, x: Array, dense: Array, copies: int) -> list[tuple[Any, Any]]:
+        """As `linear`, with both in bfloat16."""
+        return [(x.bfloat16(), matrix.bfloat16()) for x, matrix in self.linear(x, dense, copies)]
 
     def product(self, x: Any, matrix: Any) -> Any:
         """x @ matrix.T of tensors."""
         return self.torch.nn.functional.linear(x, matrix)
 
-    def top_k(self, scores: Array, k: int) -> Call:
-        """The k largest along the last axis."""
+    def top_k(self, scores: Array, visible: Ints, k: int) -> Call:
+        """The k largest along the last axis, where all entries are visible."""
         given = self.tensor(scores)
         return lambda: self.torch.topk(given, k)
 
@@ -42,10 +44,15 @@ class Torch:
         given, factors = self.tensor(x), self.tensor(weight)
         return lambda: self.torch.nn.functional.rms_norm(given, factors.shape, factors, eps)
 
-    def index_scores(self, queries: Array, keys: Array, weights: Array) -> Call:
+    def index_scores(self, queries: Array, keys: Array, weights: Array) -> Callable[[], Any]:
         """Shapes as for `dsv4.ops.index_scores`, for one sequence."""
         q, k, w = (self.tensor(array) for array in (queries[0], keys[0], weights[0]))
         return lambda: w[:, None] @ self.torch.relu(q @ k.T)  # [S, 1, h] @ [S, h, T]
+
+    def index_top_k(self, queries: Array, keys: Array, weights: Array, visible: Ints, k: int) -> Call:
+        """The k entries with the highest scores, where all are visible."""
+        score = self.index_scores(queries, keys, weights)
+        return lambda: self.torch.topk(score(), k).indices
 
     def attention(
         self, queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, sink: Array
@@ -64,7 +71,7 @@ class Torch:
 
         return attend
 
-    def sinkhorn(self, logits: Array, iterations: int, eps: float) -> Call:
+    def sinkhorn(self, logits: Array, iterations: int, eps: float) -> Callable[[], Any]:
         """logits [n, n, T]: tokens last, so that sums run along whole rows."""
         given = self.tensor(logits)
 

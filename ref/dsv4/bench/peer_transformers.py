@@ -37,12 +37,12 @@ class TransformersModel:
             cache = self.new_cache()
         with self.library.torch.inference_mode():
             tokens = self.library.torch.from_numpy(ids)
-            return self.model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            return self.model(tokens, *self._behind(cache), use_cache=True, logits_to_keep=1).logits
 
     def decode(self, logits: Any, cache: Any) -> Any:
         """The logits behind the likeliest token of the last logits."""
         with self.library.torch.inference_mode():
-            return self.model(logits[:, -1:].argmax(-1), past_key_values=cache, use_cache=True).logits
+            return self.model(logits[:, -1:].argmax(-1), *self._behind(cache), use_cache=True).logits
 
     def new_cache(self) -> Any:
         """An empty cache for one sequence."""
@@ -51,6 +51,10 @@ class TransformersModel:
     def fork(self, cache: Any) -> Any:
         """An independent copy of a cache."""
         return copy.deepcopy(cache)
+
+    def _behind(self, cache: Any) -> tuple[None, None, Any]:
+        """No mask, no positions, and the cache: by place, since its name differs between versions."""
+        return None, None, cache
 
 
 def open_peer() -> Transformers:

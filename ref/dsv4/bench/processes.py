@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 
-from dsv4.bench.case import ROOF, Case, Contest, Goal, Row, Verdict
+from dsv4.bench.case import CALLS, ROOF, Case, Contest, Goal, Row, Verdict
 from dsv4.bench.stage import OURS, Stage
 from dsv4.bench.timing import QUICK, Contestant
 from dsv4.errors import BackendError
@@ -21,7 +21,7 @@ VARIABLE = "DSV4_NUMBA_PORTABLE"
 def import_case() -> Case:
     """What `import dsv4` costs beside `import numpy`, each with the start of Python."""
     goal = Goal(0.5, "import numpy", of="import dsv4")
-    return Case("import", "a Python that imports dsv4", "NumPy's and the tokenizer's libraries", _imports, (goal,))
+    return Case("import", "a Python that imports dsv4", CALLS, _imports, (goal,))
 
 
 def _imports(stage: Stage) -> Contest:
@@ -61,9 +61,8 @@ class PortableCase:
 
     def renamed(self, row: Row) -> Row:
         """The other process's row as one of this case, with this case's goals."""
-        fraction = row.roof_fraction and row.roof_fraction.median
-        verdicts = [Verdict(goal, fraction if row.lead == OURS else None) for goal in self.goals]
-        return replace(row, name=self.name, what=f"{row.what}, portable path", verdicts=verdicts)
+        verdicts = [Verdict(goal, row.roof_fraction if row.lead == OURS else None) for goal in self.goals]
+        return replace(row, name=self.name, what=f"{row.what}, portable", verdicts=verdicts)
 
 
 def portable_cases() -> list[PortableCase]:

@@ -6,17 +6,17 @@ from typing import Any
 
 import ml_dtypes
 
-from dsv4.bench.case import ROOF, Case, Contest, Goal
+from dsv4.bench.case import ARITHMETIC, MEMORY, ROOF, Case, Contest, Goal
+from dsv4.bench.operations import TORCH
 from dsv4.bench.stage import Stage, in_turn, nbytes, place
 from dsv4.bench.timing import Contestant
 from dsv4.ops import Fp4Weight
 from dsv4.ops.quantise import Weight, dequantise
 from dsv4.ops.types import Array
 
-MEMORY = "memory: the packed weights"
-BOTH = "arithmetic, and decoding the weights once"
+GGML, GGML_REPACKED, TORCH_BF16 = "ggml", "ggml repacked", "torch bf16"
 
-GGML, GGML_REPACKED, TORCH = "ggml", "ggml repacked", "torch float32"
+NOT_REPACKED = "ggml repacked: not compared, this ggml does not repack MXFP4 on this processor"
 
 EXPERT = 2048, 4096
 """The shape of w1 and w3 of an expert."""
@@ -28,34 +28,34 @@ HALF_OUTPUT = 8192, 4096
 
 
 def product_cases() -> list[Case]:
-    """The products of one token and of several with FP4, FP8 and bf16 matrices."""
+    """The products of one token and of several with FP4, FP8 and bf16 matrices; rounded: x rounded to FP8 before."""
     roof, plainly_faster, faster = Goal(0.85, ROOF), Goal(1.1, GGML_REPACKED), Goal(1.3, GGML_REPACKED)
-    fp4 = "FP4 [2048, 4096] × {}, experts in rotation"
-    one, several = fp4.format("1 token"), fp4.format("{} tokens").format
+    fp4, fp8 = "FP4 [2048, 4096] × {}".format, "FP8 [4096, 4096] × {}".format
+    exact, rounded = (partial(_fp4, rounds=rounds) for rounds in (False, True))
+    alone = Case("fp4.matvec.one-thread", fp4("1, one thread"), MEMORY, partial(exact, tokens=1), (faster,), threads=1)
     return [
-        Case("fp4.matvec", one, MEMORY, partial(_fp4, tokens=1), (roof, plainly_faster)),
-        Case("fp4.matvec.one-thread", f"{one}, one thread", MEMORY, partial(_fp4, tokens=1), (faster,), threads=1),
-        Case("fp4.matmat.16", several(16), BOTH, partial(_fp4, tokens=16), (plainly_faster,)),
-        Case("fp4.matmat.64", several(64), BOTH, partial(_fp4, tokens=64), (faster,)),
-        Case("fp4.rounded", f"{one}, rounded to FP8", MEMORY, _fp4_rounded),
-        Case("fp8.matvec", "FP8 [4096, 4096] × 1 token", MEMORY, partial(_fp8, tokens=1), (Goal(0.9, ROOF),)),
-        Case("fp8.matmat.64", "FP8 [4096, 4096] × 64 tokens", BOTH, partial(_fp8, tokens=64)),
-        Case("fp8.rounded", "FP8 [4096, 4096] × 1 token, rounded to FP8", MEMORY, _fp8_rounded),
-        Case("grouped_linear", "FP8 [8192, 4096] in 8 groups × 1 token", MEMORY, _grouped),
-        Case("bf16.matvec", "bf16 [1024, 4096] × 1 token", "memory: the weights", _bf16),
+        Case("fp4.matvec", fp4("1 token"), MEMORY, partial(exact, tokens=1), (roof, plainly_faster)),
+        alone,
+        Case("fp4.matmat.16", fp4("16 tokens"), ARITHMETIC, partial(exact, tokens=16), (plainly_faster,)),
+        Case("fp4.matmat.64", fp4("64 tokens"), ARITHMETIC, partial(exact, tokens=64), (faster,)),
+        Case("fp4.matvec.rounded", fp4("1, rounded"), MEMORY, partial(rounded, tokens=1)),
+        Case("fp4.matmat.16.rounded", fp4("16, rounded"), ARITHMETIC, partial(rounded, tokens=16)),
+        Case("fp4.matmat.64.rounded", fp4("64, rounded"), ARITHMETIC, partial(rounded, tokens=64)),
+        Case("fp8.matvec", fp8("1 token"), MEMORY, partial(_fp8, tokens=1), (Goal(0.9, ROOF),)),
+        Case("fp8.matmat.64", fp8("64 tokens"), ARITHMETIC, partial(_fp8, tokens=64)),
+        Case("fp8.matvec.rounded", fp8("1, rounded"), MEMORY, _fp8_rounded),
+        Case("grouped_linear", "FP8 [8192, 4096] in 8 groups × 1", MEMORY, _grouped),
+        Case("bf16.matvec", "bf16 [1024, 4096] × 1 token", MEMORY, _bf16),
     ]
 
 
-def _fp4(stage: Stage, tokens: int) -> Contest:
-    weights = stage.fp4_weights(*EXPERT)
-    x = stage.floats(tokens, EXPERT[1])
-    contest = _contest(stage, "linear", x, weights)
-    contestants = dict(contest.contestants) | _torch(stage, x, weights) | _ggml(stage, x, weights)
-    return Contest(contestants, contest.bytes_moved)
-
-
-def _fp4_rounded(stage: Stage) -> Contest:
-    return _contest(stage, "quantised_linear", stage.floats(1, EXPERT[1]), stage.fp4_weights(*EXPERT))
+def _fp4(stage: Stage, tokens: int, rounds: bool) -> Contest:
+    weights, x = stage.fp4_weights(*EXPERT), stage.floats(tokens, EXPERT[1])
+    contest = _contest(stage, "quantised_linear" if rounds else "linear", x, weights)
+    ggml = _ggml(stage, x, weights)
+    contestants = dict(contest.contestants) | _torch(stage, x, weights) | ggml
+    notes = [NOT_REPACKED] if ggml and GGML_REPACKED not in ggml else []
+    return Contest(contestants, contest.bytes_moved, notes)
 
 
 def _fp8(stage: Stage, tokens: int) -> Contest:
@@ -75,9 +75,14 @@ def _grouped(stage: Stage) -> Contest:
 
 def _bf16(stage: Stage) -> Contest:
     rows, columns = 1024, 4096
-    count = stage.copies(2 * rows * columns)
-    weights = stage.floats(count, rows, columns).astype(ml_dtypes.bfloat16)
-    return _contest(stage, "linear", stage.floats(1, columns), list(weights))
+    weights, x = stage.floats(stage.copies(2 * rows * columns), rows, columns), stage.floats(1, columns)
+    contest = _contest(stage, "linear", x, list(weights.astype(ml_dtypes.bfloat16)))
+    torch = stage.peers.torch
+    if torch is None:
+        return contest
+    arguments = torch.linear_in_bfloat16(x, weights[0], len(weights))
+    theirs = {TORCH_BF16: Contestant(in_turn(torch.product, arguments))}
+    return Contest(dict(contest.contestants) | theirs, contest.bytes_moved)
 
 
 def _contest(stage: Stage, operation: str, x: Array, weights: Sequence[Weight], *others: Any) -> Contest:

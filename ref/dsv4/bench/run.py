@@ -23,11 +23,8 @@ from dsv4.bench.timing import FULL, QUICK
 from dsv4.errors import SettingError
 from dsv4.ops import Ops
 
-LEAST_COPIES = 64
-"""Weights that take turns at the least."""
-
 QUICK_BYTES = 2**25
-"""The size of the roof's buffer and of the weights that take turns in a quick run; a cache may hold them."""
+"""The size of the roof's buffer and of the arrays that take turns in a quick run; a cache may hold them."""
 
 AnyCase = Case | PortableCase
 
@@ -107,7 +104,6 @@ def run(
             roof=Roof(nbytes, threads),
             threads=threads,
             rotation_bytes=nbytes,
-            least_copies=2 if quick else LEAST_COPIES,
             peers=Peers(wanted=peers),
             layer=layer,
         )

@@ -28,9 +28,9 @@ NUMPY = "NumPy"
 class Stage:
     """Where contests take place.
 
-    ops: the backend that the rows are about; threads: how many it may use; rotation_bytes: the size that weights used
-    in turn have together at least; least_copies: how many there are at least; layer: where the checkpoint of one large
-    layer comes from; resources: what is to be undone after a row.
+    ops: the backend that the rows are about; threads: how many it may use; rotation_bytes: the size that arrays used
+    in turn have together at least; layer: where the checkpoint of one large layer comes from; resources: what is to be
+    undone after a row.
     """
 
     ops: Ops
@@ -38,7 +38,6 @@ class Stage:
     roof: Roof
     threads: int
     rotation_bytes: int
-    least_copies: int
     peers: Peers
     layer: LargeLayer
     resources: ExitStack = field(default_factory=ExitStack)
@@ -50,23 +49,23 @@ class Stage:
         return {NUMPY: self.ops} if self.ops.name == "numpy" else {OURS: self.ops, NUMPY: Ops()}
 
     def copies(self, nbytes: int) -> int:
-        """How many weights of so many bytes take turns, so that no cache holds them."""
-        return max(self.least_copies, math.ceil(self.rotation_bytes / nbytes))
+        """How many weights, or arguments, of so many bytes take turns, so that no cache holds them."""
+        return max(2, math.ceil(self.rotation_bytes / nbytes))
 
     def floats(self, *shape: int) -> Array:
         """Normally distributed numbers in float32."""
         return self.random.standard_normal(shape, np.float32)
 
-    def fp4_weights(self, rows: int, columns: int) -> list[Weight]:
-        """FP4 matrices [rows, columns] of random bytes, as many as take turns."""
-        count = self.copies(rows * columns // 2 + rows * columns // FP4_BLOCK)
+    def fp4_weights(self, rows: int, columns: int, count: int = 0) -> list[Weight]:
+        """FP4 matrices [rows, columns] of random bytes: so many, or as many as take turns."""
+        count = count or self.copies(rows * columns // 2 + rows * columns // FP4_BLOCK)
         packed = self._bytes(count, rows, columns // 2)
         scales = self.random.integers(118, 122, (count, rows, columns // FP4_BLOCK), np.uint8)
         return [Fp4Weight(*parts) for parts in zip(packed, scales, strict=True)]
 
-    def fp8_weights(self, rows: int, columns: int) -> list[Weight]:
-        """FP8 matrices [rows, columns] of random bytes that are numbers, as many as take turns."""
-        count = self.copies(rows * columns)
+    def fp8_weights(self, rows: int, columns: int, count: int = 0) -> list[Weight]:
+        """FP8 matrices [rows, columns] of random bytes that are numbers: so many, or as many as take turns."""
+        count = count or self.copies(rows * columns)
         codes = self._bytes(count, rows, columns)
         codes &= 0xBF  # without the exponent's highest bit: no NaN, and no number above 2
         shape = count, math.ceil(rows / FP8_WEIGHT_BLOCK), math.ceil(columns / FP8_WEIGHT_BLOCK)

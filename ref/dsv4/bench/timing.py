@@ -14,12 +14,14 @@ class Contestant:
     """Something to time.
 
     run: one call of it. before: what makes it ready, not timed, before each batch of calls. single: whether a batch is
-    one call alone and no other call goes before it, because `before` sets up what a call uses up.
+    one call alone and no other call goes before it, because `before` sets up what a call uses up. period: a batch holds
+    a multiple of so many calls, because they differ and only so many in a row are like the next ones.
     """
 
     run: Callable[[], object]
     before: Callable[[], object] | None = None
     single: bool = False
+    period: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class _Plan(NamedTuple):
 def _plan(contestant: Contestant, pace: Pace, clock: Callable[[], float]) -> _Plan:
     _time(contestant, 1, clock)
     seconds = max(_time(contestant, 1, clock), 1e-9)
-    calls = 1 if contestant.single else max(1, math.ceil(pace.batch / seconds))
+    calls = contestant.period * math.ceil(pace.batch / seconds / contestant.period)
+    calls = 1 if contestant.single else max(contestant.period, calls)
     least = LEAST_ROUNDS if seconds < pace.budget else 1
     rounds = int(pace.budget / (calls * seconds + pace.rest))
     return _Plan(calls, min(max(rounds, least), pace.most_rounds))

@@ -8,6 +8,7 @@ import typer
 
 from dsv4.cli.app import BackendOption, JsonOption, app
 from dsv4.cli.progress import progress
+from dsv4.errors import SettingError
 
 
 @app.command()
@@ -33,15 +34,18 @@ def bench(
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw a picture into this PNG file.")] = None,
     as_json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a page.")] = False,
 ) -> None:
     """Time operations and whole passes beside NumPy, torch, transformers and ggml.
 
     All run in turns; what counts are the ratios, and the fraction of what this machine can read from memory.
     """
     from dsv4.bench.plot import draw, require_matplotlib
-    from dsv4.bench.report import print_report
+    from dsv4.bench.report import as_markdown, as_text
     from dsv4.bench.run import run
 
+    if as_json and markdown:
+        raise SettingError("--markdown: expected either this or --json, found both")
     if plot is not None:
         require_matplotlib()
     with progress("measuring") as report_progress:
@@ -49,6 +53,6 @@ def bench(
     if as_json:
         print(json.dumps(report.to_json(), indent=1))
     else:
-        print_report(report)
+        print(as_markdown(report) if markdown else as_text(report))
     if plot is not None:
         draw(report, plot)
