@@ -31,7 +31,7 @@ from dsv4_accel.numba.vectors import LANES, any_word, fma, lane_sum, splat, spla
 ROWS = 4
 """Rows of the weight that are gone through side by side."""
 
-FEW_TOKENS = {"FP4": 5, "FP4 in pairs": 5, "FP8": 2, "bfloat16": 8, "float32": 5}
+FEW_TOKENS = {"FP4": 5, "FP4 in pairs": 3, "FP8": 2, "bfloat16": 8, "float32": 5}
 """By storage, up to how many tokens each read the weight by themselves, where that was measured to be faster."""
 
 MANY_TOKENS = 64
