@@ -27,6 +27,7 @@ def prompts() -> list[list[int]]:
     return [tokenizer.encode(prompt) for prompt in PROMPTS]
 
 
+@functools.cache
 def texts(name: str, fake_quant: str, **options) -> list[list[int]]:
     """What a backend writes after each prompt, all of them in one batch."""
     model = load(backend=name, fake_quant=fake_quant)
@@ -37,18 +38,13 @@ def texts(name: str, fake_quant: str, **options) -> list[list[int]]:
     return found
 
 
-@functools.cache
-def numpys(fake_quant: str, **options) -> list[list[int]]:
-    return texts("numpy", fake_quant, **options)
-
-
 @pytest.mark.parametrize("options", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_the_text_is_numpys(backend, options) -> None:
-    assert texts(backend.name, "off", **options) == numpys("off", **options)
+    assert texts(backend.name, "off", **options) == texts("numpy", "off", **options)
 
 
 def test_the_greedy_text_with_rounding_is_numpys(backend) -> None:
-    assert texts(backend.name, "on", **GREEDY) == numpys("on", **GREEDY)
+    assert texts(backend.name, "on", **GREEDY) == texts("numpy", "on", **GREEDY)
 
 
 def test_the_greedy_text_with_drafts_is_the_text_without(backend) -> None:
@@ -63,8 +59,8 @@ def test_the_greedy_text_with_drafts_is_the_text_without(backend) -> None:
 
 @pytest.mark.parametrize("sequence", range(len(PROMPTS)))
 def test_drawn_texts_with_rounding_part_only_where_a_rounding_tips(backend, sequence) -> None:
-    ids, expected = prompts()[sequence], numpys("on", **DRAWN)[sequence]
-    found = texts_with_rounding(backend.name)[sequence]
+    ids, expected = prompts()[sequence], texts("numpy", "on", **DRAWN)[sequence]
+    found = texts(backend.name, "on", **DRAWN)[sequence]
     parting = next((step for step in range(LENGTH) if found[step] != expected[step]), LENGTH)
     ids = ids + expected[:parting]
     logits, calls = zip(*(recorded_pass(ops, ids) for ops in (Ops(), backend)), strict=True)
@@ -72,11 +68,6 @@ def test_drawn_texts_with_rounding_part_only_where_a_rounding_tips(backend, sequ
     agree = np.abs(logits[0] - logits[1]).max(axis=-1) < 1e-4 * logits[0].std()  # [S]
     assert agree[:tipped].all()
     assert parting == LENGTH or not agree[-1], "another token without another logit"
-
-
-@functools.cache
-def texts_with_rounding(name: str) -> list[list[int]]:
-    return texts(name, "on", **DRAWN)
 
 
 def recorded_pass(ops: Ops, ids: list[int]) -> tuple[np.ndarray, list[tuple[str, np.ndarray, np.ndarray]]]:
