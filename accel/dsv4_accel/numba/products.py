@@ -1,7 +1,8 @@
 """Rows of a weight times tokens, for every format: the loops that all matrix products share.
 
 A weight is a flat array of items (bytes of FP4 or FP8, bfloat16, float32) and a flat array of scale bytes. x holds a
-row for each token, filled up with zeros to whole chunks and, for FP4, in the order in which `packed` reads columns.
+row for each token, filled up with zeros to whole chunks and, for FP4, in the order in which `packed` reads columns;
+where FP4 is read in pairs, x is made of pairs too.
 
 Few tokens go through each weight as it comes from memory. More tokens share the work of decoding it: four rows are
 unpacked into a buffer that stays in the fastest cache. Both ways add in the same order, so the bits are the same.
@@ -38,7 +39,7 @@ MANY_TOKENS = 64
 """Tokens that share one unpacking: their x, and their sums, stay in the second fastest cache."""
 
 DEPTH = 8
-"""Chunks of a row that are unpacked at once: with four rows 18 KiB, which leaves room for x."""
+"""Chunks of a row that are unpacked at once: with four rows 18 KiB, in pairs 10, which leaves room for x."""
 
 
 def few_tokens(storage: Storage) -> int:
@@ -86,7 +87,7 @@ def layout_of(fields):
 def multiply_rows(storage, items, scales, layout, first, last, x, tokens, out):
     """out[slot, row] = row of the weight · x[tokens[slot]], for rows first … last − 1.
 
-    x [·, chunks·128], tokens [M] rows of x, out [M, rows]
+    x [·, chunks·128], or [·, chunks·64] in pairs; tokens [M] rows of x; out [M, rows]
     """
     flat_x = x.reshape(-1)  # a position is cheaper to hand on than a slice, whose references are counted
     if tokens.size <= few_tokens(storage):
