@@ -4,14 +4,6 @@ import os
 
 import llvmlite.binding as llvm
 
-SPINS = "1000"
-"""How often a thread of GNU's OpenMP looks for its next task before it sleeps: some microseconds, about as long as the
-Python between two kernels takes. By itself it would spin for milliseconds, and starve what else a machine does.
-"""
-
-if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = SPINS  # read when the first kernel with threads is loaded
-
 PORTABLE_VARIABLE = "DSV4_NUMBA_PORTABLE"
 """Set to anything but 0 before the import, this leaves out what is special to a processor; results are the same."""
 

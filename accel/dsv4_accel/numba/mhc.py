@@ -165,8 +165,10 @@ def _finish(x, whole, fn, row, totals, mixes, token):
     """The channels that fill no vector, and the sums of the lanes."""
     present = x.size - whole
     for i in range(min(TILE, fn.shape[0] - row)):
-        rest = load_part(x, whole, present) * load_part(fn[row + i], whole, present)
-        mixes[row + i, token] = lane_sum(totals[i] + rest)
+        total = totals[i]
+        if present > 0:
+            total = total + load_part(x, whole, present) * load_part(fn[row + i], whole, present)
+        mixes[row + i, token] = lane_sum(total)
 
 
 @inlined

@@ -82,10 +82,10 @@ def _attention(stage: Stage, tokens: int) -> Contest:
 
 
 def _sinkhorn(stage: Stage) -> Contest:
-    """The interface has Sinkhorn inside mhc_weights; with one channel per stream there is hardly anything beside it."""
+    """The interface has Sinkhorn inside mhc_weights; with four channels per stream there is little beside it."""
 
     def arguments() -> tuple[Any, ...]:
-        streams, fn = stage.floats(1, SINKHORN_TOKENS, 4, 1), stage.floats(24, 4)
+        streams, fn = stage.floats(1, SINKHORN_TOKENS, 4, 4), stage.floats(24, 16)
         return streams, fn, stage.floats(24), stage.floats(3), ITERATIONS, EPS, EPS
 
     def numpy(*_: object) -> Any:
