@@ -45,7 +45,7 @@ def flat(weight: Weight) -> Flat | None:
         return known[1]
     found = _look_at(weight)
     if isinstance(weight, Fp4Weight | Fp8Weight) or weight.base is not None:
-        forget = _known.pop  # by its own name, since at the end of a process this module's names are gone before weights
+        forget = _known.pop  # at the end of a process the module's names are gone before the weights
         _known[key] = weakref.ref(weight, lambda _: forget(key, None)), found
     return found
 
