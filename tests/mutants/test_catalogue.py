@@ -1,0 +1,30 @@
+"""The catalogue is in order. Unlike the mutants themselves this takes no time, so it is a part of every run."""
+
+import pytest
+
+from mutants import document, runner
+from mutants.catalogue import MUTANTS
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_patch_fits(mutant):
+    """A change of the source that leaves a mutant behind is noticed at once; `patch` raises StaleError."""
+    package = {package.name: package for package in runner.PACKAGES}[mutant.package]
+    source = (package / mutant.file).read_text(encoding="utf-8")
+    assert mutant.patch(source) != source
+
+
+def test_names_are_unique():
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_mistakes_in_kernels_have_tests_of_kernels():
+    """Tests that are not named after Numba run for NumPy alone, which has no kernels."""
+    for mutant in MUTANTS:
+        assert all(("numba" in test) == (mutant.package == "dsv4_accel") for test in mutant.tests), mutant.name
+
+
+def test_the_page_has_a_row_for_each():
+    rows = [line for line in document.PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| **")]
+    starts = [f"| **{mutant.name}**: {mutant.trap} | `{mutant.file}` |" for mutant in MUTANTS]
+    assert [row.rpartition(" `")[0] for row in rows] == starts, "run `python -m mutants.document`"
