@@ -6,22 +6,29 @@ from importlib.metadata import entry_points
 import numpy as np
 
 import verdicts
+from cuda.host_device import HostDevice
 from dsv4.errors import DSV4Error
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
+from dsv4_accel.cuda import CudaOps
+
+CUDA_ON_HOST = "cuda-on-host"
+"""The CUDA backend with its kernels built by the C++ compiler of this machine, where no GPU is needed."""
 
 UNAVAILABLE = (ImportError, OSError, RuntimeError, DSV4Error)
 """What a backend may raise where its library or its device is missing. Anything else is a mistake in the backend."""
 
 
 def backend_names() -> list[str]:
-    """The reference and every backend registered in the entry-point group `dsv4.ops`."""
-    return ["numpy", *sorted({entry.name for entry in entry_points(group="dsv4.ops")} - {"numpy"})]
+    """The reference, every backend registered in the entry-point group `dsv4.ops`, and CUDA's kernels on the host."""
+    return ["numpy", *sorted({entry.name for entry in entry_points(group="dsv4.ops")} - {"numpy"}), CUDA_ON_HOST]
 
 
 def create_backend(name: str) -> Ops:
     """The backend of this name; raises one of UNAVAILABLE where this machine cannot run it."""
     if name == "numpy":
         return Ops()
+    if name == CUDA_ON_HOST:
+        return CudaOps(HostDevice())
     return next(iter(entry_points(group="dsv4.ops", name=name))).load()()
 
 
@@ -58,7 +65,7 @@ class Caller:
 
     def fetch(self, value):
         """The value with NumPy arrays for the backend's."""
-        if hasattr(value, "dtype") and hasattr(value, "shape"):
+        if _is_array(value):
             return np.asarray(self.backend.to_numpy(value))
         return _rebuilt(value, self.fetch)
 
@@ -78,7 +85,12 @@ def _rebuilt(value, change):
 
 
 def _is_data(value) -> bool:
-    return not callable(value) and (isinstance(value, np.ndarray | tuple | list | Fp8Weight | Fp4Weight))
+    return _is_array(value) or isinstance(value, tuple | list | Fp8Weight | Fp4Weight)
+
+
+def _is_array(value) -> bool:
+    """Whether this is an array of any backend."""
+    return hasattr(value, "dtype") and hasattr(value, "strides")
 
 
 def _require_equal(found, expected, operation: str) -> None:

@@ -1,0 +1,40 @@
+"""The class that gathers the kernels behind the interface of all backends."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from dsv4.ops import Ops
+from dsv4_accel.cuda import norm
+from dsv4_accel.cuda.device import CupyDevice, Device
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _on_device(function: Callable[Concatenate[Device, P], R]) -> Any:
+    """A function of a device as a method of the backend that computes there."""
+
+    def method(self: "CudaOps", *arguments: P.args, **named: P.kwargs) -> R:
+        return function(self.device, *arguments, **named)
+
+    return wraps(function)(method)
+
+
+class CudaOps(Ops):
+    """The operations on an NVIDIA GPU. Arrays are CuPy's."""
+
+    name = "cuda"
+
+    def __init__(self, device: Device | None = None) -> None:
+        """device: where to compute; without one the current CUDA device. Raises BackendError if there is none."""
+        self.device = CupyDevice() if device is None else device
+
+    asarray = _on_device(lambda device, array: device.asarray(array))
+    to_numpy = _on_device(lambda device, array: device.to_numpy(array))
+    zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
+
+    rms_norm = _on_device(norm.rms_norm)
+    rms_scale = _on_device(norm.rms_scale)

@@ -1,0 +1,125 @@
+"""Where the arrays of this backend live and its kernels run: a GPU through CuPy.
+
+`Device` is all that the operations know of it, so that their tests can run the same kernels without a GPU.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight
+from dsv4_accel.cuda import source
+from dsv4_accel.cuda.requirements import require_gpu
+
+PLAIN_SHARED_BYTES = 48 * 1024
+"""The dynamic shared memory that a block may have without asking for more."""
+
+COMPILER_OPTIONS = ("-std=c++17",)
+
+VECTOR_BYTES = 16
+"""The kernels' widest loads, and so the alignment that an array must have."""
+
+
+class Device(Protocol):
+    """Arrays that understand NumPy's functions, and kernels that take them."""
+
+    multiprocessors: int
+    """How many blocks run side by side at least."""
+
+    def asarray(self, array: Any) -> Any:
+        """A NumPy array on the device; an array of the device as it is."""
+
+    def to_numpy(self, array: Any) -> npt.NDArray[Any]:
+        """A copy in the host's memory, once everything before it has run."""
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        """A new array that holds anything."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        """A new array of zeros."""
+
+    def compact(self, array: Any) -> Any:
+        """The array as kernels take it: itself, or a copy where it has gaps, is permuted or is not aligned."""
+
+    def launch(
+        self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0
+    ) -> None:
+        """Run a kernel: a grid of one to three axes, threads per block, bytes of dynamic shared memory.
+
+        Raises TypeError where an argument does not fit the kernel's declaration.
+        """
+
+
+def on_host(device: Device, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the reference gives for arrays of the device: brought to the host, computed, brought back.
+
+    For what has no kernel: float64, which is the ground truth, and arguments that do not fit, which it refuses.
+    """
+    return _rebuilt(function(*(_rebuilt(argument, device.to_numpy) for argument in arguments)), device.asarray)
+
+
+def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Weights, tuples and lists with their arrays changed; anything else as it is."""
+    match value:
+        case Fp8Weight(codes, scales):
+            return Fp8Weight(change(codes), change(scales))
+        case Fp4Weight(packed, scales):
+            return Fp4Weight(change(packed), change(scales))
+        case tuple() if hasattr(value, "_fields"):
+            return type(value)(*(_rebuilt(part, change) for part in value))
+        case list():
+            return [_rebuilt(part, change) for part in value]
+    return change(value) if hasattr(value, "dtype") and hasattr(value, "shape") else value
+
+
+class CupyDevice:
+    """The current CUDA device of CuPy."""
+
+    def __init__(self) -> None:
+        """Raises BackendError that says in one line what is missing: CuPy, a driver, a GPU, or a new enough one."""
+        self._cupy = require_gpu()
+        self.multiprocessors = int(self._cupy.cuda.Device().attributes["MultiProcessorCount"])
+        self._functions: dict[str, Any] = {}
+
+    def asarray(self, array: Any) -> Any:
+        if isinstance(array, np.ndarray) and array.dtype == ml_dtypes.bfloat16:
+            return self._cupy.asarray(array.view(np.uint16)).view(ml_dtypes.bfloat16)
+        return self._cupy.asarray(array)
+
+    def to_numpy(self, array: Any) -> npt.NDArray[Any]:
+        if isinstance(array, np.ndarray):
+            return array
+        if array.dtype == ml_dtypes.bfloat16:
+            bits: npt.NDArray[Any] = self._cupy.asnumpy(array.view(np.uint16))
+            return bits.view(ml_dtypes.bfloat16)
+        numbers: npt.NDArray[Any] = self._cupy.asnumpy(array)
+        return numbers
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        return self._cupy.zeros(shape, dtype)
+
+    def compact(self, array: Any) -> Any:
+        whole = array.flags.c_contiguous and array.data.ptr % VECTOR_BYTES == 0
+        return array if whole else array.copy(order="C")
+
+    def launch(
+        self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0
+    ) -> None:
+        function = self._functions.get(kernel.name) or self._load(kernel.file)[kernel.name]
+        if shared > max(PLAIN_SHARED_BYTES, function.max_dynamic_shared_size_bytes):
+            function.max_dynamic_shared_size_bytes = shared
+        null = np.uint64(0)
+        values = [null if value is None else value for value in kernel.arguments(arguments)]
+        function(blocks, (threads,), tuple(values), shared_mem=shared)
+
+    def _load(self, file: str) -> dict[str, Any]:
+        """Compile a source file, or take it from CuPy's cache on disk."""
+        module = self._cupy.RawModule(code=source.text(file), options=COMPILER_OPTIONS)
+        self._functions |= {name: module.get_function(name) for name in source.kernels(file)}
+        return self._functions

@@ -1,0 +1,175 @@
+// Runs CUDA C++ kernels on the host, so that they can be held to the reference without a GPU.
+//
+// The threads of a block are fibers on one processor thread. A fiber runs until it waits for others, so a launch can
+// choose in which order threads get their turn: a kernel that forgets a barrier gives other results in another order.
+// Waiting for threads that can never come, a fault on a GPU as well, is an error. Blocks run one after the other.
+#pragma once
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+};
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace host {
+
+constexpr int WARP_SIZE = 32;
+constexpr int MOST_THREADS = 1024;
+constexpr std::size_t STACK_BYTES = 128 * 1024;
+constexpr std::size_t SHARED_BYTES = 228 * 1024;
+
+enum class State { ready, at_warp, at_block, done };
+
+struct Fiber {
+    ucontext_t context;
+    jmp_buf place;
+    std::vector<char> stack;
+    State state = State::done;
+    bool started = false;
+};
+
+struct Exchange {
+    alignas(16) char slot[WARP_SIZE][16];
+};
+
+static std::vector<Fiber> fibers(MOST_THREADS);
+static std::vector<Exchange> warps(MOST_THREADS / WARP_SIZE);
+alignas(256) static char dynamic_shared[SHARED_BYTES];
+static jmp_buf scheduler;
+static unsigned current;
+static std::string error;
+static void (*kernel_call)(void**);
+static void** kernel_arguments;
+
+[[noreturn]] static void give_way() { _longjmp(scheduler, 1); }
+
+static void wait(State state) {
+    fibers[current].state = state;
+    if (_setjmp(fibers[current].place) == 0) give_way();
+}
+
+// What a fiber runs: one thread of one block after another.
+static void fiber_main() {
+    for (;;) {
+        kernel_call(kernel_arguments);
+        wait(State::done);
+    }
+}
+
+static void resume(unsigned thread) {
+    current = thread;
+    threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y)};
+    Fiber& fiber = fibers[thread];
+    if (_setjmp(scheduler)) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    fiber.stack.resize(STACK_BYTES);
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_size = STACK_BYTES;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, fiber_main, 0);
+    setcontext(&fiber.context);
+}
+
+// Let those of a run of threads go on that all wait for the same; whether any did.
+static bool release(unsigned first, unsigned behind, State state, bool without_done) {
+    bool any = false;
+    for (unsigned thread = first; thread < behind; ++thread) {
+        const State found = fibers[thread].state;
+        if (found == state) any = true;
+        else if (!(without_done && found == State::done)) return false;
+    }
+    if (any)
+        for (unsigned thread = first; thread < behind; ++thread)
+            if (fibers[thread].state == state) fibers[thread].state = State::ready;
+    return any;
+}
+
+// One block. order: 0 lets threads go on from the first, 1 from the last, anything else in some other order.
+static bool run_block(unsigned threads, unsigned order) {
+    for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].state = State::ready;
+    std::memset(dynamic_shared, 0xff, sizeof dynamic_shared);  // NaN, whoever reads before writing
+    for (;;) {
+        bool progress = false;
+        for (unsigned turn = 0; turn < threads; ++turn) {
+            const unsigned thread = order == 0 ? turn : order == 1 ? threads - 1 - turn : (turn * 7919u + order) % threads;
+            if (fibers[thread].state != State::ready) continue;
+            resume(thread);
+            progress = true;
+        }
+        for (unsigned first = 0; first < threads; first += WARP_SIZE)
+            progress |= release(first, std::min(first + WARP_SIZE, threads), State::at_warp, false);
+        progress |= release(0, threads, State::at_block, true);
+        const auto ended = [](const Fiber& fiber) { return fiber.state == State::done; };
+        if (std::all_of(fibers.begin(), fibers.begin() + threads, ended)) return true;
+        if (!progress) {
+            error = "threads of a block wait for each other at different places";
+            for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].started = false;
+            return false;
+        }
+    }
+}
+
+template <class T>
+T exchange(T value, unsigned from) {
+    static_assert(sizeof(T) <= 16);
+    Exchange& warp = warps[current / WARP_SIZE];
+    std::memcpy(warp.slot[current % WARP_SIZE], &value, sizeof value);
+    wait(State::at_warp);
+    T other;
+    std::memcpy(&other, warp.slot[from % WARP_SIZE], sizeof other);
+    wait(State::at_warp);
+    return other;
+}
+
+template <class... Parameters, std::size_t... Number>
+void call(void (*kernel)(Parameters...), void** arguments, std::index_sequence<Number...>) {
+    kernel(*static_cast<std::remove_const_t<Parameters>*>(arguments[Number])...);
+}
+
+template <class... Parameters>
+void call(void (*kernel)(Parameters...), void** arguments) {
+    call(kernel, arguments, std::index_sequence_for<Parameters...>{});
+}
+
+}  // namespace host
+
+// Run a kernel through its `call_…`. Returns null, or what went wrong.
+extern "C" const char* run_on_host(
+    void (*kernel)(void**), void** arguments, const unsigned* grid, unsigned threads, unsigned shared, unsigned order) {
+    host::error.clear();
+    host::kernel_call = kernel;
+    host::kernel_arguments = arguments;
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {threads, 1, 1};
+    if (threads > host::MOST_THREADS || threads == 0) host::error = "a block has 1 to 1024 threads";
+    if (shared > host::SHARED_BYTES) host::error = "a block has at most 227 KiB of shared memory";
+    const std::uint64_t blocks = std::uint64_t(grid[0]) * grid[1] * grid[2];
+    if (blocks == 0 || grid[1] > 65535 || grid[2] > 65535) host::error = "a grid has blocks on every axis, and not too many";
+    for (std::uint64_t turn = 0; turn < blocks && host::error.empty(); ++turn) {
+        const std::uint64_t block = order == 0 ? turn : blocks - 1 - turn;
+        blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
+        host::run_block(threads, order);
+    }
+    return host::error.empty() ? nullptr : host::error.c_str();
+}
+
+#include "cuda_functions.h"

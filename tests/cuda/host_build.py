@@ -1,0 +1,57 @@
+"""Builds the backend's kernels with the C++ compiler of this machine, one library per .cu file."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from dsv4_accel.cuda import source
+
+HEADERS = Path(__file__).parent / "host"
+OPTIONS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+
+
+def compiler() -> str | None:
+    """The path of a C++ compiler, or None."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+@cache
+def library(file: str) -> ctypes.CDLL:
+    """The kernels of a .cu file, each as `call_NAME`; built once for the same text, and kept among temporary files."""
+    text = program(file)
+    headers = "".join(path.read_text(encoding="utf-8") for path in sorted(HEADERS.glob("*.h")))
+    digest = hashlib.sha256("\n".join((text, headers, *OPTIONS)).encode()).hexdigest()[:20]
+    directory = Path(tempfile.gettempdir()) / f"dsv4-kernels-on-host-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    built = directory / f"{Path(file).stem}-{digest}.so"
+    if not built.exists():
+        _build(text, built)
+    found = ctypes.CDLL(str(built))
+    found.run_on_host.restype = ctypes.c_char_p
+    return found
+
+
+def program(file: str) -> str:
+    """The C++ program of a .cu file: the header that stands for CUDA, the source, and a way to call each kernel."""
+    calls = [
+        f'extern "C" void call_{name}(void** arguments) {{ host::call({name}, arguments); }}'
+        for name in source.kernels(file)
+    ]
+    return "\n".join(['#include "cuda_on_host.h"', source.text(file), *calls, ""])
+
+
+def _build(text: str, target: Path) -> None:
+    """Raises RuntimeError with what the compiler says."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        program_file, result = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
+        program_file.write_text(text, encoding="utf-8")
+        command = [compiler() or "g++", *OPTIONS, f"-I{HEADERS}", str(program_file), "-o", str(result)]
+        process = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        if process.returncode:
+            raise RuntimeError(f"{target.stem}: the C++ compiler found: {process.stderr}")
+        result.rename(target)

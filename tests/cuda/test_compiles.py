@@ -1,0 +1,38 @@
+"""Every kernel compiles for every supported GPU, without a warning, and none keeps its variables in slow memory."""
+
+import re
+
+import pytest
+
+from cuda import nvrtc
+from dsv4_accel.cuda import source
+from dsv4_accel.cuda.device import COMPILER_OPTIONS
+
+needs_compiler = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed: pip install 'dsv4[nvrtc]'")
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("file", source.files())
+def test_compiles_without_warnings_and_spills(file, architecture):
+    status, log = nvrtc.compile_for(architecture, source.text(file), COMPILER_OPTIONS)
+    assert status == 0, log
+    assert not re.search("warning", log, re.IGNORECASE), log
+    found = nvrtc.resources(log)
+    assert found.keys() == source.kernels(file).keys()
+    for name, used in found.items():
+        assert used.spilled_bytes == 0 and used.stack_bytes == 0, f"{name}: {used}"
+
+
+@needs_compiler
+def test_a_warning_and_a_spill_are_seen():
+    text = """
+    extern "C" __global__ void spill(float* y, const float* x) {
+        int unused;
+        float a[300];
+        for (int i = 0; i < 300; i++) a[i] = x[i * threadIdx.x];
+        for (int i = 0; i < 300; i++) y[i] = a[(i * 7 + threadIdx.x) % 300];
+    }"""
+    status, log = nvrtc.compile_for("sm_90", text, COMPILER_OPTIONS)
+    assert status == 0 and "warning" in log
+    assert nvrtc.resources(log)["spill"].stack_bytes >= 1200
