@@ -8,6 +8,7 @@ import numpy as np
 from cuda.host_array import HostArray
 from cuda.host_build import compiler, library
 from dsv4.errors import BackendError
+from dsv4_accel.cuda import status
 from dsv4_accel.cuda.source import Kernel
 
 FORWARD, BACKWARD = 0, 1
@@ -24,6 +25,7 @@ class HostDevice:
         if compiler() is None:
             raise BackendError("backend cuda on the host: expected a C++ compiler, found none")
         self.check_order = check_order
+        self.status = self.zeros((status.FIELDS,), np.uint64)
         self.launched: list[str] = []
         """The names of all kernels that ran."""
 
@@ -31,7 +33,12 @@ class HostDevice:
         return array if isinstance(array, HostArray) else HostArray(np.asarray(array))
 
     def to_numpy(self, array):
-        return array if isinstance(array, np.ndarray) else array.get()
+        if isinstance(array, np.ndarray):
+            return array
+        note = self.status.inner.copy()
+        self.status.fill(0)
+        status.raise_for(note)
+        return array.get()
 
     def empty(self, shape, dtype):
         """Full of bytes 0xff, which are NaN, so that what a kernel forgets to write is seen."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
-from dsv4_accel.cuda import source
+from dsv4_accel.cuda import source, status
 from dsv4_accel.cuda.requirements import require_gpu
 
 PLAIN_SHARED_BYTES = 48 * 1024
@@ -29,11 +29,17 @@ class Device(Protocol):
     multiprocessors: int
     """How many blocks run side by side at least."""
 
+    status: Any
+    """[3] uint64 on the device: what kernels note of numbers that name nothing (status.cuh)."""
+
     def asarray(self, array: Any) -> Any:
         """A NumPy array on the device; an array of the device as it is."""
 
     def to_numpy(self, array: Any) -> npt.NDArray[Any]:
-        """A copy in the host's memory, once everything before it has run."""
+        """A copy in the host's memory, once everything before it has run.
+
+        Raises the error that a kernel has noted since the last call, IndexError or ValueError (status.py).
+        """
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         """A new array that holds anything."""
@@ -82,6 +88,7 @@ class CupyDevice:
         """Raises BackendError that says in one line what is missing: CuPy, a driver, a GPU, or a new enough one."""
         self._cupy = require_gpu()
         self.multiprocessors = int(self._cupy.cuda.Device().attributes["MultiProcessorCount"])
+        self.status = self.zeros((status.FIELDS,), np.uint64)
         self._functions: dict[str, Any] = {}
 
     def asarray(self, array: Any) -> Any:
@@ -92,6 +99,10 @@ class CupyDevice:
     def to_numpy(self, array: Any) -> npt.NDArray[Any]:
         if isinstance(array, np.ndarray):
             return array
+        note = self._cupy.asnumpy(self.status)
+        if note.any():
+            self.status.fill(0)
+            status.raise_for(note)
         if array.dtype == ml_dtypes.bfloat16:
             bits: npt.NDArray[Any] = self._cupy.asnumpy(array.view(np.uint16))
             return bits.view(ml_dtypes.bfloat16)
