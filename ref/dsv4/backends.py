@@ -22,9 +22,10 @@ VARIABLE = "DSV4_BACKEND"
 def backend(name: str = "auto") -> Ops:
     """The operations of a backend, ready to use.
 
-    name: "numpy", "numba", "cuda", the name of another installed entry point of the group `dsv4.ops`, or "auto": the backend
-    that the environment variable DSV4_BACKEND names; without it (or where it is empty or "auto") Numba's where Numba
-    is installed, and else NumPy's. If Numba is installed but its backend fails to load, "auto" warns and takes NumPy's.
+    name: "numpy", "numba", "cuda", the name of another installed entry point of the group `dsv4.ops`, or "auto": the
+    backend that the environment variable DSV4_BACKEND names; without it (or where it is empty or "auto") Numba's where
+    Numba is installed, and else NumPy's: a GPU is never taken unasked. If Numba is installed but its backend fails to
+    load, "auto" warns and takes NumPy's.
     Raises BackendError if there is none of that name or if it cannot run on this machine, and names the variable
     where that is what asked for it.
     """

@@ -18,9 +18,7 @@ def require_gpu() -> Any:
         import cupy
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise BackendError(
-            f"expected CuPy, found none that loads ({reason}): {_install_hint()}"
-        ) from None
+        raise BackendError(f"expected CuPy, found none that loads ({reason}): {_install_hint()}") from None
     runtime = cupy.cuda.runtime
     try:
         driver, built_for = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
