@@ -68,7 +68,7 @@ class DeviceRoof:
 
     reader = "copies within the device's memory"
 
-    def __init__(self, ops: Ops, nbytes: int = DEVICE_BYTES) -> None:
+    def __init__(self, ops: Ops, nbytes: int) -> None:
         """nbytes: the size of each of the two buffers."""
         self.nbytes = 2 * nbytes
         self._source, self._target = (ops.zeros((nbytes // 4,)) for _ in range(2))

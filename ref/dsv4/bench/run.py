@@ -17,7 +17,7 @@ from dsv4.bench.operations import operation_cases
 from dsv4.bench.peers import Peers
 from dsv4.bench.processes import PortableCase, import_case, portable_cases
 from dsv4.bench.products import product_cases
-from dsv4.bench.roof import DeviceRoof, Roof, buffer_bytes, thread_count
+from dsv4.bench.roof import DEVICE_BYTES, DeviceRoof, Roof, buffer_bytes, thread_count
 from dsv4.bench.selection import selection_cases
 from dsv4.bench.stage import Stage, lives_elsewhere
 from dsv4.bench.timing import FULL, QUICK
@@ -99,11 +99,12 @@ def run(
     left_out = {case.name: reason for case in chosen if (reason := _why_not(case, ops, quick and not only))}
     cases = [case for case in chosen if case.name not in left_out]
     threads, nbytes = thread_count(), QUICK_BYTES if quick else buffer_bytes()
+    roof = DeviceRoof(ops, QUICK_BYTES if quick else DEVICE_BYTES) if on_gpu else Roof(nbytes, threads)
     with closing(LargeLayer(layer_directory)) as layer:
         stage = Stage(
             ops=ops,
             pace=QUICK if quick else FULL,
-            roof=DeviceRoof(ops) if on_gpu else Roof(nbytes, threads),
+            roof=roof,
             threads=threads,
             rotation_bytes=nbytes,
             peers=Peers(wanted=peers),
