@@ -6,6 +6,9 @@ constexpr float LARGEST_FLOAT = 3.40282346638528859812e38f;
 __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fc00000); }
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 
+// The larger of two numbers; a NaN where either is one, as NumPy's maximum.
+__device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
+
 // The power of two 2^power, for −126 <= power <= 127.
 __device__ __forceinline__ float power_of_two(int power) { return __int_as_float((power + 127) << 23); }
 
