@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(128)
     index_scores(const float* queries, const float* keys, const float* weights, const long long* visible, float* scores,
                  int length, int heads, int count, int width) {
     __shared__ float key_tile[DEPTH][KEYS + 4], query_tile[DEPTH][HEADS + 4];
-    const long long query = blockIdx.y, first_key = static_cast<long long>(blockIdx.x) * KEYS;
+    const long long query = blockIdx.x, first_key = static_cast<long long>(blockIdx.y) * KEYS;
     if (visible && first_key >= visible[query]) return;
     const float* own_queries = queries + query * heads * width;
     const float* own_keys = keys + query / length * count * width;

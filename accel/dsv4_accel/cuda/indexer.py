@@ -58,7 +58,7 @@ def _score(device: Device, queries: Array, keys: Array, weights: Array, visible:
     if scores.size:
         given = (device.compact(array) for array in (queries, keys, weights))
         arguments = *given, visible, scores, length, heads, count, width
-        blocks = -(-count // KEYS), batch * length
+        blocks = batch * length, -(-count // KEYS)
         device.launch(kernels("indexer.cu")["index_scores"], blocks, SCORE_THREADS, arguments)
     return scores
 
@@ -74,7 +74,7 @@ def _choose(device: Device, scores: Array, visible: Ints, k: int) -> Ints:
         found = device.empty((rows, runs, k), np.uint64)
         in_runs = device.compact(scores), visible, found, count, RUN, k, room
         functions = kernels("selection.cu")
-        device.launch(functions["choose_in_runs"], (runs, rows), CHOOSE_THREADS, in_runs, shared=8 * room)
+        device.launch(functions["choose_in_runs"], (rows, runs), CHOOSE_THREADS, in_runs, shared=8 * room)
         among_found = found, visible, entries, runs * k, k, room
         device.launch(functions["choose_among_found"], (rows,), CHOOSE_THREADS, among_found, shared=8 * room)
     return entries

@@ -14,7 +14,7 @@ __device__ __forceinline__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 extern "C" __global__ void __launch_bounds__(256)
     mhc_project(const float* streams, const float* fn, float* sums, int tokens, int width, int rows) {
     __shared__ float numbers[TOKENS][PART];
-    const int first = blockIdx.x * PART, count = min(PART, width - first), first_token = blockIdx.y * TOKENS;
+    const int first = blockIdx.y * PART, count = min(PART, width - first), first_token = blockIdx.x * TOKENS;
     for (int t = 0; t < TOKENS; ++t)
         for (int i = threadIdx.x; i < count; i += blockDim.x)
             numbers[t][i] = first_token + t < tokens ? streams[static_cast<long long>(first_token + t) * width + first + i] : 0;
@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int t = 0; t < TOKENS; ++t) {
             const float total = warp_sum(totals[t]);
             if (lane == 0 && first_token + t < tokens)
-                sums[(static_cast<long long>(first_token + t) * gridDim.x + blockIdx.x) * (rows + 1) + row] = total;
+                sums[(static_cast<long long>(first_token + t) * gridDim.y + blockIdx.y) * (rows + 1) + row] = total;
         }
     }
 }

@@ -85,7 +85,7 @@ def _project(device: Device, streams: Array, fn: Array) -> tuple[int, Array, int
     parts = -(-width // PART)
     sums = device.empty((tokens, parts, rows + 1), np.float32)
     arguments = device.compact(streams), device.compact(fn), sums, tokens, width, rows
-    device.launch(kernels(FILE)["mhc_project"], (parts, -(-tokens // TOKENS)), PROJECT_THREADS, arguments)
+    device.launch(kernels(FILE)["mhc_project"], (-(-tokens // TOKENS), parts), PROJECT_THREADS, arguments)
     return tokens, sums, parts, width
 
 

@@ -99,16 +99,16 @@ __device__ __forceinline__ void choose(const Candidates& candidates, int count, 
     sort_falling(chosen, room);
 }
 
-// scores [rows, count], visible [rows] -> found [rows, gridDim.x, k]: the best of each run of `run` entries, 0 where it
+// scores [rows, count], visible [rows] -> found [rows, gridDim.y, k]: the best of each run of `run` entries, 0 where it
 // has fewer than k.
 extern "C" __global__ void __launch_bounds__(512)
     choose_in_runs(const float* scores, const long long* visible, unsigned long long* found, long long count, int run, int k,
                    int room) {
     Candidate* chosen = dynamic_shared<Candidate>();
-    const long long row = blockIdx.y, first = static_cast<long long>(blockIdx.x) * run;
+    const long long row = blockIdx.x, first = static_cast<long long>(blockIdx.y) * run;
     const int here = count - first < run ? static_cast<int>(count - first) : run, most = min(k, here);
     choose(Scores{scores + row * count, first, visible[row]}, here, most, chosen, room);
-    for (int i = threadIdx.x; i < k; i += blockDim.x) found[(row * gridDim.x + blockIdx.x) * k + i] = i < most ? chosen[i] : 0;
+    for (int i = threadIdx.x; i < k; i += blockDim.x) found[(row * gridDim.y + blockIdx.y) * k + i] = i < most ? chosen[i] : 0;
 }
 
 // found [rows, candidates], visible [rows] -> entries [rows, k]: entry numbers, −1 for one that is not visible.
