@@ -50,6 +50,9 @@ class Device(Protocol):
     def compact(self, array: Any) -> Any:
         """The array as kernels take it: itself, or a copy where it has gaps, is permuted or is not aligned."""
 
+    def address(self, array: Any) -> int:
+        """Where the first number of an array lies in the device's memory."""
+
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0
     ) -> None:
@@ -118,6 +121,9 @@ class CupyDevice:
     def compact(self, array: Any) -> Any:
         whole = array.flags.c_contiguous and array.data.ptr % VECTOR_BYTES == 0
         return array if whole else array.copy(order="C")
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
 
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0

@@ -1,0 +1,21 @@
+// What experts compute besides products: their activation, and the sum of a token's visits.
+#include "swiglu.cuh"
+
+// gate, up, hidden [size / width, width]; weight [size / width].
+extern "C" __global__ void __launch_bounds__(256)
+    swiglu(const float* gate, const float* up, const float* weight, float* hidden, long long size, int width,
+           float limit) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < size) hidden[i] = weighted_swiglu(gate[i], up[i], weight[i / width], limit);
+}
+
+// parts [size / width, k, width]; out [size / width, width]: the sum over the visits in their order.
+extern "C" __global__ void __launch_bounds__(256)
+    add_visits(const float* parts, float* out, long long size, int width, int k) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= size) return;
+    const float* part = parts + i / width * k * width + i % width;
+    float sum = part[0];
+    for (int visit = 1; visit < k; ++visit) sum += part[(long long)visit * width];
+    out[i] = sum;
+}
