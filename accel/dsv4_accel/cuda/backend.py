@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4_accel.cuda import moe, norm
+from dsv4_accel.cuda import moe, norm, quantise
 from dsv4_accel.cuda.device import CupyDevice, Device
 
 P = ParamSpec("P")
@@ -38,6 +38,8 @@ class CudaOps(Ops):
 
     rms_norm = _on_device(norm.rms_norm)
     rms_scale = _on_device(norm.rms_scale)
+    fake_quant_fp8 = _on_device(quantise.fake_quant_fp8)
+    fake_quant_fp4 = _on_device(quantise.fake_quant_fp4)
 
     route = _on_device(moe.route)
     route_by_id = _on_device(moe.route_by_id)
