@@ -43,3 +43,5 @@ class CudaOps(Ops):
 
     route = _on_device(moe.route)
     route_by_id = _on_device(moe.route_by_id)
+    experts = _on_device(moe.experts)
+    expert = _on_device(moe.expert)

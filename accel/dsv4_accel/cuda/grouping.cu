@@ -5,7 +5,7 @@
 #include "prefix.cuh"
 #include "status.cuh"
 
-constexpr int CHUNK = 512;  // slots; moe.py has the same number
+constexpr int CHUNK = 512;  // slots; grouping.py has the same number
 
 // The experts of this block's chunk into `numbers`, −1 for a number that names none. Returns how many slots it has.
 __device__ int read_chunk(

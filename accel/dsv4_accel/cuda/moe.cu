@@ -1,12 +1,23 @@
-// What experts compute besides products: their activation, and the sum of a token's visits.
+// What experts compute besides products: the pieces that products take, and the sum of a token's visits.
+#include "activations.cuh"
 #include "swiglu.cuh"
 
-// gate, up, hidden [size / width, width]; weight [size / width].
+// x [rows, width], one block per row; pieces and units as in activations.cuh.
 extern "C" __global__ void __launch_bounds__(256)
-    swiglu(const float* gate, const float* up, const float* weight, float* hidden, long long size, int width,
-           float limit) {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size) hidden[i] = weighted_swiglu(gate[i], up[i], weight[i / width], limit);
+    prepare_rows(const float* x, unsigned short* pieces, float* units, int width, bool rounds) {
+    const float* row = x + (long long)blockIdx.x * width;
+    write_pieces(width, rounds, [=](int i) { return row[i]; }, pieces, units, blockIdx.x, gridDim.x);
+}
+
+// gates_and_ups [2, slots, width]; weights [slots]; one block per slot.
+extern "C" __global__ void __launch_bounds__(256)
+    prepare_hidden(const float* gates_and_ups, const float* weights, unsigned short* pieces, float* units, int width,
+                   bool rounds, float limit) {
+    const float* gate = gates_and_ups + (long long)blockIdx.x * width;
+    const float* up = gate + (long long)gridDim.x * width;
+    const float weight = weights[blockIdx.x];
+    const auto hidden = [=](int i) { return weighted_swiglu(gate[i], up[i], weight, limit); };
+    write_pieces(width, rounds, hidden, pieces, units, blockIdx.x, gridDim.x);
 }
 
 // parts [size / width, k, width]; out [size / width, width]: the sum over the visits in their order.

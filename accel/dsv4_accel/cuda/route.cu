@@ -2,9 +2,9 @@
 #include "status.cuh"
 #include "warp.cuh"
 
-constexpr int SQRTSOFTPLUS = 0, SIGMOID = 1;  // the third is softmax; moe.py has the same numbers
+constexpr int SQRTSOFTPLUS = 0, SIGMOID = 1;  // the third is softmax; route.py has the same numbers
 constexpr int WARPS = 4;
-constexpr int SHARED_EXPERTS = 512;  // moe.py gives memory for the ranks of more experts
+constexpr int SHARED_EXPERTS = 512;  // route.py gives memory for the ranks of more experts
 
 // What the scores of one token's experts come from.
 struct Gate {
