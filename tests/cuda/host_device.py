@@ -57,6 +57,9 @@ class HostDevice:
         whole = array.flags.c_contiguous and array.inner.ctypes.data % 16 == 0
         return array if whole else array.copy()
 
+    def address(self, array) -> int:
+        return array.inner.ctypes.data
+
     def launch(self, kernel: Kernel, blocks, threads: int, arguments, shared: int = 0) -> None:
         values = kernel.arguments(arguments)
         arrays = [value for value in values if isinstance(value, HostArray)]

@@ -30,8 +30,8 @@ def sparse_attention(
     keys = window_index.shape[2] + entry_index.shape[2]
     if not keys or not queries.size:
         return device.zeros(queries.shape, np.float32)
-    arrays = queries, window, window_index.astype(np.int64, copy=False), entries, entry_index.astype(np.int64, copy=False)
-    placed = *map(device.compact, arrays), device.compact(attn_sink)
+    near, far = (index.astype(np.int64, copy=False) for index in (window_index, entry_index))
+    placed = tuple(map(device.compact, (queries, window, near, entries, far, attn_sink)))
     return _attend(device, placed, window_index.shape[2], entry_index.shape[2])
 
 
