@@ -38,7 +38,8 @@ def _normalised(device: Device, x: Array, weight: Array | None, bfloats: Array |
     if out.size:
         width = x.shape[-1]
         rows = out.size // width
-        blocks, name, sizes = rows, "rms_norm", (width,)
+        sizes: tuple[int, ...] = (width,)
+        blocks, name = rows, "rms_norm"
         if width % 4 == 0 and width <= SHORT:
             blocks, name, sizes = -(-rows // ROWS_PER_BLOCK), "rms_norm_short", (rows, width)
         elif width % 4 == 0 and width <= LONG:

@@ -35,6 +35,7 @@ def _fake_quant(device: Device, x: Array, block: int, function: Callable[[Array,
         width = x.shape[-1]
         block = min(block, width)
         lanes = _lanes(block)
+        sizes: tuple[int, ...]
         if block == NUMBERS_PER_LANE * lanes and width % block == 0:
             vectors = out.size // NUMBERS_PER_LANE
             blocks, name, sizes = -(-vectors // THREADS), f"{function.__name__}_whole", (vectors, lanes)
