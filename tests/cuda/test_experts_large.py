@@ -150,6 +150,19 @@ def test_a_token_has_the_same_bits_in_any_company(ops, storage, round_inputs):
     exact(np.delete(spoilt, [3, 4], axis=0), np.delete(together, [3, 4], axis=0))
 
 
+@pytest.mark.parametrize("storage", STORE)
+def test_infinities_stay_what_they_are(ops, storage):
+    """With weights of ones, of whose pieces all but the first are 0."""
+    ones = STORE[storage](np.ones((WIDTH, WIDTH), np.float32))
+    x = np.zeros((3, WIDTH), np.float32)
+    x[0, 3], x[1, 100], x[2, [7, 8]] = np.inf, -np.inf, (np.inf, -np.inf)
+    arguments = x, np.ones(3, np.float32), Expert(ones, ones, ones), np.inf, False
+    with np.errstate(invalid="ignore"):
+        expected = Ops.expert(*arguments)
+    assert np.isposinf(expected[0]).all()
+    exact(ops.expert(*arguments), expected)
+
+
 def test_every_expert_at_once_is_few_launches(ops):
     """However many experts a token visits, and without a look at which."""
     device = ops.backend.device

@@ -133,7 +133,7 @@ def _matrix(device: Device, weight: Weight) -> _Matrix | None:
     return _Matrix(Form("float" if is_float else "bfloat", *weight.shape), items, None)
 
 
-def _whole_chunks(device: Device, rows: Array, chunk: int) -> Array:
+def _whole_chunks(device: Device, rows: Any, chunk: int) -> Any:
     """The rows, with zeros behind them up to a whole number of chunks; no released model needs any."""
     height, width = rows.shape
     missing = -width % chunk

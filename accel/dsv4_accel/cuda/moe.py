@@ -116,9 +116,7 @@ def _visits_per_tile(device: Device, table: Table, slots: int, visited: int) -> 
     return MANY if slots > FEW * visited and is_enough else FEW
 
 
-def _rows(
-    device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float
-) -> _Rows:
+def _rows(device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float) -> _Rows:
     """Activations from what a kernel computes them from; rounded to FP8, or as they are."""
     pieces = device.empty((1 if rounds else 3, rows, -(-columns // CHUNK) * CHUNK), np.uint16)
     made = _Rows(pieces, device.empty((rows,), np.float32))
@@ -127,9 +125,7 @@ def _rows(
     return made
 
 
-def _products(
-    device: Device, table: Table, first: int, rows: _Rows, groups: Groups, slots: int, tile: int
-) -> Array:
+def _products(device: Device, table: Table, first: int, rows: _Rows, groups: Groups, slots: int, tile: int) -> Array:
     """Each slot's row times matrices of its expert. Returns [matrices, slots, rows of the matrix]."""
     form: Form = table.up if first == UP else table.down
     matrices = 2 if first == UP else 1
