@@ -57,7 +57,8 @@ class _Matrix(NamedTuple):
 
 
 def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
-    """The table of a sequence of experts, or None where they are not alike or malformed.
+    """The table of a sequence of experts, or None where they are not alike or malformed. It looks at all of them, which
+    loads those that are read from a file when first asked for.
 
     It is kept for as long as the sequence lives, which must not change; that of a list, which may, is made each time.
     """
@@ -65,10 +66,13 @@ def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
 
 
 def table_of_one(device: Device, expert: Expert) -> Table | None:
-    """The table of one expert, kept for as long as its packed matrices live. One with dense matrices is made each time,
-    since what is kept would keep them alive."""
-    packed = all(isinstance(matrix, Fp8Weight | Fp4Weight) for matrix in expert)
-    return _kept(tuple(expert) if packed else ([],), lambda: _table(device, [expert]))
+    """The table of one expert, kept for as long as its packed matrices live.
+
+    With dense matrices it is made each time, since what is kept would keep them alive.
+    """
+    if all(isinstance(matrix, Fp8Weight | Fp4Weight) for matrix in expert):
+        return _kept(tuple(expert), lambda: _table(device, [expert]))
+    return _table(device, [expert])
 
 
 _known: dict[tuple[int, ...], tuple[list[weakref.ref[Any]], Table | None]] = {}

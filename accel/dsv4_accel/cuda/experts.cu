@@ -29,8 +29,8 @@ __device__ __forceinline__ unsigned finite(unsigned pair) {
 // lane's visit.
 template <class Storage, int TILES>
 __device__ __forceinline__ void add_chunks(
-    float (&sums)[TILES][4], const Product& product, const unsigned short* const (&columns)[TILES], int above, int below,
-    int first, int behind) {
+    float (&sums)[TILES][4], const Product& product, const unsigned short* const (&columns)[TILES], int above,
+    int below, int first, int behind) {
     if (first >= behind) return;
     Storage next_above, next_below;
     next_above.load(product.items, product.scales, above, product.chunks, first);

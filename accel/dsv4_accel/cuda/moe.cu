@@ -1,6 +1,13 @@
 // What experts compute besides products: the pieces that products take, and the sum of a token's visits.
 #include "activations.cuh"
-#include "swiglu.cuh"
+
+// weight · silu(min(gate, limit)) · clip(up, −limit, limit); a NaN stays one.
+__device__ __forceinline__ float weighted_swiglu(float gate, float up, float weight, float limit) {
+    gate = gate > limit ? limit : gate;
+    up = up < -limit ? -limit : up;
+    up = up > limit ? limit : up;
+    return weight * (gate * (1.0f / (1.0f + expf(-gate))) * up);
+}
 
 // x [rows, width], one block per row; pieces and units as in activations.cuh.
 extern "C" __global__ void __launch_bounds__(256)
