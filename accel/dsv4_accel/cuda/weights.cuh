@@ -51,7 +51,7 @@ struct StoredFp4 {
     __device__ __forceinline__ PairScale scale() const { return pair_scale(scale_byte, 126); }
     __device__ __forceinline__ void pairs(const PairScale& scale, int number, int, unsigned (&result)[4]) const {
         unsigned codes = word_of(items, number);
-        for (int i = 3; i >= 0; --i, codes <<= 4)  // a code's sign to the top, its other bits to the end of the exponent
+        for (int i = 3; i >= 0; --i, codes <<= 4)  // the sign to the top, the rest to the end of the exponent
             result[i] = scaled((codes & 0x80008000u) | (codes & 0x70007000u) >> 6, scale);
     }
 };
