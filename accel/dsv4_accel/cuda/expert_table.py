@@ -26,18 +26,24 @@ class Table(NamedTuple):
 
 
 def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
-    """The table of a sequence of experts, or None where they are not alike or malformed.
+    """The table of a sequence of experts, or None where they are not alike or malformed. It looks at all of them, which
+    loads those that are read from a file when first asked for.
 
     It is kept for as long as the sequence lives, which must not change; that of a list, which may, is made each time.
     """
-    return kept((experts,), lambda: _table(device, experts))
+    table: Table | None = kept((experts,), lambda: _table(device, experts))
+    return table
 
 
 def table_of_one(device: Device, expert: Expert) -> Table | None:
-    """The table of one expert, kept for as long as its packed matrices live. One with dense matrices is made each time,
-    since what is kept would keep them alive."""
-    packed = all(isinstance(matrix, Fp8Weight | Fp4Weight) for matrix in expert)
-    return kept(tuple(expert) if packed else ([],), lambda: _table(device, [expert]))
+    """The table of one expert, kept for as long as its packed matrices live.
+
+    With dense matrices it is made each time, since what is kept would keep them alive.
+    """
+    if all(isinstance(matrix, Fp8Weight | Fp4Weight) for matrix in expert):
+        table: Table | None = kept(tuple(expert), lambda: _table(device, [expert]))
+        return table
+    return _table(device, [expert])
 
 
 def _table(device: Device, experts: Sequence[Expert]) -> Table | None:

@@ -25,8 +25,8 @@ __device__ __forceinline__ unsigned multiply_pairs(unsigned a, unsigned b) {
 // sum += a @ b, over the threads of a warp: a [16, 16] of bfloat16, b [16, 8] of bfloat16, sum [16, 8] of float.
 //
 // With group = lane / 4 and quarter = lane % 4, a lane holds of rows `group` and `group + 8` of a the columns 2·quarter
-// and the next (a[0], a[1]) and those 8 further (a[2], a[3]); the same rows of column `group` of b; and of the same rows
-// of sum the columns 2·quarter and the next (sum[0] and sum[1], sum[2] and sum[3]).
+// and the next (a[0], a[1]) and those 8 further (a[2], a[3]); these as rows of column `group` of b (b0, b1); and of
+// rows `group` and `group + 8` of sum the columns 2·quarter and the next (sum[0] and sum[1], sum[2] and sum[3]).
 __device__ __forceinline__ void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #ifdef __CUDACC__
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

@@ -83,6 +83,8 @@ def _together(device: Device, x: Array, routing: Routing, table: Table, limit: f
     hidden = prepare(device, "prepare_hidden", slots, table.down.columns, rounds, ups, weights, limit=limit)
     parts = _products(device, table, DOWN, hidden, groups, slots, tile)  # [1, T·k, d]
 
+    if k == 1:
+        return parts[0]
     out = device.empty(x.shape, np.float32)
     device.launch(kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, width, k))
     return out

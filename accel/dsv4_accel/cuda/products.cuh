@@ -18,6 +18,14 @@ struct Product {
     int chunks, pieces, count;  // count: how many rows of x
 };
 
+// A pair with 0 for what is infinite or NaN. That has met the first piece of the weight; a later one may be 0, and with
+// infinity give a NaN that is not due.
+__device__ __forceinline__ unsigned finite(unsigned pair) {
+    const unsigned first = (pair & 0x7f80u) == 0x7f80u ? 0 : 0xffffu;
+    const unsigned second = (pair & 0x7f800000u) == 0x7f800000u ? 0 : 0xffff0000u;
+    return pair & (first | second);
+}
+
 // sums += rows `above` and `below` of the matrix, in some chunks, times TILES · 8 rows of x. columns: of each tile this
 // lane's row.
 template <class Storage, int TILES>
@@ -50,7 +58,8 @@ __device__ __forceinline__ void add_chunks(
 #pragma unroll 1
                     for (int other = 0; other < pieces; ++other) {
                         const unsigned short* place = columns[tile] + other * product.piece_size;
-                        const uint4 x = load16(place + chunk * CHUNK + word * 32);
+                        uint4 x = load16(place + chunk * CHUNK + word * 32);
+                        if (piece > 0 && other == 0) x = {finite(x.x), finite(x.y), finite(x.z), finite(x.w)};
                         multiply_add(sums[tile], low, x.x, x.y);
                         multiply_add(sums[tile], high, x.z, x.w);
                     }

@@ -41,7 +41,8 @@ __device__ __forceinline__ unsigned rank_of(float value) {
 
 // The first in the order of falling ranks, then rising numbers, among those behind `last`. Both with the rank in the
 // upper half and the number's complement in the lower, so that the first is the largest.
-__device__ __forceinline__ unsigned long long first_behind(unsigned long long last, const unsigned* ranks, int experts) {
+__device__ __forceinline__ unsigned long long first_behind(
+    unsigned long long last, const unsigned* ranks, int experts) {
     unsigned long long first = 0;
     for (int expert = threadIdx.x % WARP; expert < experts; expert += WARP) {
         const unsigned long long key = (unsigned long long)ranks[expert] << 32 | ~(unsigned)expert;

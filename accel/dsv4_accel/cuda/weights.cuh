@@ -7,7 +7,8 @@
 
 constexpr int CHUNK = 128, LANE_COLUMNS = 32;
 
-// A power of two by which both numbers of a pair are multiplied, in two factors where one would be too large.
+// A power of two by which both numbers of a pair are multiplied, in two factors where one would be too large. Exact but
+// for FP8 with scale bytes below 3, where bfloat16 has no room for the last bits of numbers below 2^-124.
 struct PairScale {
     unsigned first, second;
     bool is_large;
@@ -17,7 +18,8 @@ struct PairScale {
 __device__ __forceinline__ PairScale pair_scale(unsigned scale, int shift) {
     const int power = static_cast<int>(scale) - 127 + shift, first = min(power, 127);
     const unsigned bits = scale == 255 ? 0x7fc0u : static_cast<unsigned>(first + 127) << 7;
-    return {bits * 0x10001u, static_cast<unsigned>(power - first + 127) << 7 | (power - first + 127) << 23, power > 127};
+    const unsigned rest = static_cast<unsigned>(power - first + 127) << 7;
+    return {bits * 0x10001u, rest * 0x10001u, power > 127};
 }
 
 __device__ __forceinline__ unsigned scaled(unsigned pair, const PairScale& scale) {
@@ -49,7 +51,7 @@ struct StoredFp4 {
     __device__ __forceinline__ PairScale scale() const { return pair_scale(scale_byte, 126); }
     __device__ __forceinline__ void pairs(const PairScale& scale, int number, int, unsigned (&result)[4]) const {
         unsigned codes = word_of(items, number);
-        for (int i = 3; i >= 0; --i, codes <<= 4)  // the sign to the top, two bits of exponent and one more behind eight
+        for (int i = 3; i >= 0; --i, codes <<= 4)  // the sign to the top, the rest to the end of the exponent
             result[i] = scaled((codes & 0x80008000u) | (codes & 0x70007000u) >> 6, scale);
     }
 };
@@ -74,7 +76,8 @@ struct StoredFp8 {
         return pair_scale(carries & 0x80808080u ? 255 : scale_byte, 120);
     }
     __device__ __forceinline__ void pairs(const PairScale& scale, int number, int, unsigned (&result)[4]) const {
-        const unsigned low = word_of(items[number / 2], number % 2 * 2), high = word_of(items[number / 2], number % 2 * 2 + 1);
+        const uint4 codes_here = items[number / 2];
+        const unsigned low = number % 2 ? codes_here.z : codes_here.x, high = number % 2 ? codes_here.w : codes_here.y;
         for (int i = 0; i < 4; ++i) {
             const unsigned codes = __byte_perm(low, high, i << 4 | (4 + i) << 12);  // to the upper byte of each half
             result[i] = scaled((codes & 0x80008000u) | (codes & 0x7f007f00u) >> 4, scale);
