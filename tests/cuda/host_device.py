@@ -31,8 +31,9 @@ class HostDevice:
             raise BackendError("backend cuda on the host: expected a C++ compiler, found none")
         self.check_order = check_order
         self.status = self.zeros((status.FIELDS,), np.uint64)
-        self.launched: Counter[str] = Counter()
-        """How often each kernel ran."""
+        self.launched: list[str] = []
+        """The names of all kernels that ran, in their order."""
+        self._launches: Counter[str] = Counter()
 
     def asarray(self, array):
         return array if isinstance(array, HostArray) else HostArray(np.asarray(array))
@@ -66,7 +67,8 @@ class HostDevice:
         checks = self._checks_order(kernel)
         before = [array.inner.copy() for array in arrays] if checks else []
         self._run(kernel, blocks, threads, values, shared, FORWARD)
-        self.launched[kernel.name] += 1
+        self.launched.append(kernel.name)
+        self._launches[kernel.name] += 1
         if checks:
             first = [array.inner.copy() for array in arrays]
             for array, content in zip(arrays, before, strict=True):
@@ -77,7 +79,7 @@ class HostDevice:
                 assert same, f"{kernel.name}: {parameter} depends on the order of threads or blocks"
 
     def _checks_order(self, kernel: Kernel) -> bool:
-        so_far = self.launched[kernel.name]
+        so_far = self._launches[kernel.name]
         return self.check_order and (so_far < ALWAYS_CHECKED or so_far % THEN_EVERY == 0)
 
     def _run(self, kernel: Kernel, blocks, threads: int, values, shared: int, order: int) -> None:

@@ -32,43 +32,44 @@ __device__ __forceinline__ void multiply_visits(
 }
 
 // No model stores experts as floats, so these have no kernel for many.
-extern "C" __global__ void __launch_bounds__(128)
+// Two blocks for each multiprocessor at least: so bounded, no kernel needs local memory.
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_fp4(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     multiply_visits<StoredFp4, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_fp8(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     multiply_visits<StoredFp8, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_bfloat(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     multiply_visits<StoredBfloat, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_float(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     multiply_visits<StoredFloat, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_many_fp4(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     multiply_visits<StoredFp4, 8>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_many_fp8(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     multiply_visits<StoredFp8, 8>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_many_bfloat(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
         const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {

@@ -25,43 +25,44 @@ __device__ __forceinline__ void multiply(
     multiply_rows<Storage, TILES>(product, given, units, first_row, (group + 1) * own, out);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+// Two blocks for each multiprocessor at least: so bounded, no kernel needs local memory.
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_few_fp4(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
     multiply<StoredFp4, 1>(items, scales, x, units, out, tokens, rows, groups, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_few_fp8(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
     multiply<StoredFp8, 1>(items, scales, x, units, out, tokens, rows, groups, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_few_bfloat(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
     multiply<StoredBfloat, 1>(items, scales, x, units, out, tokens, rows, groups, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_few_float(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
     multiply<StoredFloat, 1>(items, scales, x, units, out, tokens, rows, groups, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_many_fp4(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
     multiply<StoredFp4, 8>(items, scales, x, units, out, tokens, rows, groups, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_many_fp8(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
     multiply<StoredFp8, 8>(items, scales, x, units, out, tokens, rows, groups, chunks, pieces);
 }
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     linear_many_bfloat(
         const unsigned char* items, const unsigned char* scales, const unsigned short* x, const float* units, float* out,
         int tokens, int rows, int groups, int chunks, int pieces) {
