@@ -58,7 +58,7 @@ def equations_page() -> str:
         found = ", ".join(f"[`{one.name}`](#{_anchor(one)})" for one in functions if number in one.equations)
         rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found or "nothing yet"} |')
     missing = [f"Equation {number}: {reason}" for number, reason in equations.NOT_YET.items()]
-    sections = [_section(function) for function in functions]
+    sections = [_section(one) for one in sorted(functions, key=lambda one: (one.equations, one.path))]
     return "\n\n".join([INTRODUCTION, "\n".join(rows), *missing, "## By function", *sections]) + "\n"
 
 
@@ -80,7 +80,7 @@ def _section(function: equations.Function) -> str:
     tests = []
     for test, proven in function.tests.items():
         target = f"../tests/{test.file}#__codelineno-0-{test.line}"
-        tests.append(f"- {'● ' if proven else ''}[`{test.name}`]({target}) in `tests/{test.file}`")
+        tests.append(f"- [`{test.name}`]({target}) in `tests/{test.file}`{' ●' if proven else ''}")
     return "\n\n".join([*lines, "\n".join(tests)])
 
 

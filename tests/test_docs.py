@@ -114,5 +114,5 @@ def test_every_module_is_on_a_page_of_the_api():
 
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = re.findall(r"- (\S+\.md)$", navigation, re.MULTILINE)
+    listed = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)
     assert sorted(listed) == sorted([*(page.relative_to(DOCS).as_posix() for page in PAGES), "equations.md"])
