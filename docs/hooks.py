@@ -21,6 +21,7 @@ sys.path.insert(0, str(DOCS))
 import equations  # noqa: E402
 
 PAGE = "equations.md"
+_CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
 _LINK = re.compile(r"(?<=\]\()(?P<target>\.\./[^)#\s]*)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
@@ -48,6 +49,12 @@ def on_page_markdown(markdown, page, **_):
         return _relative(page.file.src_uri, path) + (match["anchor"] or "")
 
     return _LINK.sub(lead, markdown)
+
+
+def on_page_content(html, page, **_):
+    """Let the build know of the anchors of code lines, so that it can check the links to them."""
+    page.present_anchor_ids |= set(_CODE_LINE.findall(html))
+    return html
 
 
 def equations_page() -> str:
