@@ -178,6 +178,7 @@ def _operations() -> dict[str, str]:
 
 
 def _mutants():
+    """The catalogue of mutants, which lies among the tests."""
     if str(TESTS) not in sys.path:
         sys.path.append(str(TESTS))
     from mutants.catalogue import MUTANTS
