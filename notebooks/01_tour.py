@@ -15,9 +15,9 @@
 # # 1 · A tour: text in, text out
 #
 # A language model is a function from the tokens so far to a probability for each possible next token. DeepSeek-V4
-# computes it in one direction: token ids become rows of a table, each row is repeated into four **streams**, a stack of
-# blocks changes the streams, and a head turns them into one number per word of the vocabulary. Every block holds two
-# things: an attention, which brings in what stood before, and a mixture of experts, which works on each token by itself.
+# computes it in one direction: token ids become rows of a table, each row is repeated into four **streams**, a stack
+# of blocks changes the streams, and a head turns them into one number per word of the vocabulary. A block holds two
+# things: an attention, which brings in what stood before, and a mixture of experts, which works on each token alone.
 # The other notebooks take the parts one by one; this one follows a text through all of them.
 #
 # $$\text{logits} = \text{Head}\big(B_L(\cdots B_2(B_1(X_0)))\big), \qquad
@@ -178,7 +178,7 @@ exercise_2(...)
 
 # %% [markdown]
 # ## Solutions
-# 1: four streams of width 128. 2: position 100 itself, since its logits have read token 100 in order to guess token 101.
+# 1: four streams of width 128. 2: position 100 itself: its logits have read token 100 in order to guess token 101.
 
 # %%
 exercise_1(4 * 128)
