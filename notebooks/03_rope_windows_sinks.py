@@ -150,16 +150,18 @@ with_sink = np.linalg.norm(attend(queries, keys, sink), axis=-1)[0]  # [S, H]
 without_sink = np.linalg.norm(attend(queries, keys, np.full(len(sink), -np.inf)), axis=-1)[0]
 share = 1 - with_sink / without_sink
 
+bins = [(0, 1), (1, 4), (4, 16), (16, 64), (64, 256)]
 figure, axes = plt.subplots()
-axes.semilogy(share, linewidth=1.1, label=[f"head {head}, sink {logit:.2f}" for head, logit in enumerate(sink)])
-axes.axvline(window, color=show.GREY, linestyle=":")
-axes.text(window + 2, 1.2, "the window is full", color=show.GREY)
-axes.set(title="the sink's share in layer 0", xlabel="query at position", ylim=(None, 3))
-axes.legend(ncols=2, loc="upper right", fontsize=9)
+for head, logit in enumerate(sink):
+    means = [share[first:end, head].mean() for first, end in bins]
+    axes.semilogy(means, "o-", label=f"head {head}, sink {logit:.2f}")
+axes.set_xticks(range(len(bins)), [f"{first} … {end - 1}" for first, end in bins])
+axes.set(title="the sink's mean share in layer 0", xlabel="queries at positions")
+axes.legend(ncols=2, loc="upper right")
 plt.show()
 
 # %% [markdown]
-# At the first token there is one key, its own, to share with. As the window fills, the sink's share falls.
+# A large share says that a head found little worth reading. The first token has only itself to read.
 #
 # ## Exercises
 # **1.** Which is the first position that the query at position 200 reads, with a window of 64?
