@@ -94,9 +94,10 @@ attention = {layer: attention_to_entries(layer) for layer in (1, 3)}
 # %% [markdown]
 # ## Experiment: chance, the indexer, the best possible
 # Of the attention that goes to entries, how much lands on the chosen $k$? An oracle that knows the true weights takes
-# the best $k$; a blind choice of $k$ out of $n$ gets $k/n$ on average. **The indexer of the bundled model was never
-# trained** (its README says so), so its random projections should do no better than about chance; a trained one belongs
-# near the oracle. The queries are those of the last quarter, which see at least 192 entries.
+# the best $k$; a blind choice of $k$ out of $n$ gets $k/n$ on average. **The indexer of the bundled model has not been
+# trained** so far ([its README](../ref/dsv4/bundled/README.md) says so), and random projections should do about as well
+# as chance; a trained indexer belongs near the oracle. The queries are those of the last quarter, which see at least
+# 192 entries.
 
 # %%
 late = slice(3 * length // 4, length)
