@@ -117,12 +117,12 @@ show.experiment(
 # %% [markdown]
 # ## How many guesses are kept
 # A guess survives with the probability $\sum_x \min(p(x), q(x))$: what the two distributions have in common. Each step
-# then gives one token, or two. The picture shows it for guessers that see more and more of the context, at 48 places
+# then gives one token, or two. The picture shows it for guessers that see more and more of the context, at 16 places
 # of a text; the dots are the rule's own decisions.
 
 # %%
-text, places = show.passage(512), np.arange(128, 512, 8)
-contexts = [1, 2, 4, 8, 16, 32, 64, 128]
+text, places = show.passage(512), np.arange(128, 512, 24)
+contexts = [1, 2, 4, 8, 16, 32, 64]
 target = model(text)[0, places - 1]
 
 
@@ -133,7 +133,7 @@ def acceptance(context):
     for row, guess in zip(target, guesses, strict=True):
         p, q = batch.sampler.distribution(row), batch.sampler.distribution(guess)
         expected += np.minimum(p, q).sum() / len(places)
-        for _ in range(8):
+        for _ in range(24):
             decode._check(batch, 0, batch.sampler.draw(q, 0), q, np.stack([row, row]))
     return expected, (batch.accepted - before[1]) / (batch.drafted - before[0])
 
