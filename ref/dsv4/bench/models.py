@@ -116,7 +116,7 @@ def _decoder(model: Model, prompt: Ints) -> Contestant:
         now.update(cache=prompted.fork(), logits=first)
 
     def step() -> None:
-        now["logits"] = model(model.ops.to_numpy(now["logits"]).argmax(-1), now["cache"])
+        now["logits"] = model(model.ops.to_numpy(now["logits"].argmax(-1)), now["cache"])
 
     return Contestant(step, begin, period=PERIOD)
 
