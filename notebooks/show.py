@@ -53,6 +53,19 @@ def source(*things: Any) -> None:
         display(Markdown(f"`{file}`, line {first}\n```python\n{code}\n```"))
 
 
+def listing(file: str, start: str, stop: str | None = None) -> None:
+    """Show a file of the repository from the line that begins with `start` to before the next that begins with `stop`.
+
+    stop: None for the end of the file. Raises ValueError where there is no such line.
+    """
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    first = _line(lines, start, 0)
+    last = _line(lines, stop, first + 1) if stop else len(lines)
+    code = "\n".join(lines[first:last]).rstrip()
+    language = "python" if file.endswith(".py") else "cpp"
+    display(Markdown(f"`{file}`, line {first + 1}\n```{language}\n{code}\n```"))
+
+
 def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Show rows under a header; numbers with four digits."""
     lines = [_row(header), _row("---" for _ in header), *map(_row, rows)]
@@ -122,6 +135,13 @@ def flow(axes: plt.Axes, title: str, steps: Iterable[tuple[str, Any, str]]) -> N
         if place:
             arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 1.4}
             axes.annotate("", (place - 0.36, 0.1), (place - 0.64, 0.1), arrowprops=arrow)
+
+
+def _line(lines: list[str], beginning: str, after: int) -> int:
+    for number in range(after, len(lines)):
+        if lines[number].startswith(beginning):
+            return number
+    raise ValueError(f"expected a line that begins with {beginning!r}, found none after line {after}")
 
 
 def _row(cells: Iterable[Any]) -> str:
