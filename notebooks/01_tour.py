@@ -31,6 +31,7 @@ import numpy as np
 
 import dsv4
 import show
+from dsv4.sampling import Sampler
 from dsv4.tokenizer import Tokenizer
 
 model = dsv4.load(backend="numpy")  # the bundled model, and the backend whose source is shown here
@@ -72,8 +73,11 @@ blocks = [
 first, last = ("ids", ids.shape[1:], show.DARK), ("head", results["logits"].shape[1:], show.ORANGE)
 streams = ("repeat", model.first_streams(ids).shape[1:], show.GREY)
 
-figure, rows = plt.subplots(2, 1, figsize=(10, 4))
-show.flow(rows[0], "the whole pass: what each part hands on for one sequence", [first, streams, *blocks, last])
+figure, axes = plt.subplots(figsize=(10, 2))
+show.flow(axes, "the whole pass: what each part hands on for one sequence", [first, streams, *blocks, last])
+plt.show()
+
+# %%
 inside = {
     "queries": "attn.q",
     "window keys": "attn.kv",
@@ -84,7 +88,8 @@ inside = {
     "streams": "out",
 }
 parts = [(name, results[f"layers.1.{result}"].shape[1:], show.BLUE) for name, result in inside.items()]
-show.flow(rows[1], "inside block 1, a CSA layer", parts)
+figure, axes = plt.subplots(figsize=(10, 2))
+show.flow(axes, "inside block 1, a CSA layer", parts)
 plt.show()
 
 # %% [markdown]
@@ -98,8 +103,7 @@ plt.show()
 # %%
 prompt = tokenizer.encode("JULIET.\nO, my")
 logits = model([prompt])[0, -1]
-probability = np.exp(logits - logits.max())
-probability /= probability.sum()
+probability = Sampler(temperature=1, top_p=1, seed=0, batch=1).distribution(logits)
 best = np.argsort(-probability)[:10]
 
 figure, axes = plt.subplots(figsize=(8, 2.8))
@@ -121,19 +125,10 @@ print(tokenizer.decode(prompt + tokens))
 # it than when the same words stand there in disorder. Were it only counting how frequent words are, the order would
 # not matter. The measure is the negative log-likelihood, in nats per token, of the last 64 of 200 tokens.
 
-
 # %%
-def surprise(ids):
-    """The mean negative log-likelihood of the last 64 tokens, in nats."""
-    logits = model(ids)[0, -65:-1].astype(np.float64)
-    largest = logits.max(axis=-1, keepdims=True)
-    log_sum = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=-1))
-    return float((log_sum - logits[np.arange(64), ids[0, -64:]]).mean())
-
-
 shuffled = ids.copy()
 shuffled[0, :136] = np.random.default_rng(0).permutation(shuffled[0, :136])
-true_order, disorder = surprise(ids), surprise(shuffled)
+true_order, disorder = (show.surprise(model(text), text)[0, -64:].mean() for text in (ids, shuffled))
 by_chance = float(np.log(model.config.vocab_size))
 
 # %%

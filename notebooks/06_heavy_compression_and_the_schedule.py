@@ -148,10 +148,8 @@ texts = np.concatenate([show.passage(512, start) for start in range(0, 2048, 512
 
 def surprise(hidden):
     """The mean negative log-likelihood of each text, in nats per token, with some entries hidden."""
-    logits = dsv4.Model(model.checkpoint, Blind(hidden), fake_quant=True)(texts)[:, :-1].astype(np.float64)
-    logits -= logits.max(axis=-1, keepdims=True)
-    chosen = np.take_along_axis(logits, texts[:, 1:, None], axis=-1)[..., 0]
-    return (np.log(np.exp(logits).sum(axis=-1)) - chosen).mean(axis=1)
+    logits = dsv4.Model(model.checkpoint, Blind(hidden), fake_quant=True)(texts)
+    return show.surprise(logits, texts).mean(axis=1)
 
 
 whole = surprise(hidden=())

@@ -87,8 +87,8 @@ for row, sizes in enumerate(parts.values()):
         left += sizes[part] / 2**30
 axes.set_yticks([0, 1], parts)
 axes.invert_yaxis()
-axes.set(title="the cache by part, at 2²⁰ tokens", xlabel="GiB")
-axes.legend(ncols=2, loc="upper right")
+axes.set(title="the cache by part, at 2²⁰ tokens", xlabel="GiB", xlim=(0, 6.4))
+axes.legend(loc="center right")
 plt.show()
 
 # %%

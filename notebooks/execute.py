@@ -4,6 +4,7 @@ NN_name.py is the text that is edited; NN_name.ipynb is made from it. Whatever w
 nothing has changed (cell ids, times, versions) is left out.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,9 @@ HERE = Path(__file__).parent
 TIME_LIMIT = 120
 """Seconds that a notebook may take."""
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""The products are small: on a busy machine, threads that wait for each other take many times as long."""
+
 
 def sources() -> list[Path]:
     """The notebooks' sources, in order."""
@@ -25,7 +29,8 @@ def sources() -> list[Path]:
 def execute(source: Path) -> nbformat.NotebookNode:
     """The notebook of this source, run in a fresh kernel. Raises an error of nbclient where a cell fails."""
     notebook = jupytext.read(source)
-    NotebookClient(notebook, timeout=TIME_LIMIT, resources={"metadata": {"path": str(HERE)}}).execute()
+    client = NotebookClient(notebook, timeout=TIME_LIMIT, resources={"metadata": {"path": str(HERE)}})
+    client.execute(env=os.environ | ONE_THREAD)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number}"

@@ -114,6 +114,14 @@ def observe(model: dsv4.Model, ids: np.ndarray) -> dict[str, np.ndarray]:
     return results
 
 
+def surprise(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The negative log-likelihood in nats of each token but the first: logits [B, S, vocab], ids [B, S] -> [B, S−1]."""
+    scores = logits[:, :-1].astype(np.float64)
+    scores -= scores.max(axis=-1, keepdims=True)
+    came = np.take_along_axis(scores, ids[:, 1:, None], axis=-1)[..., 0]
+    return np.log(np.exp(scores).sum(axis=-1)) - came
+
+
 def heatmap(axes: plt.Axes, values: np.ndarray, label: str = "", **style: Any) -> None:
     """A matrix [rows, columns] as a picture with a colour bar."""
     image = axes.imshow(values, aspect="auto", **style)
