@@ -18,7 +18,7 @@
 # the model knows much and computes little. V4-Flash has 256 experts in a layer and uses 6 for a token, besides one
 # shared expert that sees every token. A router scores the experts; the best are taken, and their outputs are weighed
 # by their scores. A **bias**, moved during training towards equal load, has a say in who is taken but none in how much
-# it counts. In the first layers there is nothing to score yet, so a table says where each token id goes.
+# it counts. In the first layers nothing is scored to choose: a table says where each token id goes.
 #
 # $$s = \sqrt{\log(1 + e^{x W_g^\top})}, \qquad \text{chosen} = \text{top-}k(s + \text{bias}), \qquad
 # y = \text{shared}(x) + \lambda \sum_{j \in \text{chosen}} \frac{s_j}{\sum_{i \in \text{chosen}} s_i} \, E_j(x)$$

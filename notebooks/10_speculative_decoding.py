@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 10 · Multi-token prediction and speculative decoding
 #
-# To read one token costs a large model as much time as to read two: most of it goes into fetching the weights. So let
+# To read two tokens costs a large model hardly more time than one: most of it goes into fetching the weights. So let
 # something small guess the token after next, and let the model check the guess while it reads the next one. V4's
 # **MTP module** is that something: one more block, which takes the streams at position $t$ and the token at $t+1$ and
 # predicts the token at $t+2$. A guess is kept or refused by a rule that leaves the distribution of the text exactly as
