@@ -50,9 +50,6 @@ EQUATIONS = {
 }
 """Section and content of each numbered equation of the report's architecture, in this project's words."""
 
-NOT_YET = {28: "Muon belongs to training, which is not part of the package yet."}
-"""Equations that nothing computes so far, and why. An equation that has found its function must leave this list."""
-
 _CITED = re.compile(r"\beq\.\s+(\d+(?:–\d+)?(?:,\s+\d+(?:–\d+)?)*)")
 
 

@@ -63,10 +63,9 @@ def equations_page() -> str:
     rows = ["| eq. | report | what it says | computed by |", "|---:|---|---|---|"]
     for number, (section, content) in equations.EQUATIONS.items():
         found = ", ".join(f"[`{one.name}`](#{_anchor(one)})" for one in functions if number in one.equations)
-        rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found or "nothing yet"} |')
-    missing = [f"Equation {number}: {reason}" for number, reason in equations.NOT_YET.items()]
+        rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found} |')
     sections = [_section(one) for one in sorted(functions, key=lambda one: (one.equations, one.path))]
-    return "\n\n".join([INTRODUCTION, "\n".join(rows), *missing, "## By function", *sections]) + "\n"
+    return "\n\n".join([INTRODUCTION, "\n".join(rows), "## By function", *sections]) + "\n"
 
 
 INTRODUCTION = """# Equations

@@ -34,9 +34,6 @@ def functions(equations):
 @pytest.mark.parametrize("number", range(1, 29))
 def test_every_equation_has_a_function_and_a_test_that_fails_without_it(equations, functions, number):
     citing = [function for function in functions if number in function.equations]
-    if number in equations.NOT_YET:
-        assert not citing, f"equation {number} has a function now: remove it from NOT_YET in docs/equations.py"
-        pytest.skip(equations.NOT_YET[number])
     assert citing, f"no docstring of a public function cites equation {number}"
     proven = [test for function in citing for test, fails in function.tests.items() if fails]
     assert proven, f"no mutant of a function that cites equation {number} is killed by a test"
