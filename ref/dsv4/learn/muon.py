@@ -5,7 +5,7 @@ import numpy as np
 from dsv4.ops.types import Array
 
 FAST, SETTLING = (3.4445, -4.7750, 2.0315), (2.0, -1.5, 0.5)
-"""The coefficients a, b, c of the steps that bring small singular values up quickly, and of those that bring all to 1."""
+"""The coefficients a, b, c of the steps that raise small singular values, and of those that bring all to 1."""
 
 FAST_STEPS, SETTLING_STEPS = 8, 2
 
@@ -14,8 +14,8 @@ def newton_schulz(matrix: Array) -> Array:
     """The hybrid Newton–Schulz iteration: X ← aX + b(XXᵀ)X + c(XXᵀ)²X, from X = matrix / ‖matrix‖.
 
     matrix [..., rows, columns] float, each of which is orthogonalised by itself; ‖·‖ is Frobenius' norm. Returns the
-    same shape and dtype: singular vectors as they were, singular values near 1; a matrix of zeros stays one. Eight steps
-    with (3.4445, −4.7750, 2.0315), then two with (2, −1.5, 0.5). Source: report §2.4 eq. 28.
+    same shape and dtype: singular vectors as they were, singular values near 1; a matrix of zeros stays one. There are
+    eight steps with FAST and two with SETTLING. Source: report §2.4 eq. 28.
     """
     is_tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.swapaxes(-1, -2) if is_tall else matrix  # XXᵀ is then the smaller of the two squares
