@@ -15,11 +15,11 @@ LEARNING = (
         tests=ITERATION,
     ),
     Mutant(
-        name="muon-square-not-squared",
-        trap="the fifth power is a third one",
+        name="muon-one-step-short",
+        trap="one step less than the report's ten",
         file=MUON,
-        old="c * (square @ square)",
-        new="c * square",
+        old="FAST_STEPS, SETTLING_STEPS = 8, 2",
+        new="FAST_STEPS, SETTLING_STEPS = 8, 1",
         tests=ITERATION,
     ),
 )
