@@ -267,17 +267,12 @@ def test_a_bad_number_spoils_its_block(backend, bad, width):
     exact(found, Ops.fake_quant_fp8(x, 64))
 
 
-def test_what_has_no_kernel_is_the_references(backend):
-    g = np.random.default_rng(0)
-    cases = [
-        hadamard("", 1, 16384)(g),
-        rope("", 1, 1, (), 12290, 6145)(g),
-        collapse("", 1, 9, 3)(g),
-        mix("", 1, 9, 3)(g),
-    ]
-    cases += [weights((), 1, 9, 3)(g), head_weights("", 1, 9, 3)(g)]
+def test_what_has_no_kernel_is_the_references(backend, monkeypatch):
+    monkeypatch.setattr("dsv4_accel.cuda.hadamard.MAX_WIDTH", 32)  # beyond the true one the reference is slow
+    cases = hadamard("", 1, 64), rope("", 1, 1, (), 12290, 6145), collapse("", 1, 9, 3), mix("", 1, 9, 3)
+    cases += weights((), 1, 9, 3), head_weights("", 1, 9, 3)
     backend.device.launched.clear()
-    for operation, _, given, _ in cases:
+    for operation, _, given, _ in (make(np.random.default_rng(0)) for make in cases):
         for one, expected in zip(run(backend, operation, given), run(Ops(), operation, given), strict=True):
             exact(one, expected)
     assert backend.device.launched == []
