@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256)
     hadamard(const float* x, float* out, long long rows, int width, int rows_per_block, float factor) {
     float* numbers = dynamic_shared<float>();
     const long long first = static_cast<long long>(blockIdx.x) * rows_per_block;
-    const int rows_here = rows - first < rows_per_block ? static_cast<int>(rows - first) : rows_per_block;
+    const int rows_here = static_cast<int>(min(rows - first, 1ll * rows_per_block));
     const int count = rows_here * width;
     for (int i = threadIdx.x; i < count; i += blockDim.x) numbers[i] = x[first * width + i];
     for (int distance = 1; distance < width; distance *= 2) {

@@ -22,6 +22,24 @@ __device__ __forceinline__ float4 four_at(const float* row, int i, int end, int 
     return i < end ? found : make_float4(0, 0, 0, 0);
 }
 
+// Adds up over a warp what `project` has of some rows and tokens, and writes those that exist.
+template <int TOKENS, int ROWS>
+__device__ __forceinline__ void write_sums(float (&products)[ROWS][TOKENS], float (&squares)[TOKENS], float* sums,
+                                           long long first_token, int tokens, int first_row, int rows) {
+    constexpr int LANES = WARP / TOKENS;  // that get the sums of one token
+    const int lane = threadIdx.x % WARP;
+    const long long token = first_token + lane / LANES;
+    const bool writes = lane % LANES == 0 && token < tokens;
+    float* own = sums + (token * gridDim.y + blockIdx.y) * (rows + 1);
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+        const float sum = warp_sums(products[r]);
+        if (writes && first_row + r < rows) own[first_row + r] = sum;
+    }
+    const float sum = warp_sums(squares);
+    if (writes && first_row == 0) own[rows] = sum;
+}
+
 // streams [tokens, width], fn [rows, width] -> sums [tokens, parts, rows + 1]: of each part of the channels the products
 // with each row of fn and, behind them, the sum of squares. A warp takes TOKENS tokens and ROWS rows of one part, and reads
 // AHEAD vectors of each before it multiplies; whatever these are, a sum is formed in the same order.
@@ -59,17 +77,7 @@ __device__ __forceinline__ void project(const float* streams, const float* fn, f
                 for (int r = 0; r < ROWS; ++r) products[r][t] = dot(numbers[k][t], factors[k][r], products[r][t]);
             }
     }
-
-    const long long token = first_token + lane / (WARP / TOKENS);  // the one whose sums this lane gets
-    const bool writes = lane % (WARP / TOKENS) == 0 && token < tokens;
-    float* own = sums + (token * gridDim.y + blockIdx.y) * (rows + 1);
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        const float sum = warp_sums(products[r]);
-        if (writes && first_row + r < rows) own[first_row + r] = sum;
-    }
-    const float sum = warp_sums(squares);
-    if (writes && first_row == 0) own[rows] = sum;
+    write_sums(products, squares, sums, first_token, tokens, first_row, rows);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
@@ -93,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(128)
 __device__ __forceinline__ void add_parts(
     const float* sums, float* mixes, int tokens, int tokens_per_block, int parts, int rows) {
     const long long first_token = static_cast<long long>(blockIdx.x) * tokens_per_block;
-    const int tokens_here = tokens - first_token < tokens_per_block ? static_cast<int>(tokens - first_token) : tokens_per_block;
+    const int tokens_here = static_cast<int>(min(tokens - first_token, 1ll * tokens_per_block));
     for (int i = threadIdx.x; i < tokens_here * (rows + 1); i += blockDim.x) {
         const float* own = sums + (first_token + i / (rows + 1)) * parts * (rows + 1) + i % (rows + 1);
         float total = 0;

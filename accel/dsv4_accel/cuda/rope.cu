@@ -62,7 +62,7 @@ __device__ __forceinline__ void turn_block(
     int channels, int pairs, int tokens_per_block, int heads_per_block) {
     const long long first_token = static_cast<long long>(blockIdx.x) * tokens_per_block;
     const int first_head = blockIdx.y * heads_per_block, heads_here = min(heads_per_block, heads - first_head);
-    const int tokens_here = tokens - first_token < tokens_per_block ? static_cast<int>(tokens - first_token) : tokens_per_block;
+    const int tokens_here = static_cast<int>(min(tokens - first_token, 1ll * tokens_per_block));
     const Angles angles = angles_of(positions + first_token, tokens_here, frequencies, pairs);
     for (int row = threadIdx.x / WARP; row < tokens_here * heads_here; row += blockDim.x / WARP) {
         const int token = row / heads_here, head = first_head + row % heads_here;
