@@ -4,7 +4,7 @@ A model that rounds its activations makes entries that FP8 and FP4 hold exactly:
 numbers, though not always with the same scale. Only the rotated channels lose something, in bfloat16, and so a packed
 cache gives the numbers of a float cache whose entries have their rotated channels rounded to bfloat16 when they are
 made. The rows of a call are read back from their bytes, too, so that they do not depend on how a prompt is cut.
-Pending projections stay as they are. Bytes lie in the host's memory, wherever the backend computes.
+Pending projections stay as they are. The bytes lie where the backend computes; they are coded and read on the host.
 """
 
 from dataclasses import dataclass, replace
@@ -45,14 +45,18 @@ class Packing(Protocol):
     """A way to write rows [B, N, width] as bytes [B, N, row_bytes] and to read them back."""
 
     @property
+    def ops(self) -> Ops:
+        """The backend that makes and reads the rows."""
+
+    @property
     def row_bytes(self) -> int:
         """The bytes of one row."""
 
     def pack(self, rows: Array) -> Packed:
-        """[B, N, width], where the backend computes -> [B, N, row_bytes], in the host's memory."""
+        """[B, N, width] -> [B, N, row_bytes], both where the backend computes."""
 
     def unpack(self, packed: Packed) -> Array:
-        """[B, N, row_bytes] -> [B, N, width] of the model's dtype, where the backend computes."""
+        """[B, N, row_bytes] -> [B, N, width] of the model's dtype, both where the backend computes."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,12 @@ class EntryPacking:
         content = self.width - self.rotated
         codes, scales = fp8_blocks(entries[..., :content], KV_BLOCK)
         position = np.ascontiguousarray(entries[..., content:].astype(ml_dtypes.bfloat16)).view(np.uint8)
-        return np.concatenate([codes, position, formats.e8m0_encode(scales)], axis=-1)
+        return self.ops.asarray(np.concatenate([codes, position, formats.e8m0_encode(scales)], axis=-1))
 
     def unpack(self, packed: Packed) -> Array:
         """As in `Packing`."""
         content = self.width - self.rotated
-        codes, position, scales = np.split(packed, [content, content + 2 * self.rotated], axis=-1)
+        codes, position, scales = np.split(self.ops.to_numpy(packed), [content, content + 2 * self.rotated], axis=-1)
         values = _scaled(formats.fp8_decode(codes), scales, KV_BLOCK, self.dtype)
         turned = np.ascontiguousarray(position).view(ml_dtypes.bfloat16).astype(self.dtype)
         return self.ops.asarray(np.concatenate([values, turned], axis=-1))
@@ -107,11 +111,11 @@ class KeyPacking:
     def pack(self, rows: Array) -> Packed:
         """As in `Packing`."""
         codes, scales = fp4_blocks(self.ops.to_numpy(rows))
-        return np.concatenate([formats.fp4_pack(codes), formats.e8m0_encode(scales)], axis=-1)
+        return self.ops.asarray(np.concatenate([formats.fp4_pack(codes), formats.e8m0_encode(scales)], axis=-1))
 
     def unpack(self, packed: Packed) -> Array:
         """As in `Packing`."""
-        codes, scales = np.split(packed, [self.width // 2], axis=-1)
+        codes, scales = np.split(self.ops.to_numpy(packed), [self.width // 2], axis=-1)
         return self.ops.asarray(_scaled(formats.fp4_unpack(codes), scales, FP4_BLOCK, self.dtype))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -125,7 +129,7 @@ class PackedRecentRows(RecentRows):
     def __init__(self, packing: Packing, like: RecentRows) -> None:
         """like: the float rows whose sizes these have."""
         batch, capacity, _ = like.rows.shape
-        super().__init__(Ops(), batch, like.keep, capacity - like.keep - 1, packing.row_bytes, np.dtype(np.uint8))
+        super().__init__(packing.ops, batch, like.keep, capacity - like.keep - 1, packing.row_bytes, np.dtype(np.uint8))
         self.packing = packing
 
     def extend(self, rows: Array, span: Span) -> Array:
@@ -138,7 +142,7 @@ class PackedEntries(Entries):
 
     def __init__(self, packing: Packing, like: Entries) -> None:
         """like: the float entries whose sizes these have."""
-        super().__init__(Ops(), len(like.rows), packing.row_bytes, np.dtype(np.uint8))
+        super().__init__(packing.ops, len(like.rows), packing.row_bytes, np.dtype(np.uint8))
         self.packing = packing
 
     def write(self, rows: Array, firsts: Ints, counts: Ints) -> None:
