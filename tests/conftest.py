@@ -19,7 +19,12 @@ settings.register_profile("fuzz", deadline=None, max_examples=200, print_blob=Tr
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-@pytest.fixture(scope="session", params=backend_names())
+def marked(name):
+    """A backend as a parameter; tests on a GPU have a marker, so that they can be run by themselves."""
+    return pytest.param(name, marks=pytest.mark.gpu if name == "cuda" else ())
+
+
+@pytest.fixture(scope="session", params=map(marked, backend_names()))
 def backend(request):
     """Every registered backend in turn, as the model would use it; skipped where it cannot run."""
     try:

@@ -158,7 +158,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(register):
     register("zither", Abacus)
     with pytest.raises(BackendError) as caught:
         backend("lyre")
-    assert str(caught.value) == "backend: expected one of auto, numpy, numba, zither, found lyre"
+    assert str(caught.value) == "backend: expected one of auto, numpy, cuda, numba, zither, found lyre"
 
 
 def test_an_unknown_name_in_the_variable_is_the_variables_error(monkeypatch):
@@ -180,13 +180,13 @@ def test_a_package_adds_a_backend_and_auto_does_not_take_it(register, numba_is):
     register("abacus", Abacus)
     assert backend("abacus").name == "abacus"
     assert type(backend()) is Ops
-    assert backend_names() == ["numpy", "abacus", "numba"]
+    assert backend_names() == ["numpy", "abacus", "cuda", "numba"]
 
 
 def test_our_backends_need_no_installed_package(monkeypatch, numba_is):
     """In a source tree that nobody has installed there are no entry points."""
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [])
-    assert backend_names() == ["numpy", "numba"]
+    assert backend_names() == ["numpy", "cuda", "numba"]
     numba_is(Abacus)
     assert (backend("numpy").name, backend("numba").name, backend().name) == ("numpy", "abacus", "abacus")
 

@@ -22,9 +22,10 @@ VARIABLE = "DSV4_BACKEND"
 def backend(name: str = "auto") -> Ops:
     """The operations of a backend, ready to use.
 
-    name: "numpy", "numba", the name of another installed entry point of the group `dsv4.ops`, or "auto": the backend
-    that the environment variable DSV4_BACKEND names; without it (or where it is empty or "auto") Numba's where Numba
-    is installed, and else NumPy's. If Numba is installed but its backend fails to load, "auto" warns and takes NumPy's.
+    name: "numpy", "numba", "cuda", the name of another installed entry point of the group `dsv4.ops`, or "auto": the
+    backend that the environment variable DSV4_BACKEND names; without it (or where it is empty or "auto") Numba's where
+    Numba is installed, and else NumPy's: a GPU is never taken unasked. If Numba is installed but its backend fails to
+    load, "auto" warns and takes NumPy's.
     Raises BackendError if there is none of that name or if it cannot run on this machine, and names the variable
     where that is what asked for it.
     """
@@ -60,6 +61,8 @@ def _create(name: str, asked_by: str) -> Ops:
     value = found[name].value
     try:
         ops = found[name].load()()
+    except BackendError as error:  # it says itself what this machine lacks
+        raise BackendError(f"{asked_by} {name}: {error}") from error
     except Exception as error:  # code from outside, and the libraries that it needs, can fail in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
         raise BackendError(f"{asked_by} {name}: expected to load {value}, found {reason}") from error
@@ -73,7 +76,7 @@ def _installed() -> dict[str, "EntryPoint"]:
 
     ours = {"numpy": "dsv4.ops:Ops"}
     if find_spec("dsv4_accel"):
-        ours["numba"] = "dsv4_accel.numba:NumbaOps"
+        ours |= {"numba": "dsv4_accel.numba:NumbaOps", "cuda": "dsv4_accel.cuda:CudaOps"}
     # Also without an installed package, from a source tree, where nothing has registered them.
     points = {name: EntryPoint(name, value, GROUP) for name, value in ours.items()}
     return points | {point.name: point for point in entry_points(group=GROUP)}

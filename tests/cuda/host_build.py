@@ -20,17 +20,28 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-@cache
 def library(file: str) -> ctypes.CDLL:
-    """The kernels of a .cu file, each as `call_NAME`; built once for the same text, and kept among temporary files."""
+    """The kernels of a .cu file, each as `call_NAME`; built once for the same text, and kept among temporary files.
+
+    Raises RuntimeError with what the compiler says.
+    """
+    found = _library(file)
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return found
+
+
+@cache
+def _library(file: str) -> ctypes.CDLL | str:
+    """The library, or what the compiler says: the next example of a property does not ask it again."""
     text = program(file)
     headers = "".join(path.read_text(encoding="utf-8") for path in sorted(HEADERS.glob("*.h")))
     digest = hashlib.sha256("\n".join((text, headers, *OPTIONS)).encode()).hexdigest()[:20]
     directory = Path(tempfile.gettempdir()) / f"dsv4-kernels-on-host-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     built = directory / f"{Path(file).stem}-{digest}.so"
-    if not built.exists():
-        _build(text, built)
+    if not built.exists() and (message := _build(text, built)):
+        return message
     found = ctypes.CDLL(str(built))
     found.run_on_host.restype = ctypes.c_char_p
     return found
@@ -45,13 +56,14 @@ def program(file: str) -> str:
     return "\n".join(['#include "cuda_on_host.h"', source.text(file), *calls, ""])
 
 
-def _build(text: str, target: Path) -> None:
-    """Raises RuntimeError with what the compiler says."""
+def _build(text: str, target: Path) -> str | None:
+    """Build a library that appears when it is whole. Returns what the compiler says where it fails."""
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         program_file, result = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
         program_file.write_text(text, encoding="utf-8")
         command = [compiler() or "g++", *OPTIONS, f"-I{HEADERS}", str(program_file), "-o", str(result)]
         process = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if process.returncode:
-            raise RuntimeError(f"{target.stem}: the C++ compiler found: {process.stderr}")
+            return f"{target.stem}: the C++ compiler found: {process.stderr}"
         result.rename(target)
+    return None

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4_accel.cuda import norm
+from dsv4_accel.cuda import compressor, hadamard, mhc, norm, quantise, rope
 from dsv4_accel.cuda.device import CupyDevice, Device
 
 P = ParamSpec("P")
@@ -38,3 +38,14 @@ class CudaOps(Ops):
 
     rms_norm = _on_device(norm.rms_norm)
     rms_scale = _on_device(norm.rms_scale)
+    rope = _on_device(rope.rope)
+    hadamard = _on_device(hadamard.hadamard)
+    fake_quant_fp8 = _on_device(quantise.fake_quant_fp8)
+    fake_quant_fp4 = _on_device(quantise.fake_quant_fp4)
+
+    compress = _on_device(compressor.compress)
+
+    mhc_weights = _on_device(mhc.mhc_weights)
+    mhc_head_weights = _on_device(mhc.mhc_head_weights)
+    mhc_collapse = _on_device(mhc.mhc_collapse)
+    mhc_mix = _on_device(mhc.mhc_mix)

@@ -18,29 +18,27 @@ def require_gpu() -> Any:
         import cupy
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise BackendError(
-            f"backend cuda: expected CuPy, found none that loads ({reason}): {_install_hint()}"
-        ) from None
+        raise BackendError(f"expected CuPy, found none that loads ({reason}): {_install_hint()}") from None
     runtime = cupy.cuda.runtime
     try:
         driver, built_for = int(runtime.driverGetVersion()), int(runtime.runtimeGetVersion())
     except runtime.CUDARuntimeError as error:
-        raise BackendError(f"backend cuda: expected a CUDA runtime, found: {error}") from None
+        raise BackendError(f"expected a CUDA runtime, found: {error}") from None
     if driver == 0:
-        raise BackendError("backend cuda: expected an NVIDIA driver, found none")
+        raise BackendError("expected an NVIDIA driver, found none")
     if driver // 1000 < built_for // 1000:
         found = f"a driver for CUDA {_version(driver)} and CuPy for CUDA {_version(built_for)}"
-        raise BackendError(f"backend cuda: expected a driver at least as new as CuPy's CUDA, found {found}")
+        raise BackendError(f"expected a driver at least as new as CuPy's CUDA, found {found}")
     try:
         count = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
-        raise BackendError(f"backend cuda: expected an NVIDIA GPU, found: {error}") from None
+        raise BackendError(f"expected an NVIDIA GPU, found: {error}") from None
     if count == 0:
-        raise BackendError("backend cuda: expected an NVIDIA GPU, found none")
+        raise BackendError("expected an NVIDIA GPU, found none")
     capability = divmod(int(cupy.cuda.Device().compute_capability), 10)
     if capability < MIN_CAPABILITY:
         expected, found = (".".join(map(str, one)) for one in (MIN_CAPABILITY, capability))
-        raise BackendError(f"backend cuda: expected a GPU of compute capability {expected} or newer, found {found}")
+        raise BackendError(f"expected a GPU of compute capability {expected} or newer, found {found}")
     return cupy
 
 

@@ -18,6 +18,7 @@ DIRECTORY = Path(__file__).parent
 
 DTYPES: dict[str, tuple[type[np.generic], ...]] = {
     "float": (np.float32,),
+    "double": (np.float64,),
     "int": (np.int32,),
     "long long": (np.int64,),
     "bool": (np.bool_,),
@@ -94,15 +95,17 @@ def files() -> list[str]:
 
 
 def _with_headers(file: str, seen: set[str]) -> str:
+    body = (DIRECTORY / file).read_text(encoding="utf-8").replace("#pragma once\n", "\n")
+
     def header(found: re.Match[str]) -> str:
         name = found[1]
         if name in seen:
-            return ""
+            return "\n"
         seen.add(name)
-        return _with_headers(name, seen)
+        next_line = body[: found.end()].count("\n") + 1
+        return f'{_with_headers(name, seen)}#line {next_line} "{file}"\n'
 
-    body = (DIRECTORY / file).read_text(encoding="utf-8")
-    return f'#line 1 "{file}"\n' + INCLUDE.sub(header, body.replace("#pragma once\n", "\n"))
+    return f'#line 1 "{file}"\n{INCLUDE.sub(header, body)}'
 
 
 def _parameter(declaration: str) -> Parameter:

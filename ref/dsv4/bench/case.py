@@ -130,6 +130,7 @@ class Case:
             contestants = dict(contest.contestants)
             if contest.bytes_moved is not None:
                 contestants[ROOF] = Contestant(lambda: stage.roof.read(threads))
+            contestants = {name: replace(one, finish=stage.finish) for name, one in contestants.items()}
             with limited_to(threads):  # only now: libraries that a contest has just loaded are limited, too
                 times = alternate(contestants, stage.pace)
         return judge(self, contest, times, stage.roof.nbytes, threads)

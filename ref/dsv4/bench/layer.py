@@ -127,14 +127,14 @@ def random_weights(config: Config) -> Iterator[tuple[str, Weight]]:
 def filled_cache(model: Model, length: int, generator: np.random.Generator) -> LayerCache:
     """A cache of the first layer with random numbers for all that a sequence of `length` tokens leaves there."""
     cache = model.layers[0].new_cache(1, 0, model.dtype)
-    _fill_rows(cache.window, length, generator)
+    _fill_rows(model.ops, cache.window, length, generator)
     for part in (cache.compressor, cache.indexer):
         if part is not None:
-            _fill_rows(part.kv, length, generator)
-            _fill_rows(part.score, length, generator)
+            _fill_rows(model.ops, part.kv, length, generator)
+            _fill_rows(model.ops, part.score, length, generator)
             count = length // part.ratio
             entries = generator.standard_normal((1, count, part.entries.rows.shape[-1]), np.float32)
-            part.entries.write(entries, np.zeros(1, np.int64), np.array([count]))
+            part.entries.rows = model.ops.asarray(entries)
     return cache
 
 
@@ -155,10 +155,10 @@ def decode_bytes(model: Model, length: int) -> int:
     return weights + 4 * floats
 
 
-def _fill_rows(rows: RecentRows, length: int, generator: np.random.Generator) -> None:
+def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Generator) -> None:
     _, capacity, width = rows.rows.shape
-    span = Span(np.array([length - capacity]), np.array([capacity]), capacity)
-    rows.extend(generator.standard_normal((1, capacity, width), np.float32), span)
+    span = Span(np.array([length - capacity]), np.array([capacity]), capacity, ops.asarray)
+    rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
 
 
 def _random(parameter: Parameter, generator: np.random.Generator) -> Weight:

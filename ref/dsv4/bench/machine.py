@@ -9,6 +9,8 @@ from typing import Any
 PACKAGES = (
     "numpy",
     "numba",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
     "torch",
     "transformers",
     "llama-cpp-python",

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
-from dsv4.bench import peer_ggml, peer_torch, peer_transformers
+from dsv4.bench import peer_cupy, peer_ggml, peer_torch, peer_transformers
 from dsv4.errors import BackendError
 
-Peer = TypeVar("Peer", peer_ggml.Ggml, peer_torch.Torch, peer_transformers.Transformers)
+Peer = TypeVar("Peer", peer_cupy.CuPy, peer_ggml.Ggml, peer_torch.Torch, peer_transformers.Transformers)
 
 
 class Peers:
@@ -35,6 +35,11 @@ class Peers:
     def ggml(self) -> peer_ggml.Ggml | None:
         """ggml, for FP4 products."""
         return self._open("ggml", peer_ggml.open_peer)
+
+    @cached_property
+    def cupy(self) -> peer_cupy.CuPy | None:
+        """CuPy, for operations on a GPU."""
+        return self._open("CuPy", peer_cupy.open_peer)
 
     def _open(self, name: str, open_peer: Callable[[], Peer]) -> Peer | None:
         if not self._wanted:

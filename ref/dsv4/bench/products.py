@@ -8,6 +8,7 @@ import ml_dtypes
 
 from dsv4.bench.case import ARITHMETIC, MEMORY, ROOF, Case, Contest, Goal
 from dsv4.bench.operations import TORCH
+from dsv4.bench.peer_cupy import CUPY_HALF
 from dsv4.bench.stage import Stage, in_turn, nbytes, place
 from dsv4.bench.timing import Contestant
 from dsv4.ops import Fp4Weight
@@ -56,6 +57,15 @@ def _fp4(stage: Stage, tokens: int, rounds: bool) -> Contest:
     contestants = dict(contest.contestants) | _torch(stage, x, weights) | ggml
     notes = [NOT_REPACKED] if ggml and GGML_REPACKED not in ggml else []
     return Contest(contestants, contest.bytes_moved, notes)
+
+
+def large_product(stage: Stage, tokens: int) -> Contest:
+    """Rounded inputs and FP4, beside dense products in half precision of the library for the same device."""
+    weights, x = stage.fp4_weights(*EXPERT), stage.floats(tokens, EXPERT[1])
+    contest = _contest(stage, "quantised_linear", x, weights)
+    cupy = stage.peers.cupy
+    theirs = {CUPY_HALF: Contestant(cupy.half_product(x, dequantise(weights[0])))} if cupy else {}
+    return Contest(dict(contest.contestants) | theirs, contest.bytes_moved)
 
 
 def _fp8(stage: Stage, tokens: int) -> Contest:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.bench.machine import available_bytes, cache_bytes
+from dsv4.ops import Ops
 
 Words = npt.NDArray[np.uint64]
 
@@ -18,6 +19,9 @@ CACHES = 4
 """How many times the last cache the buffer holds."""
 
 LEAST_BYTES = 2**28
+
+DEVICE_BYTES = 2**29
+"""More than the cache of any GPU holds."""
 
 
 def buffer_bytes() -> int:
@@ -57,6 +61,21 @@ class Roof:
         start = time.perf_counter()
         self._add_up(sum_part, self.threads)
         return time.perf_counter() - start
+
+
+class DeviceRoof:
+    """How fast a device copies its own memory, for a backend whose arrays live there; both directions count."""
+
+    reader = "copies within the device's memory"
+
+    def __init__(self, ops: Ops, nbytes: int) -> None:
+        """nbytes: the size of each of the two buffers."""
+        self.nbytes = 2 * nbytes
+        self._source, self._target = (ops.zeros((nbytes // 4,)) for _ in range(2))
+
+    def read(self, threads: int | None = None) -> None:
+        """Begin one copy. threads: of the host, which have no part in it."""
+        self._target[...] = self._source
 
 
 def thread_count() -> int:

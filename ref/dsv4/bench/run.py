@@ -9,6 +9,7 @@ from typing import Any
 
 from dsv4.backends import backend as backend_named
 from dsv4.bench.case import Case, Row
+from dsv4.bench.gpu import gpu_cases
 from dsv4.bench.layer import LargeLayer
 from dsv4.bench.machine import describe_machine
 from dsv4.bench.models import model_cases
@@ -16,9 +17,9 @@ from dsv4.bench.operations import operation_cases
 from dsv4.bench.peers import Peers
 from dsv4.bench.processes import PortableCase, import_case, portable_cases
 from dsv4.bench.products import product_cases
-from dsv4.bench.roof import Roof, buffer_bytes, thread_count
+from dsv4.bench.roof import DEVICE_BYTES, DeviceRoof, Roof, buffer_bytes, thread_count
 from dsv4.bench.selection import selection_cases
-from dsv4.bench.stage import Stage
+from dsv4.bench.stage import Stage, lives_elsewhere
 from dsv4.bench.timing import FULL, QUICK
 from dsv4.errors import SettingError
 from dsv4.ops import Ops
@@ -92,16 +93,18 @@ def run(
     stay. Raises SettingError for a pattern that fits nothing, and for a layer that cannot be read or written;
     BackendError for a backend that cannot run.
     """
-    chosen = chosen_cases(only, all_cases())
     ops = backend_named(backend)
+    on_gpu = lives_elsewhere(ops)
+    chosen = chosen_cases(only, gpu_cases(all_cases()) if on_gpu else all_cases())
     left_out = {case.name: reason for case in chosen if (reason := _why_not(case, ops, quick and not only))}
     cases = [case for case in chosen if case.name not in left_out]
     threads, nbytes = thread_count(), QUICK_BYTES if quick else buffer_bytes()
+    roof = DeviceRoof(ops, QUICK_BYTES if quick else DEVICE_BYTES) if on_gpu else Roof(nbytes, threads)
     with closing(LargeLayer(layer_directory)) as layer:
         stage = Stage(
             ops=ops,
             pace=QUICK if quick else FULL,
-            roof=Roof(nbytes, threads),
+            roof=roof,
             threads=threads,
             rotation_bytes=nbytes,
             peers=Peers(wanted=peers),
@@ -117,7 +120,7 @@ def run(
         quick=quick,
         machine=describe_machine(),
         roof_reader=stage.roof.reader,
-        roof_bytes=nbytes,
+        roof_bytes=stage.roof.nbytes,
         peers=stage.peers.versions,
         missing=stage.peers.missing,
         left_out=left_out,

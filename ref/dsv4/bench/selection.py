@@ -7,7 +7,8 @@ import numpy as np
 
 from dsv4.bench.case import ARITHMETIC, MEMORY, Case, Contest, Goal
 from dsv4.bench.operations import TORCH, in_torch, same_call
-from dsv4.bench.stage import NUMPY, Stage, nbytes
+from dsv4.bench.peer_cupy import CUPY
+from dsv4.bench.stage import NUMPY, Stage, lives_elsewhere, nbytes
 from dsv4.model.span import Span
 from dsv4.ops.mhc import sinkhorn
 from dsv4.ops.types import Array
@@ -27,14 +28,14 @@ SINKHORN_TOKENS, ITERATIONS, EPS = 4096, 20, 1e-6
 
 def selection_cases() -> list[Case]:
     """Index scores, top-k, attention of one token and of a prompt, Sinkhorn."""
-    attention = "64 heads × 512, 640 keys, {}".format
-    decode, prefill = (partial(_attention, tokens=tokens) for tokens in (1, 512))
+    sizes = "64 heads × 512, 640 keys, {}".format
+    decode, prefill = (partial(attention, tokens=tokens) for tokens in (1, 512))
     return [
         Case("index_scores", "64 heads × 128, 262,144 keys", ARITHMETIC, _index_scores, (Goal(6, NUMPY),)),
         Case("top_k", "512 of 262,144", MEMORY, _top_k, (Goal(4, ARGPARTITION),)),
         Case("index_top_k", "both, 512 of 262,144 keys", ARITHMETIC, _index_top_k, (Goal(6, NUMPY),)),
-        Case("attention.decode", attention("1 token"), ARITHMETIC, decode, (Goal(2, NUMPY),)),
-        Case("attention.prefill", attention("512 tokens"), ARITHMETIC, prefill, (Goal(2.5, NUMPY),)),
+        Case("attention.decode", sizes("1 token"), ARITHMETIC, decode, (Goal(2, NUMPY),)),
+        Case("attention.prefill", sizes("512 tokens"), ARITHMETIC, prefill, (Goal(2.5, NUMPY),)),
         Case("sinkhorn", "4096 tokens, 4 × 4, 20 iterations", ARITHMETIC, _sinkhorn, (Goal(5, TOKENS_LAST),)),
     ]
 
@@ -65,20 +66,25 @@ def _top_k(stage: Stage) -> Contest:
     return same_call(stage, "top_k", arguments, others={ARGPARTITION: partition, **in_torch(stage, "top_k")})
 
 
-def _attention(stage: Stage, tokens: int) -> Contest:
-    entries, sink = stage.floats(1, ENTRIES, 512), stage.floats(64)
-    window_index = Span(np.array([ENTRIES * 4]), np.array([tokens]), tokens).window_columns(WINDOW)
+def attention(stage: Stage, tokens: int, batch: int = 1) -> Contest:
+    """Attention of so many tokens of each of `batch` sequences that share their compressed entries' values."""
+    entries, sink = np.repeat(stage.floats(1, ENTRIES, 512), batch, axis=0), stage.floats(64)
+    span = Span(np.full(batch, ENTRIES * 4), np.full(batch, tokens), tokens)
+    window_index = span.window_columns(WINDOW)
 
     def arguments() -> tuple[Any, ...]:
-        queries, window = stage.floats(1, tokens, 64, 512), stage.floats(1, WINDOW - 1 + tokens, 512)
-        chosen = [stage.random.integers(0, ENTRIES // TOPK, TOPK) for _ in range(tokens)]
-        entry_index = np.arange(TOPK) * (ENTRIES // TOPK) + np.array([chosen])  # one of each stretch: no entry twice
+        queries, window = stage.floats(batch, tokens, 64, 512), stage.floats(batch, WINDOW - 1 + tokens, 512)
+        chosen = stage.random.integers(0, ENTRIES // TOPK, (batch, tokens, TOPK))
+        entry_index = np.arange(TOPK) * (ENTRIES // TOPK) + chosen  # one of each stretch: no entry twice
         return queries, window, window_index, entries, entry_index, sink
 
     queries, window, _, _, entry_index, _ = arguments()
-    read = len(np.unique(entry_index)) * entries[0, 0].nbytes
+    read = sum(len(np.unique(one)) for one in entry_index) * entries[0, 0].nbytes
     moved = 2 * queries.nbytes + nbytes(window, window_index, entry_index, sink) + read
-    return same_call(stage, "sparse_attention", arguments, moved, in_torch(stage, "attention"))
+    others = in_torch(stage, "attention") if batch == 1 else {}
+    if lives_elsewhere(stage.ops) and stage.peers.cupy:
+        others = {**others, CUPY: stage.peers.cupy.attention}
+    return same_call(stage, "sparse_attention", arguments, moved, others)
 
 
 def _sinkhorn(stage: Stage) -> Contest:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dsv4.bench.layer import LargeLayer
 from dsv4.bench.peers import Peers
-from dsv4.bench.roof import Roof
+from dsv4.bench.roof import DeviceRoof, Roof
 from dsv4.bench.timing import Pace
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
 from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK, Weight
@@ -35,7 +35,7 @@ class Stage:
 
     ops: Ops
     pace: Pace
-    roof: Roof
+    roof: Roof | DeviceRoof
     threads: int
     rotation_bytes: int
     peers: Peers
@@ -47,6 +47,10 @@ class Stage:
     def all_ops(self) -> dict[str, Ops]:
         """The backend that the rows are about and, where that is another, NumPy's, by their contestants' names."""
         return {NUMPY: self.ops} if self.ops.name == "numpy" else {OURS: self.ops, NUMPY: Ops()}
+
+    def finish(self) -> None:
+        """Wait until everything that was asked of the backend is done: a number that it gives back comes last."""
+        self.ops.to_numpy(self.ops.zeros((1,)))
 
     def copies(self, nbytes: int) -> int:
         """How many weights, or arguments, of so many bytes take turns, so that no cache holds them."""
@@ -75,6 +79,11 @@ class Stage:
     def _bytes(self, *shape: int) -> Bytes:
         words = self.random.integers(0, 2**64, math.prod(shape) // 8, np.uint64)
         return words.view(np.uint8).reshape(shape)
+
+
+def lives_elsewhere(ops: Ops) -> bool:
+    """Whether the arrays of a backend are not NumPy's."""
+    return not isinstance(ops.zeros((0,)), np.ndarray)
 
 
 def in_turn(function: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> Callable[[], object]:

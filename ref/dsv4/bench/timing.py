@@ -15,13 +15,15 @@ class Contestant:
 
     run: one call of it. before: what makes it ready, not timed, before each batch of calls. single: whether a batch is
     one call alone and no other call goes before it, because `before` sets up what a call uses up. period: a batch holds
-    a multiple of so many calls, because they differ and only so many in a row are like the next ones.
+    a multiple of so many calls, because they differ and only so many in a row are like the next ones. finish: waits for
+    what the calls of a batch have begun; its time is a part of the batch's.
     """
 
     run: Callable[[], object]
     before: Callable[[], object] | None = None
     single: bool = False
     period: int = 1
+    finish: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,11 @@ def _time(contestant: Contestant, calls: int, clock: Callable[[], float]) -> flo
         contestant.before()
     if calls > 1:
         contestant.run()
+        if contestant.finish is not None:
+            contestant.finish()
     start = clock()
     for _ in range(calls):
         contestant.run()
+    if contestant.finish is not None:
+        contestant.finish()
     return (clock() - start) / calls

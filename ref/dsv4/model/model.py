@@ -85,7 +85,7 @@ class Model:
         embedded = self.ops.embedding(self.ops.asarray(ids), self.embed).astype(self.dtype)
         return np.repeat(embedded[:, :, None], self.config.hc_mult, axis=2)
 
-    def layer(self, number: int, streams: npt.ArrayLike, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
+    def layer(self, number: int, streams: Array, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
         """One block by itself, on streams [B, S, n, d] of the tokens ids [B, S] from position 0.
 
         Returns the streams after it, [B, S, n, d]. This is how a layer is held against stored results: what it is
@@ -94,8 +94,8 @@ class Model:
         block, padding = self.layers[number], Padding.of(ids, None)
         check_ids(padding.ids, self.config.vocab_size)
         batch, length = padding.ids.shape
-        span = Span(np.zeros(batch, np.int64), padding.counts, length)
-        given = self.ops.asarray(np.asarray(streams, self.dtype))
+        span = Span(np.zeros(batch, np.int64), padding.counts, length, self.ops.asarray)
+        given = self.ops.asarray(streams).astype(self.dtype, copy=False)
         return block(given, self.ops.asarray(padding.ids), span, block.new_cache(batch, 0, self.dtype), observe)
 
     def mtp_logits(
@@ -163,4 +163,4 @@ class Model:
             most, found = config.max_position_embeddings, (starts + counts).max()
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
-        return Span(starts, counts, ids.shape[1])
+        return Span(starts, counts, ids.shape[1], self.ops.asarray)

@@ -1,0 +1,53 @@
+#pragma once
+// The small formats in float arithmetic: mirrors dsv4/ops/formats.py. Every function is exact.
+
+constexpr float LARGEST_FLOAT = 3.40282346638528859812e38f;
+
+__device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fc00000); }
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
+
+// The larger of two numbers; a NaN where either is one, as NumPy's maximum.
+__device__ __forceinline__ float larger(float a, float b) { return a > b || a != a ? a : b; }
+
+// The power of two 2^power, for −126 <= power <= 127.
+__device__ __forceinline__ float power_of_two(int power) { return __int_as_float((power + 127) << 23); }
+
+// A magnitude that is a normal float, rounded to `bits` bits behind the leading one, ties to even.
+template <int bits>
+__device__ __forceinline__ float round_mantissa(float magnitude) {
+    constexpr unsigned dropped = 23 - bits, below_half = (1u << (dropped - 1)) - 1;
+    const unsigned word = __float_as_uint(magnitude);
+    return __uint_as_float((word + below_half + (word >> dropped & 1)) >> dropped << dropped);
+}
+
+// E4M3: three bits behind the leading one, steps of 2^−9 below 2^−6, at most 448 = 1.75 · 2^8.
+struct Fp8 {
+    static constexpr unsigned max_mantissa = 0x600000;
+    static constexpr int max_power = 8;
+    static constexpr float floor = 1e-4f;  // FP8_FLOOR
+    // The nearest value of the format to a magnitude of at most 448.
+    static __device__ __forceinline__ float nearest(float magnitude) {
+        if (magnitude >= 0x1p-6f) return round_mantissa<3>(magnitude);
+        return __fsub_rn(__fadd_rn(magnitude, 0x1p14f), 0x1p14f);  // floats near 2^14 are 2^−9 apart
+    }
+};
+
+// E2M1: one bit behind the leading one, steps of 1/2 below 1, at most 6 = 1.5 · 2^2.
+struct Fp4 {
+    static constexpr unsigned max_mantissa = 0x400000;
+    static constexpr int max_power = 2;
+    static constexpr float floor = 6 * 0x1p-126f;  // FP4_FLOOR
+    static __device__ __forceinline__ float nearest(float magnitude) {
+        if (magnitude >= 1) return round_mantissa<1>(magnitude);
+        return __fsub_rn(__fadd_rn(magnitude, 0x1p22f), 0x1p22f);  // floats near 2^22 are 1/2 apart
+    }
+};
+
+// The exponent of the smallest power of two s with largest <= s · the format's maximum, once `largest` is raised to the
+// format's floor. largest: a finite magnitude.
+template <class Format>
+__device__ __forceinline__ int scale_power(float largest) {
+    const unsigned word = __float_as_uint(fmaxf(largest, Format::floor));
+    const int power = static_cast<int>(word >> 23) - 127;
+    return power - Format::max_power + ((word & 0x7fffffu) > Format::max_mantissa ? 1 : 0);
+}

@@ -1,0 +1,27 @@
+"""The Walsh–Hadamard rotation: mirrors dsv4.ops.hadamard."""
+
+import numpy as np
+
+from dsv4.ops import hadamard as reference
+from dsv4.ops.types import Array
+from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.source import kernels
+
+THREADS = 256
+NUMBERS_PER_BLOCK = 1024
+MAX_WIDTH = 8192
+"""What fits into 32 KiB of shared memory."""
+
+
+def hadamard(device: Device, x: Array) -> Array:
+    """As dsv4.ops.hadamard.hadamard."""
+    width = x.shape[-1]
+    if x.dtype != np.float32 or not 1 <= width <= MAX_WIDTH or width & (width - 1):
+        return on_host(device, reference.hadamard, x)
+    out = device.empty(x.shape, np.float32)
+    if out.size:
+        rows, per_block = out.size // width, max(1, NUMBERS_PER_BLOCK // width)
+        arguments = device.compact(x), out, rows, width, per_block, width**-0.5
+        kernel = kernels("hadamard.cu")["hadamard"]
+        device.launch(kernel, (-(-rows // per_block),), THREADS, arguments, shared=4 * per_block * width)
+    return out

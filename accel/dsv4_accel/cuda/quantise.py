@@ -1,0 +1,47 @@
+"""Rounding activations to FP8 and FP4 and back: mirrors dsv4.ops.quantise."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dsv4.ops import quantise as reference
+from dsv4.ops.quantise import FP4_BLOCK
+from dsv4.ops.types import Array
+from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.source import kernels
+
+THREADS = 256
+WARP = 32
+NUMBERS_PER_LANE = 4
+"""How many channels of a block one thread rounds, where a warp is enough for the block."""
+
+
+def fake_quant_fp8(device: Device, x: Array, block: int) -> Array:
+    """As dsv4.ops.quantise.fake_quant_fp8."""
+    return _fake_quant(device, x, block, reference.fake_quant_fp8)
+
+
+def fake_quant_fp4(device: Device, x: Array, block: int = FP4_BLOCK) -> Array:
+    """As dsv4.ops.quantise.fake_quant_fp4."""
+    return _fake_quant(device, x, block, reference.fake_quant_fp4)
+
+
+def _fake_quant(device: Device, x: Array, block: int, function: Callable[[Array, int], Array]) -> Array:
+    """function: the reference's, whose name is the kernel's."""
+    if x.dtype != np.float32 or x.ndim == 0 or block < 1:
+        return on_host(device, function, x, block)
+    out = device.empty(x.shape, np.float32)
+    if out.size:
+        width = x.shape[-1]
+        rows, lanes = out.size // width, _lanes(min(block, width))
+        per_block = THREADS // lanes
+        blocks = -(-rows * -(-width // block) // per_block)
+        arguments = device.compact(x), out, rows, width, block, lanes
+        device.launch(kernels("quantise.cu")[function.__name__], (blocks,), THREADS, arguments)
+    return out
+
+
+def _lanes(block: int) -> int:
+    """How many threads share a block of channels: a power of two, at most a warp."""
+    wanted = -(-block // NUMBERS_PER_LANE)
+    return min(WARP, 1 << (wanted - 1).bit_length())
