@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import strategies
 import tiny
+from cuda.model_ops import ModelOps
 from dsv4.cost.memory import cache_bytes
 from dsv4.errors import SettingError
 from dsv4.model.cache import Entries, RecentRows
@@ -106,8 +107,10 @@ def test_bytes_go_where_floats_go(parts, seed):
         read_back = packing.unpack(packing.pack(rows))
         span = Span(lengths, counts, counts.max())
         same_bits(packed[0].extend(rows, span), floats[0].extend(read_back, span))
+        chosen = row, entry = np.nonzero(span.present)
+        slots = row, lengths[row] + entry
         for entries, given_rows in zip((floats[1], packed[1]), (read_back, rows), strict=True):
-            entries.write(given_rows, lengths, counts)
+            entries.write(given_rows, chosen, slots, (lengths + counts).max())
         lengths = lengths + counts
         same_bits(packed[1].first(lengths.max()), floats[1].first(lengths.max()))
 
@@ -140,6 +143,16 @@ def test_logits_are_bit_for_bit_those_of_a_float_cache_with_bf16_rotated_channel
     for one, other in zip(found, expected, strict=True):
         same_bits(one, other)
     assert any((one != other).any() for one, other in zip(found, unlike, strict=True))
+
+
+def test_bytes_on_a_device_give_the_same_bits():
+    """Arrays that do not turn into NumPy's by themselves."""
+    source = tiny.checkpoint(**tiny.WIDE, num_nextn_predict_layers=1)
+    found, expected = (
+        passes(tiny.model(ops, source, fake_quant=True, dtype=np.float32), packed=True) for ops in (ModelOps(), Ops())
+    )
+    for one, other in zip(found, expected, strict=True):
+        same_bits(one, other)
 
 
 @settings(max_examples=12)

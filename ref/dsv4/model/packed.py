@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from dsv4.model.cache import Entries, LayerCache, RecentRows
 from dsv4.model.rounding import KV_BLOCK
-from dsv4.model.span import Span
+from dsv4.model.span import Index, Span
 from dsv4.ops import Ops, formats
 from dsv4.ops.quantise import FP4_BLOCK, fp4_blocks, fp8_blocks
-from dsv4.ops.types import Array, Bytes, Ints
+from dsv4.ops.types import Array, Bytes
 
 Packed = npt.NDArray[Any]
 """uint8. The float caches that move these rows about are annotated for floats and do not mind."""
@@ -145,9 +145,9 @@ class PackedEntries(Entries):
         super().__init__(packing.ops, len(like.rows), packing.row_bytes, np.dtype(np.uint8))
         self.packing = packing
 
-    def write(self, rows: Array, firsts: Ints, counts: Ints) -> None:
+    def write(self, rows: Array, chosen: Index, slots: Index, count: int) -> None:
         """As in `Entries`."""
-        super().write(self.packing.pack(rows), firsts, counts)
+        super().write(self.packing.pack(rows), chosen, slots, count)
 
     def first(self, count: int) -> Array:
         """As in `Entries`, but not a view."""
