@@ -8,7 +8,7 @@ import numpy as np
 
 from dsv4.ops import Ops
 from dsv4_accel.cuda import compressor, hadamard, mhc, norm, quantise, rope
-from dsv4_accel.cuda.device import CupyDevice, Device
+from dsv4_accel.cuda.device import CupyDevice, Device, require_room
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +35,7 @@ class CudaOps(Ops):
     asarray = _on_device(lambda device, array: device.asarray(array))
     to_numpy = _on_device(lambda device, array: device.to_numpy(array))
     zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
+    require_room = _on_device(require_room)
 
     rms_norm = _on_device(norm.rms_norm)
     rms_scale = _on_device(norm.rms_scale)

@@ -26,8 +26,10 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, ops: Ops, fake_quant: bool, dtype: npt.DTypeLike = np.float32) -> None:
         """fake_quant: whether activations are rounded as the released model does; dtype: of activations and caches.
 
-        Raises CheckpointError where the files do not hold what the config describes. Routed experts are read later.
+        Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
+        not fit in the backend's memory. Routed experts are read later.
         """
+        ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype = checkpoint, ops, np.dtype(dtype)
         self.rounds = fake_quant
