@@ -126,12 +126,21 @@ def test_cost_compares_a_config_with_the_baseline(dsv4) -> None:
     assert cache["total"] == sum(cache["parts"].values())
 
 
+@pytest.mark.parametrize("model", ["flash", "pro", "v3.2"])
+def test_cost_prints_what_its_page_shows(dsv4, model) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
+    released = DATA / "configs" / f"deepseek-v4-{model}.json"
+    status, out, _ = dsv4("cost", model) if model == "v3.2" else dsv4("cost", released, "--baseline", "v3.2")
+    assert status == 0
+    assert out.split("\n\n", 1)[1] in page
+
+
 def test_cost_prints_parts_that_add_up(dsv4) -> None:
     status, out, _ = dsv4("cost", "--context", 300, "--cache-format", "float32", "--baseline", bundled_model())
     assert status == 0
     assert re.search(r"^all +2.72M +1.8M ", out, re.MULTILINE)
     assert re.search(r"^core attention +791k +1.58M +bf16$", out, re.MULTILINE)
-    assert re.search(r"^cache bytes +(\S+ kB) +\1 +100.0%$", out, re.MULTILINE)
+    assert re.search(r"^cache bytes +(\S+ kB) +\1 +100.00%$", out, re.MULTILINE)
 
 
 def test_cost_holds_the_bytes_of_a_real_cache(dsv4) -> None:

@@ -20,6 +20,8 @@ DATA = Path(__file__).parent / "data"
 MILLION = 2**20
 """The context of the released configurations."""
 
+PAGE = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
+
 FLASH, PRO = (Config.load(DATA / f"configs/deepseek-v4-{name}.json") for name in ("flash", "pro"))
 cost_of = cache(cost)
 """The same cost is asked for in many tests, and the table of Pro's parameters is long."""
@@ -73,6 +75,7 @@ OTHER_WAYS_OF_COUNTING = {
 def test_flops_counted_in_another_way(name):
     way, expected = OTHER_WAYS_OF_COUNTING[name]
     assert shares(**way) == expected
+    assert f"| {name} | {expected[0]} | {expected[1]} |" in PAGE
 
 
 def test_cache_of_the_report():
@@ -80,6 +83,54 @@ def test_cache_of_the_report():
     percents = [100 * cost_of(config, MILLION).cache_bytes / baseline for config in (FLASH, PRO)]
     assert [round(percent, 2) for percent in percents] == [7.31, 10.46]
     assert tuple(map(round, percents)) == REPORTED_CACHE
+
+
+def stored(config: Config, context=MILLION, padding=0, key_padding=0, cache_format="packed") -> int:
+    """The bytes of a sequence's cache, with so many more in each entry and in each indexer key."""
+    ratios = config.compress_ratios[: config.num_hidden_layers]
+    keys = sum(context // ratio for ratio in ratios if ratio == 4)
+    entries = sum(context // ratio for ratio in ratios if ratio) + config.sliding_window * len(ratios)
+    total = sum(cache_bytes(config, context, cache_format).values())
+    return total + padding * entries + key_padding * keys
+
+
+OTHER_WAYS_OF_STORING = {
+    "as stated": (stored, cost_of_v32(MILLION).cache_bytes, (7.31, 10.46)),
+    "1M is 10⁶ tokens": (lambda config: stored(config, 10**6), cost_of_v32(10**6).cache_bytes, (7.32, 10.48)),
+    "V4's entries padded to 584 bytes": (
+        lambda config: stored(config, padding=1),
+        cost_of_v32(MILLION).cache_bytes,
+        (7.32, 10.48),
+    ),
+    "no window and no pending tail": (
+        lambda config: sum(cache_bytes(config, MILLION, "packed")[part] for part in ("compressed", "indexer keys")),
+        cost_of_v32(MILLION).cache_bytes,
+        (7.30, 10.45),
+    ),
+    "no scales in either model": (
+        lambda config: stored(config, padding=-7, key_padding=-4),
+        61 * MILLION * (512 + 2 * 64 + 128),
+        (7.37, 10.56),
+    ),
+    "the indexer's keys in FP8, as in V3.2": (
+        lambda config: stored(config, key_padding=132 - 68),
+        cost_of_v32(MILLION).cache_bytes,
+        (8.01, 11.46),
+    ),
+    "bf16 in both models": (
+        lambda config: stored(config, cache_format="bf16"),
+        cost_of_v32(MILLION, "bf16").cache_bytes,
+        (8.02, 11.48),
+    ),
+    "V3.2 in bf16": (stored, cost_of_v32(MILLION, "bf16").cache_bytes, (4.09, 5.86)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WAYS_OF_STORING)
+def test_cache_stored_in_another_way(name):
+    size, baseline, expected = OTHER_WAYS_OF_STORING[name]
+    assert tuple(round(100 * size(config) / baseline, 2) for config in (FLASH, PRO)) == expected
+    assert f"| {name} | {expected[0]:.2f} | {expected[1]:.2f} |" in PAGE
 
 
 @pytest.mark.parametrize("config", [FLASH, PRO])

@@ -13,6 +13,7 @@ from dsv4.config import Config, Yarn
 from dsv4.model.model import Model
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter, parameters
+from tiny_checkpoint import arrays
 
 CONFIG = Config(
     vocab_size=40,
@@ -71,6 +72,10 @@ class TinyCheckpoint:
     @property
     def has_mtp(self) -> bool:
         return self.config.num_nextn_predict_layers > 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for weight in self.weights.values() for part in arrays(weight))
 
     def weight(self, name: str):
         return self.weights[name]

@@ -24,6 +24,8 @@ class HostDevice:
     """Runs kernels with threads and blocks in one order, and many once more in another, which must change nothing."""
 
     multiprocessors = 3
+    memory = 2**30
+    """How many bytes of arrays it pretends to have room for."""
 
     def __init__(self, check_order: bool = True) -> None:
         """check_order: whether kernels run a second time. Raises BackendError without a C++ compiler."""
@@ -53,6 +55,9 @@ class HostDevice:
 
     def zeros(self, shape, dtype):
         return HostArray(np.zeros(shape, dtype))
+
+    def free_bytes(self) -> int:
+        return self.memory
 
     def compact(self, array):
         whole = array.flags.c_contiguous and array.inner.ctypes.data % 16 == 0

@@ -2,27 +2,25 @@
 
 from collections.abc import Sequence
 from functools import wraps
-from inspect import getattr_static
 
 import numpy as np
 
 from cuda.host_array import HostArray
 from dsv4.ops import Ops
 from dsv4_accel.cuda.device import _rebuilt as rebuilt
-
-ELSEWHERE = ("asarray", "to_numpy", "zeros")
-"""What is no operation, but says where arrays live."""
+from ops.catalogue import OPERATIONS
 
 
-def _fetched(value):
-    """NumPy arrays for those of the device, uncounted: a kernel would not fetch them."""
-    if isinstance(value, Sequence) and not isinstance(value, str | tuple | list):
-        return _Fetched(value)
-    return rebuilt(value, lambda array: array.inner)
+class ModelOps(Ops):
+    """Operations that take and give arrays of a device, each computed by the reference, and so in float64, too."""
+
+    asarray = staticmethod(lambda array: array if isinstance(array, HostArray) else HostArray(np.asarray(array)))
+    to_numpy = staticmethod(lambda array: array if isinstance(array, np.ndarray) else array.get())
+    zeros = staticmethod(lambda shape, dtype=np.float32: HostArray(np.zeros(shape, dtype)))
 
 
 class _Fetched(Sequence):
-    """Experts, of which only those that are asked for are read."""
+    """Experts on the host, of which only those that are asked for are read."""
 
     def __init__(self, experts: Sequence) -> None:
         self.experts = experts
@@ -34,6 +32,13 @@ class _Fetched(Sequence):
         return _fetched(self.experts[number])
 
 
+def _fetched(value):
+    """A value with NumPy arrays for those of the device, uncounted: a kernel would not fetch them."""
+    if isinstance(value, Sequence) and not isinstance(value, str | tuple | list):
+        return _Fetched(value)
+    return rebuilt(value, lambda array: array.inner)
+
+
 def _through_reference(function):
     @wraps(function)
     def operation(*arguments):
@@ -42,16 +47,5 @@ def _through_reference(function):
     return staticmethod(operation)
 
 
-class ModelOps(Ops):
-    """Operations that take and give arrays of a device, each computed by the reference."""
-
-    name = "cuda"
-
-    asarray = staticmethod(lambda array: array if isinstance(array, HostArray) else HostArray(np.asarray(array)))
-    to_numpy = staticmethod(lambda array: array if isinstance(array, np.ndarray) else array.get())
-    zeros = staticmethod(lambda shape, dtype=np.float32: HostArray(np.zeros(shape, dtype)))
-
-
-for _name in vars(Ops):
-    if isinstance(getattr_static(Ops, _name), staticmethod) and _name not in ELSEWHERE:
-        setattr(ModelOps, _name, _through_reference(getattr(Ops, _name)))
+for _name in OPERATIONS:
+    setattr(ModelOps, _name, _through_reference(getattr(Ops, _name)))

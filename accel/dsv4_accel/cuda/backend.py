@@ -9,7 +9,7 @@ import numpy as np
 from dsv4.ops import Ops
 from dsv4_accel.cuda.attention import sparse_attention
 from dsv4_accel.cuda.compressor import compress
-from dsv4_accel.cuda.device import CupyDevice, Device
+from dsv4_accel.cuda.device import CupyDevice, Device, require_room
 from dsv4_accel.cuda.hadamard import hadamard
 from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
 from dsv4_accel.cuda.linear import embedding, grouped_linear, linear, quantised_linear
@@ -45,6 +45,7 @@ class CudaOps(Ops):
     asarray = _on_device(lambda device, array: device.asarray(array))
     to_numpy = _on_device(lambda device, array: device.to_numpy(array))
     zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
+    require_room = _on_device(require_room)
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)

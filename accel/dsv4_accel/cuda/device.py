@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.errors import BackendError
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 from dsv4_accel.cuda import source, status
 from dsv4_accel.cuda.requirements import require_gpu
@@ -47,6 +48,9 @@ class Device(Protocol):
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         """A new array of zeros."""
 
+    def free_bytes(self) -> int:
+        """How much memory new arrays may take."""
+
     def compact(self, array: Any) -> Any:
         """The array as kernels take it: itself, or a copy where it has gaps, is permuted or is not aligned."""
 
@@ -60,6 +64,14 @@ class Device(Protocol):
 
         Raises TypeError where an argument does not fit the kernel's declaration.
         """
+
+
+def require_room(device: Device, nbytes: int) -> None:
+    """Raises BackendError if so many bytes of weights do not fit in the device's free memory."""
+    free = device.free_bytes()
+    if nbytes > free:
+        found = f"found {free:,} free: {nbytes - free:,} are missing"
+        raise BackendError(f"backend cuda: expected {nbytes:,} bytes of the GPU's memory for the weights, {found}")
 
 
 def on_host(device: Device, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -117,6 +129,10 @@ class CupyDevice:
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         return self._cupy.zeros(shape, dtype)
+
+    def free_bytes(self) -> int:
+        free, _ = self._cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def compact(self, array: Any) -> Any:
         whole = array.flags.c_contiguous and array.data.ptr % VECTOR_BYTES == 0

@@ -143,4 +143,4 @@ def _print_comparison(found: Cost, other: Cost, name: str) -> None:
     width = max(9, len(name)) + 2
     print(f"{'compared':<20}{'this':>11}{name:>{width}}{'ratio':>9}")
     for quantity, (this, that) in values.items():
-        print(f"{quantity:<20}{this:>11}{that:>{width}}{ratios[quantity]:>9.1%}")
+        print(f"{quantity:<20}{this:>11}{that:>{width}}{ratios[quantity]:>9.2%}")

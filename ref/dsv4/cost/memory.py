@@ -34,7 +34,7 @@ class RowBytes:
             return cls(number * c, number * width, number)
         content = c - rotated
         entry = content + -(-content // KV_BLOCK) + 2 * rotated
-        return cls(entry, -(-width // 2) + -(-width // FP4_BLOCK), 4)
+        return cls(entry, width // 2 + -(-width // FP4_BLOCK), 4)
 
 
 def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_context: int = 0) -> dict[str, int]:
