@@ -41,8 +41,8 @@ class HostDevice:
         return array if isinstance(array, HostArray) else HostArray(np.asarray(array))
 
     def to_numpy(self, array):
-        if isinstance(array, np.ndarray):
-            return array
+        if isinstance(array, np.ndarray | np.generic):
+            return np.asarray(array)
         note = self.status.inner.copy()
         self.status.fill(0)
         status.raise_for(note)

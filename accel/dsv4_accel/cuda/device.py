@@ -112,8 +112,8 @@ class CupyDevice:
         return self._cupy.asarray(array)
 
     def to_numpy(self, array: Any) -> npt.NDArray[Any]:
-        if isinstance(array, np.ndarray):
-            return array
+        if isinstance(array, np.ndarray | np.generic):
+            return np.asarray(array)
         note = self._cupy.asnumpy(self.status)
         if note.any():
             self.status.fill(0)
