@@ -32,7 +32,7 @@ class HostArray(NDArrayOperatorsMixin):
     fetched = 0
     """How many numbers were brought to the host since someone last set this to 0, of all arrays."""
     indices_placed = 0
-    """How many arrays of NumPy were used as an index since someone last set this to 0: each is a transfer of its own."""
+    """How many arrays of NumPy were used as an index since someone last set this to 0: each is a transfer."""
 
     def __init__(self, array: np.ndarray, owner: np.ndarray | None = None) -> None:
         """owner: the memory with its guards that the array lies in; without it the array is copied into its own."""
