@@ -107,7 +107,11 @@ def config(**changes) -> Config:
 
 def checkpoint(seed: int = 0, **changes) -> TinyCheckpoint:
     """A random float32 checkpoint of the tiny configuration with some fields changed."""
-    chosen = config(**changes)
+    return checkpoint_of(config(**changes), seed)
+
+
+def checkpoint_of(chosen: Config, seed: int = 0) -> TinyCheckpoint:
+    """A random float32 checkpoint of this configuration."""
     generator = np.random.default_rng(seed)
     weights = {name: _random(generator, parameter, chosen) for name, parameter in parameters(chosen).items()}
     return TinyCheckpoint(chosen, weights)

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.checkpoint import Checkpoint
-from dsv4.errors import CheckpointError, PromptError
+from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
+from dsv4.model.packed import packed_layer
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.rounding import Rounding
 from dsv4.model.span import Span
@@ -133,18 +134,23 @@ class Model:
         cache.mtp.finish(span.counts)
         return padding.restore(logits)
 
-    def new_cache(self, batch: int = 1, max_rollback: int = 128) -> Cache:
+    def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False) -> Cache:
         """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
 
-        Raises PromptError for a batch below 1 or a max_rollback below 0.
+        packed: store KV entries in FP8 and bf16 and indexer keys in FP4, as the released model does; everything but
+        the rotated channels, which bf16 rounds, is what a float cache holds. Raises PromptError for a batch below 1
+        or a max_rollback below 0, SettingError for packed where the model does not round its activations.
         """
         if batch < 1 or max_rollback < 0:
             raise PromptError(f"cache: expected batch ≥ 1 and max_rollback ≥ 0, found {batch} and {max_rollback}")
+        if packed and not self.rounds:
+            raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
 
         def track(blocks: Sequence[Block | MTP], back: int) -> Track:
-            return Track(
-                [block.new_cache(batch, back, self.dtype) for block in blocks], np.zeros(batch, np.int64), back
-            )
+            layers = [block.new_cache(batch, back, self.dtype) for block in blocks]
+            if packed:
+                layers = [packed_layer(layer, self.ops, self.config.qk_rope_head_dim) for layer in layers]
+            return Track(layers, np.zeros(batch, np.int64), back)
 
         # The MTP layer reads a token at the position before its own, so it goes back one further.
         return Cache(track(self.layers, max_rollback), track([self.mtp] if self.mtp else [], max_rollback + 1))
