@@ -219,6 +219,11 @@ def test_verify_compares_two_backends_and_saves_results(dsv4, backend, tmp_path)
     assert dsv4("verify", SMALL, "--expected", tmp_path / "saved.safetensors")[0] == 0
 
 
+def test_verify_takes_a_prompt_that_completes_no_entry(dsv4) -> None:
+    """The scores of no entries are a result without numbers, which differs in nothing."""
+    assert dsv4("verify", SMALL, "--against", "numpy", "--length", 3)[0] == 0
+
+
 def test_convert_and_back(dsv4, tmp_path) -> None:
     status, out, _ = dsv4("convert", bundled_model(), tmp_path / "wide", "--to", "float32")
     assert status == 0
