@@ -7,7 +7,7 @@ import numpy as np
 
 from cuda.host_array import HostArray
 from dsv4.ops import Ops
-from dsv4_accel.cuda.device import _rebuilt as rebuilt
+from dsv4_accel.cuda.device import rebuilt
 from ops.catalogue import OPERATIONS
 
 

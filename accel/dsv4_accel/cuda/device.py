@@ -54,6 +54,9 @@ class Device(Protocol):
     def compact(self, array: Any) -> Any:
         """The array as kernels take it: itself, or a copy where it has gaps, is permuted or is not aligned."""
 
+    def address(self, array: Any) -> int:
+        """Where the first number of an array lies in the device's memory."""
+
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0
     ) -> None:
@@ -76,10 +79,10 @@ def on_host(device: Device, function: Callable[..., Any], *arguments: Any) -> An
 
     For what has no kernel: float64, which is the ground truth, and arguments that do not fit, which it refuses.
     """
-    return _rebuilt(function(*(_rebuilt(argument, device.to_numpy) for argument in arguments)), device.asarray)
+    return rebuilt(function(*(rebuilt(argument, device.to_numpy) for argument in arguments)), device.asarray)
 
 
-def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     """Weights, tuples and lists with their arrays changed; anything else as it is."""
     match value:
         case Fp8Weight(codes, scales):
@@ -87,9 +90,9 @@ def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
         case Fp4Weight(packed, scales):
             return Fp4Weight(change(packed), change(scales))
         case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(_rebuilt(part, change) for part in value))
+            return type(value)(*(rebuilt(part, change) for part in value))
         case list():
-            return [_rebuilt(part, change) for part in value]
+            return [rebuilt(part, change) for part in value]
     return change(value) if hasattr(value, "dtype") and hasattr(value, "shape") else value
 
 
@@ -134,6 +137,9 @@ class CupyDevice:
     def compact(self, array: Any) -> Any:
         whole = array.flags.c_contiguous and array.data.ptr % VECTOR_BYTES == 0
         return array if whole else array.copy(order="C")
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
 
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0

@@ -16,7 +16,10 @@ from dsv4.ops.types import Array, Ints
 
 
 class Attention:
-    """One attention layer: sliding window only (ratio 0), with CSA entries (4) or with HCA entries (128)."""
+    """One attention layer: sliding window only (ratio 0), with CSA entries (4) or with HCA entries (128).
+
+    Source: report eq. 13, 18 (CSA), eq. 24–25 (HCA): the query latent and the queries; code: Attention.
+    """
 
     def __init__(self, config: Config, ops: Ops, weights: Weights, ratio: int, rounding: Rounding) -> None:
         self.config, self.ops, self.ratio, self.rounding = config, ops, ratio, rounding

@@ -15,7 +15,10 @@ from dsv4.ops.types import Array, Ints, Mask
 
 
 class Compressor:
-    """Turns each complete block of ρ tokens into one entry; what is left over stays pending in the cache."""
+    """Turns each complete block of ρ tokens into one entry; what is left over stays pending in the cache.
+
+    Source: report eq. 9–10 (CSA), eq. 20–21 (HCA): the projections; code: Compressor.
+    """
 
     def __init__(
         self,

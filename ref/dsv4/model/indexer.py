@@ -12,7 +12,10 @@ from dsv4.ops.types import Array, Ints
 
 
 class Indexer:
-    """Scores the compressed entries with small queries and keys of its own, and names the best ones."""
+    """Scores the compressed entries with small queries and keys of its own, and names the best ones.
+
+    Source: report eq. 14–15: its queries and the weights of its heads; code: Indexer.
+    """
 
     def __init__(self, config: Config, ops: Ops, weights: Weights, frequencies: Array, rounding: Rounding) -> None:
         self.ops, self.rounding, self.frequencies = ops, rounding, frequencies
