@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4_accel.cuda import compressor, hadamard, mhc, norm, quantise, rope
+from dsv4_accel.cuda import attention, compressor, hadamard, mhc, norm, quantise, rope
 from dsv4_accel.cuda.device import CupyDevice, Device
 
 P = ParamSpec("P")
@@ -44,6 +44,7 @@ class CudaOps(Ops):
     fake_quant_fp4 = _on_device(quantise.fake_quant_fp4)
 
     compress = _on_device(compressor.compress)
+    sparse_attention = _on_device(attention.sparse_attention)
 
     mhc_weights = _on_device(mhc.mhc_weights)
     mhc_head_weights = _on_device(mhc.mhc_head_weights)
