@@ -22,22 +22,31 @@ __device__ __forceinline__ int start_of(int split) {
     return (split - longer) * SHORT_SPLIT + longer * LONG_SPLIT;
 }
 
-// The keys of a query: first those from the window, then those from the entries.
+// The keys of a query: first those from the window, then those from the entries. Pointers are those of the launch, which
+// take no registers; what belongs to the block's query is found from them.
 struct Keys {
-    const float *window, *entries;                // of the query's sequence
-    const long long *window_index, *entry_index;  // of the query
-    int from_window, count, window_rows, entry_rows, channels;
+    const float *window, *entries;
+    const long long *window_index, *entry_index;
+    int from_window, from_entries, window_rows, entry_rows, channels;
+    long long window_step, entry_step;
     unsigned long long* status;
+    int sequence;
+
+    __device__ __forceinline__ int count() const { return from_window + from_entries; }
 
     // The row of a key; null for one that is not there.
     __device__ __forceinline__ const float* row(int key) const {
-        if (key >= count) return nullptr;
-        const bool is_near = key < from_window;
-        const long long index = is_near ? window_index[key] : entry_index[key - from_window];
-        if (index < 0) return nullptr;
-        const bool exists = is_near ? is_within(index, window_rows, NO_SUCH_WINDOW_ROW, status)
-                                    : is_within(index, entry_rows, NO_SUCH_ENTRY, status);
-        return exists ? (is_near ? window : entries) + index * channels : nullptr;
+        if (key < from_window)
+            return row_of(window, sequence * window_step, window_index, from_window, key, window_rows, NO_SUCH_WINDOW_ROW);
+        const int entry = key - from_window;
+        if (entry >= from_entries) return nullptr;
+        return row_of(entries, sequence * entry_step, entry_index, from_entries, entry, entry_rows, NO_SUCH_ENTRY);
+    }
+    __device__ __forceinline__ const float* row_of(
+        const float* rows, long long first, const long long* index, int indices, int key, int count,
+        unsigned long long problem) const {
+        const long long found = index[static_cast<long long>(blockIdx.x) * indices + key];
+        return found >= 0 && is_within(found, count, problem, status) ? rows + first + found * channels : nullptr;
     }
 };
 
@@ -79,13 +88,14 @@ __device__ __forceinline__ void multiply(const Memory<HEADS>& memory) {
     const int head = (lane & 1) | (lane >> 1 & 2), key = (lane >> 1 & 1) | (lane >> 2 & 2);
     const float *queries = memory.queries + head * memory.stride + first, *keys = memory.rows + key * memory.stride + first;
     float sums[OWN_HEADS][OWN_KEYS] = {};
-    for (int channel = 0; channel < width; channel += 4) {
-        float4 q[OWN_HEADS];
+#pragma unroll 1
+    for (int channel = 0; channel < width; channel += 2) {
+        float2 q[OWN_HEADS];
 #pragma unroll
-        for (int i = 0; i < OWN_HEADS; ++i) q[i] = vector_at(queries + 4 * i * memory.stride + channel);
+        for (int i = 0; i < OWN_HEADS; ++i) q[i] = pair_at(queries + 4 * i * memory.stride + channel);
 #pragma unroll
         for (int j = 0; j < OWN_KEYS; ++j) {
-            const float4 k = vector_at(keys + 4 * j * memory.stride + channel);
+            const float2 k = pair_at(keys + 4 * j * memory.stride + channel);
 #pragma unroll
             for (int i = 0; i < OWN_HEADS; ++i) sums[i][j] = add_products(sums[i][j], q[i], k);
         }
@@ -141,7 +151,7 @@ __device__ __forceinline__ void add_values(const Memory<HEADS>& memory, int chan
         const float factor = memory.factors[head + i].x;
         sums[i] = make_float4(sums[i].x * factor, sums[i].y * factor, sums[i].z * factor, sums[i].w * factor);
     }
-#pragma unroll 4
+#pragma unroll 2
     for (int key = 0; key < TILE; ++key) {
         const float4 value = vector_at(memory.rows + key * memory.stride + channel);
         const float* shares = memory.shares + key * (HEADS + 4) + head;
@@ -160,7 +170,7 @@ __device__ __forceinline__ void add_values(const Memory<HEADS>& memory, int chan
 template <int HEADS>
 __device__ __forceinline__ Softmax attend(
     const Memory<HEADS>& memory, const Keys& keys, int split, int channel, float scale, float4 (&sums)[HEADS / 2]) {
-    const int behind = min(start_of(split + 1), keys.count), own = threadIdx.x / 16;
+    const int behind = min(start_of(split + 1), keys.count()), own = threadIdx.x / 16;
     Softmax softmax;
     for (int tile = start_of(split); tile < behind; tile += TILE) {
         const bool is_present = keys.row(tile + threadIdx.x % TILE) != nullptr;
@@ -218,9 +228,8 @@ extern "C" __global__ void __launch_bounds__(256)
     const Memory<HEADS> memory(channels);
     const Place<HEADS> place(channels);
     const Keys keys = {
-        window + place.query / length * window_step, entries + place.query / length * entry_step,
-        window_index + place.query * from_window, entry_index + place.query * from_entries,
-        from_window, from_window + from_entries, window_rows, entry_rows, channels, status};
+        window, entries, window_index, entry_index, from_window, from_entries, window_rows, entry_rows, channels,
+        window_step, entry_step, status, static_cast<int>(place.query / length)};
     place.begin_queries(memory, queries, heads, channels);
     float4 own[HEADS / 2] = {};
     const Softmax softmax = attend(memory, keys, blockIdx.z, place.channel, scale, own);
@@ -266,9 +275,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     const Memory<HEADS> memory(channels);
     const Place<HEADS> place(channels);
     const Keys keys = {
-        window + place.query / length * window_step, entries + place.query / length * entry_step,
-        window_index + place.query * from_window, entry_index + place.query * from_entries,
-        from_window, from_window + from_entries, window_rows, entry_rows, channels, status};
+        window, entries, window_index, entry_index, from_window, from_entries, window_rows, entry_rows, channels,
+        window_step, entry_step, status, static_cast<int>(place.query / length)};
     place.begin_queries(memory, queries, heads, channels);
     const int own_head = threadIdx.x / QUADS * (HEADS / 2);
     Softmax all = of_sink(place.own_head < heads ? attn_sink[place.own_head] : 0);

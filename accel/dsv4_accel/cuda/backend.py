@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4_accel.cuda import attention, compressor, hadamard, mhc, norm, quantise, rope
+from dsv4_accel.cuda import attention, compressor, hadamard, indexer, mhc, norm, quantise, rope
 from dsv4_accel.cuda.device import CupyDevice, Device
 
 P = ParamSpec("P")
@@ -45,6 +45,9 @@ class CudaOps(Ops):
 
     compress = _on_device(compressor.compress)
     sparse_attention = _on_device(attention.sparse_attention)
+    index_scores = _on_device(indexer.index_scores)
+    top_k = _on_device(indexer.top_k)
+    index_top_k = _on_device(indexer.index_top_k)
 
     mhc_weights = _on_device(mhc.mhc_weights)
     mhc_head_weights = _on_device(mhc.mhc_head_weights)

@@ -1,8 +1,9 @@
 #pragma once
-// Vectors of four floats, and their way into shared memory: copies that take no register and that nobody waits for
+// Vectors of floats, and their way into shared memory: copies that take no register and that nobody waits for
 // until the numbers are needed.
 
 __device__ __forceinline__ float4 vector_at(const float* place) { return *reinterpret_cast<const float4*>(place); }
+__device__ __forceinline__ float2 pair_at(const float* place) { return *reinterpret_cast<const float2*>(place); }
 
 // Begin to copy four floats to shared memory. Both places are aligned to 16 bytes.
 __device__ __forceinline__ void begin_copy(float* to, const float* from) {
@@ -33,6 +34,9 @@ __device__ __forceinline__ void wait_for_all_but() {
 }
 
 // sum + a · b, one product after the other.
+__device__ __forceinline__ float add_products(float sum, const float2& a, const float2& b) {
+    return fmaf(a.y, b.y, fmaf(a.x, b.x, sum));
+}
 __device__ __forceinline__ float add_products(float sum, const float4& a, const float4& b) {
     return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
 }
