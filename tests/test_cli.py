@@ -107,6 +107,50 @@ def test_inspect_counts_the_bytes_of_a_checkpoint(dsv4) -> None:
     assert "2.72M parameters, 1.8M active" in dsv4("inspect")[1]
 
 
+def test_cost_compares_a_config_with_the_baseline(dsv4) -> None:
+    status, out, err = dsv4("cost", DATA / "configs" / "deepseek-v4-flash.json", "--baseline", "v3.2", "--json")
+    report = json.loads(out)
+    assert (status, err) == (0, "")
+    assert report["context"] == 2**20
+    flash, baseline = report["flops"]["fp8_equivalent"], report["baseline"]["flops"]["fp8_equivalent"]
+    assert report["ratios"]["FP8 FLOPs"] == flash / baseline
+    assert {name: round(100 * ratio) for name, ratio in report["ratios"].items()} == {
+        "parameters": 42,
+        "active parameters": 35,
+        "FLOPs": 12,
+        "FP8 FLOPs": 10,
+        "cache bytes": 7,
+    }
+    assert flash == sum(product["fp8_equivalent"] for product in report["flops"]["products"])
+    cache = report["cache_bytes"]
+    assert cache["total"] == sum(cache["parts"].values())
+
+
+@pytest.mark.parametrize("model", ["flash", "pro", "v3.2"])
+def test_cost_prints_what_its_page_shows(dsv4, model) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
+    released = DATA / "configs" / f"deepseek-v4-{model}.json"
+    status, out, _ = dsv4("cost", model) if model == "v3.2" else dsv4("cost", released, "--baseline", "v3.2")
+    assert status == 0
+    assert out.split("\n\n", 1)[1] in page
+
+
+def test_cost_prints_parts_that_add_up(dsv4) -> None:
+    status, out, _ = dsv4("cost", "--context", 300, "--cache-format", "float32", "--baseline", bundled_model())
+    assert status == 0
+    assert re.search(r"^all +2.72M +1.8M ", out, re.MULTILINE)
+    assert re.search(r"^core attention +791k +1.58M +bf16$", out, re.MULTILINE)
+    assert re.search(r"^cache bytes +(\S+ kB) +\1 +100.00%$", out, re.MULTILINE)
+
+
+def test_cost_holds_the_bytes_of_a_real_cache(dsv4) -> None:
+    model = load(backend="numpy")
+    cache = model.new_cache()
+    model(np.zeros((1, 200), int), cache)
+    report = json.loads(dsv4("cost", "-c", 200, "--cache-format", "float32", "--json")[1])
+    assert report["cache_bytes"]["parts"] == cache.nbytes()
+
+
 def test_logits_are_those_of_the_model_whatever_the_chunks(dsv4, tmp_path) -> None:
     ids = load_file(SMALL / "expected.safetensors")["input_ids"][:, :150]
     (tmp_path / "ids.json").write_text(json.dumps(ids.tolist()))
@@ -173,6 +217,11 @@ def test_verify_compares_two_backends_and_saves_results(dsv4, backend, tmp_path)
     assert {"prefill.layers.3.attn.indexer.topk", "prefill.logits", "mtp.logits"} <= {row["name"] for row in rows}
     assert dsv4("verify", SMALL, "--save", tmp_path / "saved.safetensors", "--length", 40)[0] == 0
     assert dsv4("verify", SMALL, "--expected", tmp_path / "saved.safetensors")[0] == 0
+
+
+def test_verify_takes_a_prompt_that_completes_no_entry(dsv4) -> None:
+    """The scores of no entries are a result without numbers, which differs in nothing."""
+    assert dsv4("verify", SMALL, "--against", "numpy", "--length", 3)[0] == 0
 
 
 def test_convert_and_back(dsv4, tmp_path) -> None:

@@ -13,6 +13,7 @@ from dsv4.config import Config, Yarn
 from dsv4.model.model import Model
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter, parameters
+from tiny_checkpoint import arrays
 
 CONFIG = Config(
     vocab_size=40,
@@ -72,6 +73,10 @@ class TinyCheckpoint:
     def has_mtp(self) -> bool:
         return self.config.num_nextn_predict_layers > 0
 
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for weight in self.weights.values() for part in arrays(weight))
+
     def weight(self, name: str):
         return self.weights[name]
 
@@ -102,7 +107,11 @@ def config(**changes) -> Config:
 
 def checkpoint(seed: int = 0, **changes) -> TinyCheckpoint:
     """A random float32 checkpoint of the tiny configuration with some fields changed."""
-    chosen = config(**changes)
+    return checkpoint_of(config(**changes), seed)
+
+
+def checkpoint_of(chosen: Config, seed: int = 0) -> TinyCheckpoint:
+    """A random float32 checkpoint of this configuration."""
     generator = np.random.default_rng(seed)
     weights = {name: _random(generator, parameter, chosen) for name, parameter in parameters(chosen).items()}
     return TinyCheckpoint(chosen, weights)

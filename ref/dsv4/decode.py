@@ -7,7 +7,7 @@ import numpy as np
 
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints, Mask
-from dsv4.sampling import Sampler, residual
+from dsv4.sampling import Sampler, require_numbers, residual
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,23 @@ class Batch:
         self.left[sequence] = 0 if token in self.stop_ids else self.left[sequence] - 1
         return Token(int(sequence), int(token))
 
-    def logits(self, states: Array) -> Array:
-        """Streams [B, S, n, d] -> logits [B, S, vocab] as a NumPy array."""
-        return self.model.ops.to_numpy(self.model.head(states))
+    def next_tokens(self, states: Array) -> Ints:
+        """A token for each sequence, finished or not, from its streams [B, 1, n, d]. Returns [B] on the host.
+
+        Raises DSV4Error for logits that are no numbers.
+        """
+        logits = self.model.head(states)[:, 0]  # [B, vocab]
+        tokens = self.model.ops.to_numpy(self.sampler.choose(logits))
+        for sequence in np.nonzero(tokens < 0)[0]:
+            require_numbers(logits[sequence])
+        return tokens
 
 
 def decode(batch: Batch, states: Array) -> Iterator[Token]:
     """Token by token, from the streams of each prompt's last token, [B, 1, n, d]."""
-    sampler = batch.sampler
-    tokens = np.zeros(len(batch.left), np.int64)
     while True:
-        logits = batch.logits(states)[:, 0]
+        tokens = batch.next_tokens(states)
         for sequence in batch.active:
-            tokens[sequence] = sampler.draw(sampler.distribution(logits[sequence]), sequence)
             yield batch.take(sequence, tokens[sequence])
         if not len(batch.active):
             return
@@ -64,8 +68,8 @@ def decode_with_drafts(batch: Batch, states: Array) -> Iterator[Token]:
     Each step reads the newest token and a draft of the one behind it. Where the draft stands, the step has given two
     tokens; where it does not, the cache forgets it and the right token is drawn from what the draft left out.
     """
-    model, sampler = batch.model, batch.sampler
-    newest = np.array([sampler.draw(sampler.distribution(row), b) for b, row in enumerate(batch.logits(states)[:, 0])])
+    model = batch.model
+    newest = batch.next_tokens(states)
     for sequence in batch.active:
         yield batch.take(sequence, newest[sequence])
     unseen = _Unseen(states, newest[:, None], batch.left[:, None] > 0)
@@ -73,7 +77,7 @@ def decode_with_drafts(batch: Batch, states: Array) -> Iterator[Token]:
         running, drafting = batch.left > 0, batch.left > 1  # with one token to go there is no use for a draft
         drafts, guesses = _draft(batch, unseen)
         states = model.states(np.stack([newest, drafts], 1), batch.cache, np.stack([running, drafting], 1))
-        logits = batch.logits(states)
+        logits = model.head(states)
         tokens, kept = np.zeros((len(running), 2), np.int64), np.zeros(len(running), bool)
         for sequence in batch.active:
             guess = guesses[sequence] if drafting[sequence] else None
@@ -101,7 +105,7 @@ class _Unseen:
 def _draft(batch: Batch, unseen: _Unseen) -> tuple[Ints, list[Array]]:
     """A draft for each sequence, and the distribution it was drawn from."""
     model, sampler = batch.model, batch.sampler
-    logits = model.ops.to_numpy(model.mtp_logits(unseen.states, unseen.next_ids, batch.cache, unseen.mask))
+    logits = model.mtp_logits(unseen.states, unseen.next_ids, batch.cache, unseen.mask)
     newest = np.maximum(unseen.mask.sum(axis=1) - 1, 0)
     guesses = [sampler.distribution(logits[b, column]) for b, column in enumerate(newest)]
     return np.array([sampler.draw(guess, b) for b, guess in enumerate(guesses)]), guesses

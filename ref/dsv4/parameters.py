@@ -83,17 +83,28 @@ def parameters(config: Config, include_mtp: bool = True) -> dict[str, Parameter]
 def count_parameters(config: Config) -> Count:
     """The total and the active parameters, counted as the report's figures are (284B/13B and 1.6T/49B).
 
+    The sums of `count_by_part`, which says what is counted.
+    """
+    counts = count_by_part(config).values()
+    return Count(sum(count.total for count in counts), sum(count.active for count in counts))
+
+
+def count_by_part(config: Config) -> dict[str, Count]:
+    """The total and the active parameters of each part of the main model.
+
     Counted are the numbers in the main model's tensors: not the scales of quantised weights, not the table tid2eid,
     which holds expert numbers, and not the MTP layers. Active are those that one token uses: of the routed experts
     num_experts_per_tok, and all else but the embedding table, of which a token reads one row and multiplies nothing.
     """
-    sizes: Counter[Part] = Counter()
+    sizes: Counter[str] = Counter()
     for parameter in _model(config, include_mtp=False):
         if parameter.format != "i64":
             sizes[parameter.part] += parameter.size
-    routed = sizes["routed experts"]
-    used = routed // config.n_routed_experts * config.num_experts_per_tok
-    return Count(sizes.total(), sizes.total() - sizes["embedding"] - routed + used)
+    active = sizes | {
+        "embedding": 0,
+        "routed experts": sizes["routed experts"] // config.n_routed_experts * config.num_experts_per_tok,
+    }
+    return {part: Count(total, active[part]) for part, total in sizes.items()}
 
 
 def _model(config: Config, include_mtp: bool) -> Iterator[Parameter]:

@@ -1,9 +1,14 @@
-"""From logits to a token: temperature, nucleus, and draws that a seed repeats."""
+"""From logits to a token: temperature, nucleus, and draws that a seed repeats.
+
+Logits and probabilities stay where the backend computes; only token ids and single numbers come to the host.
+"""
+
+from typing import Any
 
 import numpy as np
 
 from dsv4.errors import DSV4Error, SettingError
-from dsv4.ops.types import Array
+from dsv4.ops.types import Array, Ints
 
 
 class Sampler:
@@ -23,18 +28,40 @@ class Sampler:
         self.temperature, self.top_p = temperature, top_p
         self._random = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(batch)]
 
+    def choose(self, logits: Array) -> Ints:
+        """The next token of every sequence: greedy, or drawn with the sequence's next random number.
+
+        logits [B, vocab] float. Returns [B] token ids where the logits are, the lowest among equals if greedy, and −1
+        where `require_numbers` would raise, so that nothing has to be looked at before the tokens themselves.
+        """
+        if self.temperature == 0:
+            tokens = np.argmax(logits, axis=-1)
+        else:
+            with np.errstate(invalid="ignore"):
+                tokens = np.stack([self._draw(self._shares(row), number) for number, row in enumerate(logits)])
+        return np.where(logits.max(axis=-1) < np.inf, tokens, -1)
+
     def distribution(self, logits: Array) -> Array:
         """The probabilities to draw from. logits [vocab] float. Returns [vocab] float64, summing to 1.
 
         Greedy puts everything on the largest logit, the lowest id among equals. Raises DSV4Error for a NaN or +∞;
         −∞ is a token that is never drawn.
         """
-        bad = np.isnan(logits) | (logits == np.inf)
-        if bad.any():
-            first = int(np.argmax(bad))
-            raise DSV4Error(f"logits: expected numbers below infinity, found {logits[first]} for token {first}")
+        require_numbers(logits)
+        return self._shares(logits)
+
+    def draw(self, probabilities: Array, sequence: int) -> int:
+        """One token id from the probabilities [vocab], with the next random number of that sequence."""
+        return int(self._draw(probabilities, sequence))
+
+    def chance(self, sequence: int) -> float:
+        """The next random number of a sequence, uniform in [0, 1)."""
+        return float(self._random[sequence].random())
+
+    def _shares(self, logits: Array) -> Array:
+        """As `distribution`, without a look at the logits."""
         if self.temperature == 0:
-            greedy = np.zeros(logits.size)
+            greedy = np.zeros_like(logits, np.float64)
             greedy[np.argmax(logits)] = 1
             return greedy
         with np.errstate(over="ignore"):  # a tiny temperature leaves only the best: the others get exp(−∞) = 0
@@ -42,14 +69,18 @@ class Sampler:
         probabilities = np.exp(scaled)
         return nucleus(probabilities / probabilities.sum(), self.top_p)
 
-    def draw(self, probabilities: Array, sequence: int) -> int:
-        """One token id from the probabilities [vocab], with the next random number of that sequence."""
+    def _draw(self, probabilities: Array, sequence: int) -> np.integer[Any]:
+        """As `draw`: the token id where the probabilities are."""
         cumulative = np.cumsum(probabilities)
-        return int(np.searchsorted(cumulative, self.chance(sequence) * cumulative[-1], side="right"))
+        token: np.integer[Any] = np.searchsorted(cumulative, self.chance(sequence) * cumulative[-1], side="right")
+        return token
 
-    def chance(self, sequence: int) -> float:
-        """The next random number of a sequence, uniform in [0, 1)."""
-        return float(self._random[sequence].random())
+
+def require_numbers(logits: Array) -> None:
+    """Raises DSV4Error for a NaN or +∞ in logits [vocab], and names the first."""
+    if not logits.max() < np.inf:  # the largest of numbers with a NaN among them is NaN
+        first = int(np.argmax(np.isnan(logits) | (logits == np.inf)))
+        raise DSV4Error(f"logits: expected numbers below infinity, found {float(logits[first])} for token {first}")
 
 
 def nucleus(probabilities: Array, top_p: float) -> Array:

@@ -141,6 +141,8 @@ def write_results(path: Path, results: Results) -> None:
 def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Difference:
     if found.shape != expected.shape:
         raise PromptError(f"{name}: expected the shape {expected.shape}, found {found.shape}")
+    if not expected.size:  # the scores of no entries
+        return Difference(name, 0.0, 0.0)
     if np.issubdtype(found.dtype, np.integer):
         differs = (np.sort(found, axis=-1) != np.sort(expected, axis=-1)).any(axis=-1)
         return Difference(name, float(differs.sum()), float(differs.mean()))

@@ -2,7 +2,7 @@
 
 It obeys the rules that code for a GPU is likeliest to break: a NumPy array may not be mixed in, nothing becomes a NumPy
 array unasked, an element is an array of no axes, and only functions and arguments that CuPy has may be used. What is
-brought to the host is counted.
+brought to the host is counted, and so are the indices that CuPy would bring to the device unasked.
 """
 
 import inspect
@@ -31,6 +31,8 @@ class HostArray(NDArrayOperatorsMixin):
 
     fetched = 0
     """How many numbers were brought to the host since someone last set this to 0, of all arrays."""
+    indices_placed = 0
+    """How many arrays of NumPy were used as an index since someone last set this to 0: each is a transfer."""
 
     def __init__(self, array: np.ndarray, owner: np.ndarray | None = None) -> None:
         """owner: the memory with its guards that the array lies in; without it the array is copied into its own."""
@@ -156,6 +158,8 @@ def _index(index):
     """An index: CuPy takes arrays of NumPy as well, and brings them to the device."""
     if isinstance(index, tuple):
         return tuple(map(_index, index))
+    if isinstance(index, np.ndarray):
+        HostArray.indices_placed += 1
     return index.inner if isinstance(index, HostArray) else index
 
 

@@ -84,8 +84,8 @@ def run(tests: Sequence[str], mutant: Mutant | None = None) -> Outcome:
 
 
 def _backends(tests: Sequence[str]) -> list[str]:
-    """Options that leave out Numba's kernels, which take long to compile, where no test is about them."""
-    return [] if any("numba" in test for test in tests) else ["-k", "not numba"]
+    """Options that leave out kernels, which take long to compile, where no test is about them."""
+    return [] if any("numba" in test or "cuda" in test for test in tests) else ["-k", "not numba and not cuda"]
 
 
 def copy_of_packages(directory: Path) -> Path:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.mutants
 def part_of(mutants: tuple[Mutant, ...]) -> type:
     """The tests of one part of the catalogue."""
 
-    needs_numba = any(mutant.package == "dsv4_accel" for mutant in mutants) and find_spec("numba") is None
+    needs_numba = any(mutant.file.startswith("numba/") for mutant in mutants) and find_spec("numba") is None
 
     @pytest.mark.skipif(needs_numba, reason="these mistakes are made in kernels, and Numba is not installed")
     class Part:

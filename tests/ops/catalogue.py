@@ -94,6 +94,9 @@ CALLS = {
 }
 """By operation; a second word names another form of the same operation."""
 
+PLACES = ("asarray", "to_numpy", "zeros", "require_room")
+"""What is no operation, but says where arrays live."""
+
 OPERATIONS = sorted(
-    name for name in vars(Ops) if not name.startswith("_") and name not in ("name", "asarray", "to_numpy", "zeros")
+    name for name, method in vars(Ops).items() if isinstance(method, staticmethod) and name not in PLACES
 )

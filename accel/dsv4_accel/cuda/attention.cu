@@ -72,10 +72,12 @@ struct Memory {
     __device__ __forceinline__ void begin_row(float* to, const float* from, int channels) const {
         for (int channel = threadIdx.x % 16 * 4; channel < padded; channel += 64) {
             if (from && channel < channels) begin_copy(to + channel, from + channel);
-            else store_zeros(to + channel);
+            else put(to + channel, make_float4(0, 0, 0, 0));
         }
     }
 };
+
+__device__ __forceinline__ float2 pair_at(const float* place) { return *reinterpret_cast<const float2*>(place); }
 
 // The products of all heads with a tile's keys, summed over the channels of each warp.
 //
@@ -97,7 +99,7 @@ __device__ __forceinline__ void multiply(const Memory<HEADS>& memory) {
         for (int j = 0; j < OWN_KEYS; ++j) {
             const float2 k = pair_at(keys + 4 * j * memory.stride + channel);
 #pragma unroll
-            for (int i = 0; i < OWN_HEADS; ++i) sums[i][j] = add_products(sums[i][j], q[i], k);
+            for (int i = 0; i < OWN_HEADS; ++i) sums[i][j] = fmaf(q[i].y, k.y, fmaf(q[i].x, k.x, sums[i][j]));
         }
     }
     float* mine = memory.sums + threadIdx.x / WARP * HEADS * TILE + head * TILE + key;
@@ -133,13 +135,6 @@ __device__ __forceinline__ void soften(const Memory<HEADS>& memory, bool is_pres
     if (key == 0) memory.factors[head] = make_float2(factor, 0);
 }
 
-__device__ __forceinline__ void add_scaled(float4& sum, float scale, const float4& value) {
-    sum.x = fmaf(scale, value.x, sum.x);
-    sum.y = fmaf(scale, value.y, sum.y);
-    sum.z = fmaf(scale, value.z, sum.z);
-    sum.w = fmaf(scale, value.w, sum.w);
-}
-
 // Add the values of a tile's keys, by their shares, to the sums over the values before, which shrink. Each thread has
 // half of the heads and four channels.
 template <int HEADS>
@@ -158,10 +153,10 @@ __device__ __forceinline__ void add_values(const Memory<HEADS>& memory, int chan
 #pragma unroll
         for (int i = 0; i < HEADS / 2; i += 4) {
             const float4 four = vector_at(shares + i);
-            add_scaled(sums[i], four.x, value);
-            add_scaled(sums[i + 1], four.y, value);
-            add_scaled(sums[i + 2], four.z, value);
-            add_scaled(sums[i + 3], four.w, value);
+            sums[i] = add_scaled(sums[i], four.x, value);
+            sums[i + 1] = add_scaled(sums[i + 1], four.y, value);
+            sums[i + 2] = add_scaled(sums[i + 2], four.z, value);
+            sums[i + 3] = add_scaled(sums[i + 3], four.w, value);
         }
     }
 }
@@ -239,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
     for (int i = 0; i < HEADS / 2; ++i)
         if (place.head + i < heads && place.channel < channels)
-            *reinterpret_cast<float4*>(sums + (first + place.head + i) * channels + place.channel) = own[i];
+            put(sums + (first + place.head + i) * channels + place.channel, own[i]);
 }
 
 // What `attention_of_splits` has left, and attn_sink [heads] -> output [batch · length, heads, channels].
@@ -302,7 +297,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     for (int i = 0; i < HEADS / 2; ++i) {
         const float total = memory.factors[own_head + i].x;
         if (place.head + i < heads && place.channel < channels)
-            *reinterpret_cast<float4*>(output + (place.query * heads + place.head + i) * channels + place.channel) =
-                make_float4(sums[i].x / total, sums[i].y / total, sums[i].z / total, sums[i].w / total);
+            put(output + (place.query * heads + place.head + i) * channels + place.channel,
+                make_float4(sums[i].x / total, sums[i].y / total, sums[i].z / total, sums[i].w / total));
     }
 }

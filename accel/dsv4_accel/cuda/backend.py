@@ -7,8 +7,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4_accel.cuda import attention, compressor, hadamard, indexer, mhc, norm, quantise, rope
-from dsv4_accel.cuda.device import CupyDevice, Device
+from dsv4_accel.cuda.attention import sparse_attention
+from dsv4_accel.cuda.compressor import compress
+from dsv4_accel.cuda.device import CupyDevice, Device, require_room
+from dsv4_accel.cuda.hadamard import hadamard
+from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
+from dsv4_accel.cuda.linear import embedding, grouped_linear, linear, quantised_linear
+from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
+from dsv4_accel.cuda.moe import expert, experts
+from dsv4_accel.cuda.norm import rms_norm, rms_scale
+from dsv4_accel.cuda.quantise import fake_quant_fp4, fake_quant_fp8
+from dsv4_accel.cuda.rope import rope
+from dsv4_accel.cuda.route import route, route_by_id
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,21 +45,32 @@ class CudaOps(Ops):
     asarray = _on_device(lambda device, array: device.asarray(array))
     to_numpy = _on_device(lambda device, array: device.to_numpy(array))
     zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
+    require_room = _on_device(require_room)
 
-    rms_norm = _on_device(norm.rms_norm)
-    rms_scale = _on_device(norm.rms_scale)
-    rope = _on_device(rope.rope)
-    hadamard = _on_device(hadamard.hadamard)
-    fake_quant_fp8 = _on_device(quantise.fake_quant_fp8)
-    fake_quant_fp4 = _on_device(quantise.fake_quant_fp4)
+    embedding = _on_device(embedding)
+    linear = _on_device(linear)
+    quantised_linear = _on_device(quantised_linear)
+    grouped_linear = _on_device(grouped_linear)
 
-    compress = _on_device(compressor.compress)
-    sparse_attention = _on_device(attention.sparse_attention)
-    index_scores = _on_device(indexer.index_scores)
-    top_k = _on_device(indexer.top_k)
-    index_top_k = _on_device(indexer.index_top_k)
+    rms_norm = _on_device(rms_norm)
+    rms_scale = _on_device(rms_scale)
+    rope = _on_device(rope)
+    hadamard = _on_device(hadamard)
+    fake_quant_fp8 = _on_device(fake_quant_fp8)
+    fake_quant_fp4 = _on_device(fake_quant_fp4)
 
-    mhc_weights = _on_device(mhc.mhc_weights)
-    mhc_head_weights = _on_device(mhc.mhc_head_weights)
-    mhc_collapse = _on_device(mhc.mhc_collapse)
-    mhc_mix = _on_device(mhc.mhc_mix)
+    compress = _on_device(compress)
+    index_scores = _on_device(index_scores)
+    top_k = _on_device(top_k)
+    index_top_k = _on_device(index_top_k)
+    sparse_attention = _on_device(sparse_attention)
+
+    mhc_weights = _on_device(mhc_weights)
+    mhc_head_weights = _on_device(mhc_head_weights)
+    mhc_collapse = _on_device(mhc_collapse)
+    mhc_mix = _on_device(mhc_mix)
+
+    route = _on_device(route)
+    route_by_id = _on_device(route_by_id)
+    experts = _on_device(experts)
+    expert = _on_device(expert)

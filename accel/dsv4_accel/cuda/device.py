@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.errors import BackendError
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 from dsv4_accel.cuda import source, status
 from dsv4_accel.cuda.requirements import require_gpu
@@ -47,8 +48,14 @@ class Device(Protocol):
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         """A new array of zeros."""
 
+    def free_bytes(self) -> int:
+        """How much memory new arrays may take."""
+
     def compact(self, array: Any) -> Any:
         """The array as kernels take it: itself, or a copy where it has gaps, is permuted or is not aligned."""
+
+    def address(self, array: Any) -> int:
+        """Where the first number of an array lies in the device's memory."""
 
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0
@@ -59,15 +66,23 @@ class Device(Protocol):
         """
 
 
+def require_room(device: Device, nbytes: int) -> None:
+    """Raises BackendError if so many bytes of weights do not fit in the device's free memory."""
+    free = device.free_bytes()
+    if nbytes > free:
+        found = f"found {free:,} free: {nbytes - free:,} are missing"
+        raise BackendError(f"backend cuda: expected {nbytes:,} bytes of the GPU's memory for the weights, {found}")
+
+
 def on_host(device: Device, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of the reference gives for arrays of the device: brought to the host, computed, brought back.
 
     For what has no kernel: float64, which is the ground truth, and arguments that do not fit, which it refuses.
     """
-    return _rebuilt(function(*(_rebuilt(argument, device.to_numpy) for argument in arguments)), device.asarray)
+    return rebuilt(function(*(rebuilt(argument, device.to_numpy) for argument in arguments)), device.asarray)
 
 
-def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     """Weights, tuples and lists with their arrays changed; anything else as it is."""
     match value:
         case Fp8Weight(codes, scales):
@@ -75,9 +90,9 @@ def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
         case Fp4Weight(packed, scales):
             return Fp4Weight(change(packed), change(scales))
         case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(_rebuilt(part, change) for part in value))
+            return type(value)(*(rebuilt(part, change) for part in value))
         case list():
-            return [_rebuilt(part, change) for part in value]
+            return [rebuilt(part, change) for part in value]
     return change(value) if hasattr(value, "dtype") and hasattr(value, "shape") else value
 
 
@@ -97,8 +112,8 @@ class CupyDevice:
         return self._cupy.asarray(array)
 
     def to_numpy(self, array: Any) -> npt.NDArray[Any]:
-        if isinstance(array, np.ndarray):
-            return array
+        if isinstance(array, np.ndarray | np.generic):
+            return np.asarray(array)
         note = self._cupy.asnumpy(self.status)
         if note.any():
             self.status.fill(0)
@@ -115,9 +130,16 @@ class CupyDevice:
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
         return self._cupy.zeros(shape, dtype)
 
+    def free_bytes(self) -> int:
+        free, _ = self._cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+
     def compact(self, array: Any) -> Any:
         whole = array.flags.c_contiguous and array.data.ptr % VECTOR_BYTES == 0
         return array if whole else array.copy(order="C")
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
 
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0

@@ -51,3 +51,27 @@ __device__ __forceinline__ int scale_power(float largest) {
     const int power = static_cast<int>(word >> 23) - 127;
     return power - Format::max_power + ((word & 0x7fffffu) > Format::max_mantissa ? 1 : 0);
 }
+
+// A magnitude when the largest is looked for: infinity for a NaN, which fmaxf passes over.
+__device__ __forceinline__ float magnitude_of(float number) {
+    const float magnitude = fabsf(number);
+    return magnitude <= LARGEST_FLOAT ? magnitude : infinity();
+}
+
+// What the numbers of a block are rounded with.
+template <class Format>
+struct BlockScale {
+    float scale, inverse;
+
+    // largest: of the block's `magnitude_of`s. A block that holds a NaN or an infinity becomes NaN.
+    __device__ __forceinline__ explicit BlockScale(float largest) {
+        const bool is_finite = largest <= LARGEST_FLOAT;
+        const int power = is_finite ? scale_power<Format>(largest) : 0;
+        scale = is_finite ? power_of_two(power) : not_a_number();
+        inverse = power_of_two(-power);
+    }
+
+    __device__ __forceinline__ float rounded(float number) const {
+        return copysignf(Format::nearest(fabsf(number) * inverse), number) * scale;
+    }
+};

@@ -8,6 +8,9 @@ from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.source import kernels
 
 THREADS = 256
+ROWS_OF_128 = THREADS // 32
+"""How many rows of 128 channels a block takes, one a warp."""
+
 NUMBERS_PER_BLOCK = 1024
 MAX_WIDTH = 8192
 """What fits into 32 KiB of shared memory."""
@@ -20,8 +23,12 @@ def hadamard(device: Device, x: Array) -> Array:
         return on_host(device, reference.hadamard, x)
     out = device.empty(x.shape, np.float32)
     if out.size:
-        rows, per_block = out.size // width, max(1, NUMBERS_PER_BLOCK // width)
-        arguments = device.compact(x), out, rows, width, per_block, width**-0.5
-        kernel = kernels("hadamard.cu")["hadamard"]
-        device.launch(kernel, (-(-rows // per_block),), THREADS, arguments, shared=4 * per_block * width)
+        rows, factor, given = out.size // width, width**-0.5, device.compact(x)
+        if width == 128:
+            kernel = kernels("hadamard.cu")["hadamard_of_128"]
+            device.launch(kernel, (-(-rows // ROWS_OF_128),), THREADS, (given, out, rows, factor))
+        else:
+            kernel, per_block = kernels("hadamard.cu")["hadamard"], max(1, NUMBERS_PER_BLOCK // width)
+            arguments = given, out, rows, width, per_block, factor
+            device.launch(kernel, (-(-rows // per_block),), THREADS, arguments, shared=4 * per_block * width)
     return out

@@ -22,7 +22,7 @@ __device__ __forceinline__ void begin_rows(
         float* place = to + row * STRIDE + channel;
         if (first_row + row < rows && first_channel + channel < width)
             begin_copy(place, matrix + static_cast<long long>(first_row + row) * width + first_channel + channel);
-        else store_zeros(place);
+        else put(place, make_float4(0, 0, 0, 0));
     }
 }
 
@@ -45,7 +45,7 @@ __device__ __forceinline__ void multiply(
         for (int j = 0; j < OWN_KEYS; ++j) {
             const float4 k = vector_at(keys + (lane.key + j * KEY_LANES) * STRIDE + channel);
 #pragma unroll
-            for (int i = 0; i < OWN_HEADS; ++i) products[j][i] = add_products(products[j][i], q[i], k);
+            for (int i = 0; i < OWN_HEADS; ++i) products[j][i] = dot(q[i], k, products[j][i]);
         }
     }
 }

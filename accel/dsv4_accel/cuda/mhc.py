@@ -8,13 +8,15 @@ from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.source import kernels
 
-FILE = "mhc.cu"
-PART = 1024
-TOKENS = 4
-MAX_STREAMS = 8
-"""These three are constants of the kernels."""
+WEIGHTS, STREAMS = "mhc.cu", "mhc_streams.cu"
+PART, MAX_STREAMS = 1024, 8
+TOKENS_TOGETHER, ROWS_TOGETHER = 8, 6
+"""What one warp of `mhc_project` takes. These four are constants of the kernels."""
 
-PROJECT_THREADS, MIX_THREADS, CHANNEL_THREADS = 256, 128, 256
+MANY_TOKENS = 32
+"""From how many tokens on a warp takes several together."""
+
+WARP, PROJECT_THREADS, MIX_THREADS, CHANNEL_THREADS = 32, 128, 64, 256
 
 
 def mhc_weights(
@@ -28,11 +30,11 @@ def mhc_weights(
     pre, post = (device.empty((*leading, n), np.float32) for _ in range(2))
     comb = device.empty((*leading, n, n), np.float32)
     if pre.size:
-        tokens, sums, parts, width = _project(device, streams, fn)
-        blocks = -(-tokens * MAX_STREAMS // MIX_THREADS)
-        numbers = tokens, parts, width, n, iterations, eps, norm_eps
+        sums, tokens, parts = _project(device, streams, fn)
+        lanes, name, count = (4, "mhc_weights_of_four", ()) if n == 4 else (MAX_STREAMS, "mhc_weights", (n,))
+        numbers = tokens, parts, fn.shape[1], *count, iterations, eps, norm_eps
         arguments = sums, device.compact(base), device.compact(scale), pre, post, comb, *numbers
-        device.launch(kernels(FILE)["mhc_weights"], (blocks,), MIX_THREADS, arguments)
+        device.launch(kernels(WEIGHTS)[name], (-(-tokens * lanes // MIX_THREADS),), MIX_THREADS, arguments)
     return MhcWeights(pre, post, comb)
 
 
@@ -45,22 +47,24 @@ def mhc_head_weights(
         return on_host(device, reference.mhc_head_weights, streams, fn, base, scale, eps, norm_eps)
     pre = device.empty((*streams.shape[:2], n), np.float32)
     if pre.size:
-        tokens, sums, parts, width = _project(device, streams, fn)
-        arguments = sums, device.compact(base), device.compact(scale), pre, tokens, parts, width, n, eps, norm_eps
-        device.launch(kernels(FILE)["mhc_head_weights"], (-(-tokens * n // MIX_THREADS),), MIX_THREADS, arguments)
+        sums, tokens, parts = _project(device, streams, fn)
+        numbers = tokens, parts, fn.shape[1], n, eps, norm_eps
+        arguments = sums, device.compact(base), device.compact(scale), pre, *numbers
+        blocks = -(-tokens * MAX_STREAMS // MIX_THREADS)
+        device.launch(kernels(WEIGHTS)["mhc_head_weights"], (blocks,), MIX_THREADS, arguments)
     return pre
 
 
 def mhc_collapse(device: Device, streams: Array, pre: Array) -> Array:
     """As dsv4.ops.mhc.mhc_collapse."""
-    if not _are_float(streams, pre) or streams.ndim != 4 or pre.shape != streams.shape[:3]:
+    fit = streams.ndim == 4 and pre.shape == streams.shape[:3] and streams.shape[2] <= MAX_STREAMS
+    if not fit or not _are_float(streams, pre):
         return on_host(device, reference.mhc_collapse, streams, pre)
     batch, length, n, channels = streams.shape
     out = device.empty((batch, length, channels), np.float32)
     if out.size:
-        blocks = batch * length, -(-channels // CHANNEL_THREADS)
-        arguments = device.compact(streams), device.compact(pre), out, n, channels
-        device.launch(kernels(FILE)["mhc_collapse"], blocks, CHANNEL_THREADS, arguments)
+        arguments = device.compact(streams), device.compact(pre), out
+        _launch_by_channels(device, "mhc_collapse", arguments, batch * length, n, channels)
     return out
 
 
@@ -73,20 +77,34 @@ def mhc_mix(device: Device, streams: Array, output: Array, post: Array, comb: Ar
         return on_host(device, reference.mhc_mix, streams, output, post, comb)
     out = device.empty(streams.shape, np.float32)
     if out.size:
-        blocks = batch * length, -(-channels // CHANNEL_THREADS)
-        arguments = *map(device.compact, (streams, output, post, comb)), out, n, channels
-        device.launch(kernels(FILE)["mhc_mix"], blocks, CHANNEL_THREADS, arguments)
+        arguments = *map(device.compact, (streams, output, post, comb)), out
+        _launch_by_channels(device, "mhc_mix", arguments, batch * length, n, channels)
     return out
 
 
-def _project(device: Device, streams: Array, fn: Array) -> tuple[int, Array, int, int]:
-    """How many tokens there are, the sums of each part of their channels, how many parts, and how many channels."""
-    tokens, width, rows = streams.shape[0] * streams.shape[1], fn.shape[1], fn.shape[0]
+def _project(device: Device, streams: Array, fn: Array) -> tuple[Array, int, int]:
+    """The sums of each part of the tokens' channels [tokens, parts, rows + 1], how many tokens there are and parts."""
+    tokens, (rows, width) = streams.shape[0] * streams.shape[1], fn.shape
     parts = -(-width // PART)
     sums = device.empty((tokens, parts, rows + 1), np.float32)
+    warps, name = tokens * rows, "mhc_project_odd" if width % 4 else "mhc_project_few"
+    if width % 4 == 0 and tokens >= MANY_TOKENS:
+        warps, name = -(-tokens // TOKENS_TOGETHER) * -(-rows // ROWS_TOGETHER), "mhc_project"
+    blocks = -(-warps * WARP // PROJECT_THREADS), parts
     arguments = device.compact(streams), device.compact(fn), sums, tokens, width, rows
-    device.launch(kernels(FILE)["mhc_project"], (parts, -(-tokens // TOKENS)), PROJECT_THREADS, arguments)
-    return tokens, sums, parts, width
+    device.launch(kernels(WEIGHTS)[name], blocks, PROJECT_THREADS, arguments)
+    return sums, tokens, parts
+
+
+def _launch_by_channels(
+    device: Device, name: str, arguments: tuple[Array, ...], tokens: int, n: int, channels: int
+) -> None:
+    """Run a kernel that has a thread for each channel, or the one for four channels of four streams."""
+    sizes: tuple[int, ...] = (n, channels)
+    if n == 4 and channels % 4 == 0:
+        name, sizes = f"{name}_four", (channels // 4,)
+    blocks = tokens, -(-sizes[-1] // CHANNEL_THREADS)
+    device.launch(kernels(STREAMS)[name], blocks, CHANNEL_THREADS, (*arguments, *sizes))
 
 
 def _fit(rows: int, scales: int, streams: Array, fn: Array, base: Array, scale: Array) -> bool:

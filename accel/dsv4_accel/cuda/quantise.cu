@@ -1,42 +1,63 @@
 // Rounding activations to a small format and back: mirrors dsv4/ops/quantise.py. A few lanes of a warp share a block of
 // channels, which has one scale.
 #include "formats.cuh"
+#include "vectors.cuh"
 #include "warp.cuh"
 
-// x, out [rows, width]; a thread's block of channels is the one that its run of `lanes` threads, a power of two, takes.
+// The largest of one value of each of `lanes` neighbouring threads, a power of two, for each of them.
+__device__ __forceinline__ float largest_of(float value, int lanes) {
+    for (int distance = lanes / 2; distance > 0; distance /= 2)
+        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, distance));
+    return value;
+}
+
+// x, out: whole blocks of 4·lanes channels, each thread takes four; `vectors` is how many fours there are.
 template <class Format>
-__device__ __forceinline__ void fake_quant(const float* x, float* out, long long rows, int width, int block, int lanes) {
+__device__ __forceinline__ void round_whole_blocks(const float* x, float* out, long long vectors, int lanes) {
+    const long long place = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const bool exists = place < vectors;
+    const float4 own = exists ? vector_at(x + 4 * place) : make_float4(0, 0, 0, 0);
+    const float first = fmaxf(magnitude_of(own.x), magnitude_of(own.y));
+    const float second = fmaxf(magnitude_of(own.z), magnitude_of(own.w));
+    const BlockScale<Format> block(largest_of(fmaxf(first, second), lanes));
+    const float4 result =
+        make_float4(block.rounded(own.x), block.rounded(own.y), block.rounded(own.z), block.rounded(own.w));
+    if (exists) put(out + 4 * place, result);
+}
+
+// x, out [rows, width], in blocks of any size, of which a row's last may be shorter.
+template <class Format>
+__device__ __forceinline__ void round_blocks(
+    const float* x, float* out, long long rows, int width, int block, int lanes) {
     const int blocks_per_row = (width + block - 1) / block, lane = threadIdx.x % lanes;
     const long long number = (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) / lanes;
     const bool exists = number < rows * blocks_per_row;
-    const long long row = exists ? number / blocks_per_row : 0;
     const int first = exists ? static_cast<int>(number % blocks_per_row) * block : 0;
     const int count = exists ? min(block, width - first) : 0;
-    const float* from = x + row * width + first;
+    const long long start = exists ? number / blocks_per_row * width + first : 0;
 
     float largest = 0;
-    for (int i = lane; i < count; i += lanes) {
-        const float magnitude = fabsf(from[i]);
-        largest = fmaxf(largest, magnitude <= LARGEST_FLOAT ? magnitude : infinity());  // a NaN, too
-    }
-    for (int distance = lanes / 2; distance > 0; distance /= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, distance));
+    for (int i = lane; i < count; i += lanes) largest = fmaxf(largest, magnitude_of(x[start + i]));
+    const BlockScale<Format> scale(largest_of(largest, lanes));
+    for (int i = lane; i < count; i += lanes) out[start + i] = scale.rounded(x[start + i]);
+}
 
-    const bool is_bad = largest > LARGEST_FLOAT;
-    const int power = is_bad ? 0 : scale_power<Format>(largest);
-    const float scale = power_of_two(power), inverse = power_of_two(-power);
-    for (int i = lane; i < count; i += lanes) {
-        const float number = from[i], rounded = Format::nearest(fabsf(number) * inverse);
-        out[row * width + first + i] = is_bad ? not_a_number() : copysignf(rounded, number) * scale;
-    }
+extern "C" __global__ void __launch_bounds__(256)
+    fake_quant_fp8_whole(const float* x, float* out, long long vectors, int lanes) {
+    round_whole_blocks<Fp8>(x, out, vectors, lanes);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    fake_quant_fp4_whole(const float* x, float* out, long long vectors, int lanes) {
+    round_whole_blocks<Fp4>(x, out, vectors, lanes);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     fake_quant_fp8(const float* x, float* out, long long rows, int width, int block, int lanes) {
-    fake_quant<Fp8>(x, out, rows, width, block, lanes);
+    round_blocks<Fp8>(x, out, rows, width, block, lanes);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     fake_quant_fp4(const float* x, float* out, long long rows, int width, int block, int lanes) {
-    fake_quant<Fp4>(x, out, rows, width, block, lanes);
+    round_blocks<Fp4>(x, out, rows, width, block, lanes);
 }

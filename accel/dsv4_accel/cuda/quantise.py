@@ -33,11 +33,17 @@ def _fake_quant(device: Device, x: Array, block: int, function: Callable[[Array,
     out = device.empty(x.shape, np.float32)
     if out.size:
         width = x.shape[-1]
-        rows, lanes = out.size // width, _lanes(min(block, width))
-        per_block = THREADS // lanes
-        blocks = -(-rows * -(-width // block) // per_block)
-        arguments = device.compact(x), out, rows, width, block, lanes
-        device.launch(kernels("quantise.cu")[function.__name__], (blocks,), THREADS, arguments)
+        block = min(block, width)
+        lanes = _lanes(block)
+        sizes: tuple[int, ...]
+        if block == NUMBERS_PER_LANE * lanes and width % block == 0:
+            vectors = out.size // NUMBERS_PER_LANE
+            blocks, name, sizes = -(-vectors // THREADS), f"{function.__name__}_whole", (vectors, lanes)
+        else:
+            rows = out.size // width
+            threads = rows * -(-width // block) * lanes
+            blocks, name, sizes = -(-threads // THREADS), function.__name__, (rows, width, block, lanes)
+        device.launch(kernels("quantise.cu")[name], (blocks,), THREADS, (device.compact(x), out, *sizes))
     return out
 
 

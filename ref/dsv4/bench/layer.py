@@ -134,7 +134,7 @@ def filled_cache(model: Model, length: int, generator: np.random.Generator) -> L
             _fill_rows(model.ops, part.score, length, generator)
             count = length // part.ratio
             entries = generator.standard_normal((1, count, part.entries.rows.shape[-1]), np.float32)
-            part.entries.write(model.ops.asarray(entries), np.zeros(1, np.int64), np.array([count]))
+            part.entries.rows = model.ops.asarray(entries)
     return cache
 
 
@@ -157,7 +157,7 @@ def decode_bytes(model: Model, length: int) -> int:
 
 def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Generator) -> None:
     _, capacity, width = rows.rows.shape
-    span = Span(np.array([length - capacity]), np.array([capacity]), capacity)
+    span = Span(np.array([length - capacity]), np.array([capacity]), capacity, ops.asarray)
     rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
 
 

@@ -151,7 +151,8 @@ def _layer_steps(model: Model, stage: Stage, length: int) -> Callable[[], object
     cache = filled_cache(model, length, stage.random)
     streams = stage.floats(STEPS, 1, 1, model.config.hc_mult, model.config.hidden_size)
     ids = ops.asarray(np.zeros((1, 1), np.int64))
-    spans = [Span(np.array([length - STEPS + step]), np.ones(1, np.int64), 1) for step in range(STEPS)]
+    starts = [np.array([length - STEPS + step]) for step in range(STEPS)]
+    spans = [Span(start, np.ones(1, np.int64), 1, ops.asarray) for start in starts]
     steps = itertools.cycle(zip(map(ops.asarray, streams), spans, strict=True))
 
     def step() -> object:
@@ -165,7 +166,8 @@ def _layer_prefill(stage: Stage, count: int) -> Contest:
     def call(ops: Ops) -> Contestant:
         model = stage.layer.model(ops)
         _read_experts(model)
-        block, span = model.layers[0], Span(np.zeros(1, np.int64), np.array([count]), count)
+        block = model.layers[0]
+        span = Span(np.zeros(1, np.int64), np.array([count]), count, ops.asarray)
         streams = ops.asarray(stage.floats(1, count, model.config.hc_mult, model.config.hidden_size))
         ids = ops.asarray(np.zeros((1, count), np.int64))
         return Contestant(lambda: block(streams, ids, span, block.new_cache(1, 0, model.dtype), ignore))

@@ -74,6 +74,11 @@ class Checkpoint:
         """The official names of all tensors, scales included."""
         return list(self.entries)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors as they are stored."""
+        return sum(entry.size for entry in self.entries.values())
+
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters that the checkpoint must have: those of config.json, MTP layers where any is there."""

@@ -12,7 +12,7 @@ from dsv4.cli.app import app
 from dsv4.errors import DSV4Error
 
 # Importing a module adds its commands to the app, in the order in which the help lists them.
-from dsv4.cli import text, files, compare, measure  # noqa: F401  isort: skip
+from dsv4.cli import text, files, cost, compare, measure  # noqa: F401  isort: skip
 
 
 def main() -> None:

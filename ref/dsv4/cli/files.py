@@ -12,6 +12,7 @@ from dsv4.checkpoint import Checkpoint
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.progress import progress
+from dsv4.cli.quantities import short, size_of
 from dsv4.config import Config
 from dsv4.convert import Storage, convert
 from dsv4.errors import SettingError
@@ -71,7 +72,7 @@ def convert_command(
     with progress("converting") as report:
         convert(source, target, storage, max_shard_bytes, report, overwrite)
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
-    print(f"wrote {target}: {_size(size)} in {len(list(target.glob('*.safetensors')))} file(s)")
+    print(f"wrote {target}: {size_of(size)} in {len(list(target.glob('*.safetensors')))} file(s)")
 
 
 def _released(parameter: Parameter) -> Stored:
@@ -136,31 +137,15 @@ def _totals(tensors: list[Stored], key: Callable[[Stored], str]) -> dict[str, di
 def _print_report(report: dict[str, Any]) -> None:
     experts = report["experts"]
     print(report["path"])
-    print(f"{_short(report['parameters']['total'])} parameters, {_short(report['parameters']['active'])} active")
-    print(f"{_size(report['bytes'])}, context {report['context']:,} tokens")
+    print(f"{short(report['parameters']['total'])} parameters, {short(report['parameters']['active'])} active")
+    print(f"{size_of(report['bytes'])}, context {report['context']:,} tokens")
     print(f"{experts['routed']} routed experts, {experts['active']} of them and 1 shared per token\n")
     print(f"{'layer':<12}{'attention':<11}{'routing':<9}{'numbers':>10}{'bytes':>12}  formats")
     for row in report["layers"]:
-        numbers, size = _short(row["numbers"]), _size(row["bytes"])
+        numbers, size = short(row["numbers"]), size_of(row["bytes"])
         formats = " ".join(row["formats"])
         print(f"{row['layer']:<12}{row['attention']:<11}{row['routing']:<9}{numbers:>10}{size:>12}  {formats}")
     for title in ("parts", "formats"):
         print(f"\n{title:<23}{'':<9}{'numbers':>10}{'bytes':>12}")
         for name, row in report[title].items():
-            print(f"{name:<32}{_short(row['numbers']):>10}{_size(row['bytes']):>12}")
-
-
-def _short(count: int) -> str:
-    """A count in three digits or so: 2.71M, 284B, 1.60T."""
-    for unit, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= unit:
-            return f"{count / unit:.3g}{letter}" if count < 1000 * unit else f"{count / unit:.0f}{letter}"
-    return str(count)
-
-
-def _size(count: int) -> str:
-    """Bytes in the unit that fits: 2.31 MB, 158 GB."""
-    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count} B"
+            print(f"{name:<32}{short(row['numbers']):>10}{size_of(row['bytes']):>12}")

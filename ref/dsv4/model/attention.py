@@ -8,7 +8,7 @@ from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
 from dsv4.model.rounding import Rounding
-from dsv4.model.span import Span
+from dsv4.model.span import Span, for_all_layers
 from dsv4.model.weights import Weights
 from dsv4.ops import Ops
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
@@ -16,7 +16,10 @@ from dsv4.ops.types import Array, Ints
 
 
 class Attention:
-    """One attention layer: sliding window only (ratio 0), with CSA entries (4) or with HCA entries (128)."""
+    """One attention layer: sliding window only (ratio 0), with CSA entries (4) or with HCA entries (128).
+
+    Source: report eq. 13, 18 (CSA), eq. 24–25 (HCA): the query latent and the queries; code: Attention.
+    """
 
     def __init__(self, config: Config, ops: Ops, weights: Weights, ratio: int, rounding: Rounding) -> None:
         self.config, self.ops, self.ratio, self.rounding = config, ops, ratio, rounding
@@ -40,7 +43,7 @@ class Attention:
         """[B, S, d] -> [B, S, d]; the cache gains the span's keys."""
         ops, config, linear = self.ops, self.config, self.rounding.linear
         batch, length, _ = x.shape
-        positions = ops.asarray(span.positions)
+        positions = span.positions
         qr = ops.rms_norm(linear(x, self.wq_a), self.q_norm, config.rms_norm_eps)
         q = linear(qr, self.wq_b).reshape(batch, length, config.num_attention_heads, config.head_dim)
         q = ops.rope(ops.rms_scale(q, config.rms_norm_eps), positions, self.frequencies)  # [B, S, H, c]
@@ -49,7 +52,7 @@ class Attention:
         observe(f"{self.name}q", q)
         observe(f"{self.name}kv", kv)
         window = cache.window.extend(kv, span)  # [B, w − 1 + S, c]
-        window_index = ops.asarray(span.window_columns(config.sliding_window))
+        window_index = span.window_columns(config.sliding_window)
         entries, entry_index = self._entries(x, qr, span, cache, observe)
         o = ops.sparse_attention(q, window, window_index, entries, entry_index, self.attn_sink)  # [B, S, H, c]
         o = ops.rope(o, -positions, self.frequencies)  # the values were rotated: turn them back
@@ -72,19 +75,27 @@ class Attention:
     def _entries(self, x: Array, qr: Array, span: Span, cache: LayerCache, observe: Observer) -> tuple[Array, Ints]:
         """The compressed entries of this layer, and which of them each query reads: [B, T, c], [B, S, K]."""
         if cache.compressor is None:
-            batch, length, _ = x.shape
-            return self.ops.zeros((batch, 0, self.config.head_dim), x.dtype), self._nothing(batch, length)
+            return self.ops.zeros((len(x), 0, self.config.head_dim), x.dtype), _no_entries(span)
         self.compressor(x, span, cache.compressor, observe)
-        count = int((span.ends // self.ratio).max())
-        entries = cache.compressor.entries.first(count)
+        entries = cache.compressor.entries.first(span.entry_count(self.ratio))
         if cache.indexer is not None:
             return entries, self.indexer(x, qr, span, cache.indexer, observe)
-        all_entries = np.arange(count)
-        visible = span.visible(self.ratio)[:, :, None]
-        return entries, self.ops.asarray(np.where(all_entries < visible, all_entries, -1))
+        return entries, _all_visible_entries(span, self.ratio)
 
-    def _nothing(self, batch: int, length: int) -> Ints:
-        return self.ops.asarray(np.zeros((batch, length, 0), np.int64))
+
+@for_all_layers
+def _no_entries(span: Span) -> Ints:
+    """[B, S, 0] the entries that the queries of a layer without compression read, placed."""
+    none: Ints = span.place(np.zeros((*span.host_positions.shape, 0), np.int64))
+    return none
+
+
+@for_all_layers
+def _all_visible_entries(span: Span, ratio: int) -> Ints:
+    """[B, S, T] the entries that each query reads where none is chosen: all that it sees; else −1. Placed."""
+    all_entries = span.place(np.arange(span.entry_count(ratio)))
+    visible = span.visible(ratio)[:, :, None]
+    return np.where(all_entries < visible, all_entries, -1)
 
 
 def layer_frequencies(config: Config, ratio: int) -> Array:

@@ -48,7 +48,7 @@ class Block:
 
 
 class HyperConnection:
-    """The mixing weights around one sub-layer (report eq. 3–8)."""
+    """The mixing weights around one sub-layer (report §2.2)."""
 
     def __init__(self, config: Config, ops: Ops, weights: Weights, name: str) -> None:
         self.ops, self.config = ops, config

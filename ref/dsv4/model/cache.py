@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dsv4.errors import PromptError
-from dsv4.model.span import Span
+from dsv4.model.span import Index, Span
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
@@ -44,12 +44,14 @@ class Entries:
     def __init__(self, ops: Ops, batch: int, width: int, dtype: np.dtype) -> None:
         self.rows = ops.zeros((batch, 16, width), dtype)
 
-    def write(self, rows: Array, firsts: Ints, counts: Ints) -> None:
-        """Store rows [B, N, width]: the first counts[b] of row b as entries firsts[b], firsts[b] + 1, …"""
-        while self.rows.shape[1] < (firsts + counts).max():
+    def write(self, rows: Array, chosen: Index, slots: Index, count: int) -> None:
+        """Store some of the rows [B, N, width], those that `chosen` names, at `slots`.
+
+        count: how many entries the sequence with the most of them has then.
+        """
+        while self.rows.shape[1] < count:
             self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)], axis=1)
-        row, entry = np.nonzero(np.arange(rows.shape[1]) < counts[:, None])
-        self.rows[row, firsts[row] + entry] = rows[row, entry]
+        self.rows[slots] = rows[chosen]
 
     def first(self, count: int) -> Array:
         """The first entries, [B, count, width]; a view. Rows with fewer entries hold anything behind theirs."""

@@ -1,20 +1,24 @@
 """The compressor of a CSA or HCA layer, and of the indexer (report §2.3.1 eq. 9–12, §2.3.2 eq. 20–23)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from dsv4.config import Config
-from dsv4.model.cache import CompressorCache, RecentRows
+from dsv4.model.cache import CompressorCache
 from dsv4.model.observe import Observer
-from dsv4.model.span import Span
+from dsv4.model.span import Index, Span, for_all_layers
 from dsv4.model.weights import Weights
 from dsv4.ops import Ops
-from dsv4.ops.types import Array, Ints
+from dsv4.ops.types import Array, Ints, Mask
 
 
 class Compressor:
-    """Turns each complete block of ρ tokens into one entry; what is left over stays pending in the cache."""
+    """Turns each complete block of ρ tokens into one entry; what is left over stays pending in the cache.
+
+    Source: report eq. 9–10 (CSA), eq. 20–21 (HCA): the projections; code: Compressor.
+    """
 
     def __init__(
         self,
@@ -37,31 +41,69 @@ class Compressor:
     def __call__(self, x: Array, span: Span, cache: CompressorCache, observe: Observer) -> None:
         """Add the entries that the tokens x [B, S, d] complete to the cache."""
         kv = self.ops.linear(x, self.wkv)  # [B, S, d] -> [B, S, c], or 2c for CSA
-        score = self.ops.linear(x, self.wgate) + self.ape[span.positions % self.ratio].astype(x.dtype)
+        score = self.ops.linear(x, self.wgate) + self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype)
         kv, score = cache.kv.extend(kv, span), cache.score.extend(score, span)
-        firsts = span.starts // self.ratio
-        counts = span.ends // self.ratio - firsts
-        if counts.max() == 0:
+        blocks = _blocks(span, self.ratio, cache.kv.keep)
+        if blocks is None:
             return
-        numbers = firsts[:, None] + np.arange(counts.max())  # [B, N] entry numbers; a row may need only its first few
-        entries = self.ops.compress(*self._slots(kv, score, numbers, span, cache.kv))
+        entries = self.ops.compress(*self._slots(kv[blocks.tokens], score[blocks.tokens], blocks))
         entries = self.ops.rms_norm(entries, self.norm, self.eps)
-        entries = self.ops.rope(entries, self.ops.asarray(numbers * self.ratio), self.frequencies)
+        entries = self.ops.rope(entries, blocks.positions, self.frequencies)
         entries = self.round_entry(entries)
         observe(f"{self.name}out", entries)
-        cache.entries.write(entries, firsts, counts)
+        cache.entries.write(entries, blocks.complete, blocks.slots, span.entry_count(self.ratio))
 
-    def _slots(self, kv: Array, score: Array, numbers: Ints, span: Span, recent: RecentRows) -> tuple[Array, Array]:
-        """The slots of each entry: [B, keep + S, ·] -> [B, N, slots, c], twice."""
-        overlaps = self.ratio == 4
-        blocks = np.concatenate([numbers[:, :1] - 1, numbers], axis=1) if overlaps else numbers
-        positions = blocks[:, :, None] * self.ratio + np.arange(self.ratio)  # [B, blocks, ρ]
-        columns = positions - span.starts[:, None, None] + recent.keep
-        columns = np.minimum(columns, kv.shape[1] - 1)  # blocks that a shorter row does not complete: never stored
-        row = np.arange(len(kv))[:, None, None]
-        kv, score = kv[row, columns], score[row, columns]  # [B, blocks, ρ, ·]
-        if not overlaps:
+    def _slots(self, kv: Array, score: Array, blocks: "Blocks") -> tuple[Array, Array]:
+        """The slots of each entry: [B, N, ρ, c] as it is, or for CSA [B, 1 + N, ρ, 2c] -> [B, N, 2ρ, c], twice."""
+        if self.ratio != 4:
             return kv, score
-        before_start = self.ops.asarray(positions < 0)[..., None]
+        before_start = blocks.before_start
         kv, score = np.where(before_start, 0, kv), np.where(before_start, -np.inf, score)
         return self.ops.overlap(kv), self.ops.overlap(score)
+
+
+class Blocks(NamedTuple):
+    """The blocks of ρ tokens that a span completes, N at most in a sequence. All arrays are placed."""
+
+    positions: Ints
+    """[B, N] the position of each block's first token; a sequence may complete only its first few."""
+    tokens: Index
+    """The blocks' tokens, as an index [B, N, ρ] of what `RecentRows.extend` gives; for CSA [B, 1 + N, ρ], with the
+    block before them."""
+    before_start: Mask
+    """[B, N, ρ, 1] (for CSA 1 + N) which of these are none, since they would stand before the sequence."""
+    complete: Index
+    """The blocks that are complete, as an index [M] of [B, N]."""
+    slots: Index
+    """Where their entries go, as an index [M] of all entries."""
+
+
+@for_all_layers
+def _blocks(span: Span, ratio: int, keep: int) -> Blocks | None:
+    """The blocks that a span completes, or None for no block at all; keep: how many rows before the span are kept."""
+    firsts = span.starts // ratio
+    counts = span.ends // ratio - firsts
+    if counts.max() == 0:
+        return None
+    numbers = firsts[:, None] + np.arange(counts.max())  # [B, N] entry numbers
+    blocks = np.concatenate([numbers[:, :1] - 1, numbers], axis=1) if ratio == 4 else numbers
+    positions = blocks[:, :, None] * ratio + np.arange(ratio)  # [B, blocks, ρ]
+    columns = positions - span.starts[:, None, None] + keep
+    columns = np.minimum(columns, keep + span.length - 1)  # blocks that a shorter row does not complete: never stored
+    every_row = np.arange(len(numbers))[:, None, None]
+    row, block = np.nonzero(np.arange(numbers.shape[1]) < counts[:, None])
+    place, index = span.place, span.place_index
+    return Blocks(
+        positions=place(numbers * ratio),
+        tokens=index(every_row, columns),
+        before_start=place(positions < 0)[..., None],
+        complete=index(row, block),
+        slots=index(row, firsts[row] + block),
+    )
+
+
+@for_all_layers
+def _places_in_blocks(span: Span, ratio: int) -> Ints:
+    """[B, S] the place of each token in its block, placed."""
+    places: Ints = span.place(span.host_positions % ratio)
+    return places

@@ -12,7 +12,10 @@ from dsv4.ops.types import Array, Ints
 
 
 class Indexer:
-    """Scores the compressed entries with small queries and keys of its own, and names the best ones."""
+    """Scores the compressed entries with small queries and keys of its own, and names the best ones.
+
+    Source: report eq. 14–15: its queries and the weights of its heads; code: Indexer.
+    """
 
     def __init__(self, config: Config, ops: Ops, weights: Weights, frequencies: Array, rounding: Rounding) -> None:
         self.ops, self.rounding, self.frequencies = ops, rounding, frequencies
@@ -28,13 +31,12 @@ class Indexer:
         ops = self.ops
         self.compressor(x, span, cache, observe)
         queries = self.rounding.linear(qr, self.wq_b).reshape(*x.shape[:2], self.heads, self.head_dim)
-        queries = ops.rope(queries, ops.asarray(span.positions), self.frequencies)
+        queries = ops.rope(queries, span.positions, self.frequencies)
         queries = self.rounding.index_vector(queries)
         weights = ops.linear(x, self.weights_proj) * x.dtype.type(self.head_dim**-0.5 * self.heads**-0.5)
-        visible = span.visible(cache.ratio)
-        keys = cache.entries.first(int((span.ends // cache.ratio).max()))
+        keys = cache.entries.first(span.entry_count(cache.ratio))
         if observe is not ignore:  # nothing else needs all scores at once
             observe(f"{self.name}scores", ops.index_scores(queries, keys, weights))
-        chosen = ops.index_top_k(queries, keys, weights, ops.asarray(visible), self.topk)
+        chosen = ops.index_top_k(queries, keys, weights, span.visible(cache.ratio), self.topk)
         observe(f"{self.name}topk", chosen)
         return chosen

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.checkpoint import Checkpoint
-from dsv4.errors import CheckpointError, PromptError
+from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
+from dsv4.model.packed import packed_layer
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.rounding import Rounding
 from dsv4.model.span import Span
@@ -25,8 +26,10 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, ops: Ops, fake_quant: bool, dtype: npt.DTypeLike = np.float32) -> None:
         """fake_quant: whether activations are rounded as the released model does; dtype: of activations and caches.
 
-        Raises CheckpointError where the files do not hold what the config describes. Routed experts are read later.
+        Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
+        not fit in the backend's memory. Routed experts are read later.
         """
+        ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype = checkpoint, ops, np.dtype(dtype)
         self.rounds = fake_quant
@@ -84,7 +87,7 @@ class Model:
         embedded = self.ops.embedding(self.ops.asarray(ids), self.embed).astype(self.dtype)
         return np.repeat(embedded[:, :, None], self.config.hc_mult, axis=2)
 
-    def layer(self, number: int, streams: npt.ArrayLike, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
+    def layer(self, number: int, streams: Array, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
         """One block by itself, on streams [B, S, n, d] of the tokens ids [B, S] from position 0.
 
         Returns the streams after it, [B, S, n, d]. This is how a layer is held against stored results: what it is
@@ -93,8 +96,8 @@ class Model:
         block, padding = self.layers[number], Padding.of(ids, None)
         check_ids(padding.ids, self.config.vocab_size)
         batch, length = padding.ids.shape
-        span = Span(np.zeros(batch, np.int64), padding.counts, length)
-        given = self.ops.asarray(np.asarray(streams, self.dtype))
+        span = Span(np.zeros(batch, np.int64), padding.counts, length, self.ops.asarray)
+        given = self.ops.asarray(streams).astype(self.dtype, copy=False)
         return block(given, self.ops.asarray(padding.ids), span, block.new_cache(batch, 0, self.dtype), observe)
 
     def mtp_logits(
@@ -131,18 +134,23 @@ class Model:
         cache.mtp.finish(span.counts)
         return padding.restore(logits)
 
-    def new_cache(self, batch: int = 1, max_rollback: int = 128) -> Cache:
+    def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False) -> Cache:
         """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
 
-        Raises PromptError for a batch below 1 or a max_rollback below 0.
+        packed: store KV entries in FP8 and bf16 and indexer keys in FP4, as the released model does; everything but
+        the rotated channels, which bf16 rounds, is what a float cache holds. Raises PromptError for a batch below 1
+        or a max_rollback below 0, SettingError for packed where the model does not round its activations.
         """
         if batch < 1 or max_rollback < 0:
             raise PromptError(f"cache: expected batch ≥ 1 and max_rollback ≥ 0, found {batch} and {max_rollback}")
+        if packed and not self.rounds:
+            raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
 
         def track(blocks: Sequence[Block | MTP], back: int) -> Track:
-            return Track(
-                [block.new_cache(batch, back, self.dtype) for block in blocks], np.zeros(batch, np.int64), back
-            )
+            layers = [block.new_cache(batch, back, self.dtype) for block in blocks]
+            if packed:
+                layers = [packed_layer(layer, self.ops, self.config.qk_rope_head_dim) for layer in layers]
+            return Track(layers, np.zeros(batch, np.int64), back)
 
         # The MTP layer reads a token at the position before its own, so it goes back one further.
         return Cache(track(self.layers, max_rollback), track([self.mtp] if self.mtp else [], max_rollback + 1))
@@ -157,4 +165,4 @@ class Model:
             most, found = config.max_position_embeddings, (starts + counts).max()
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
-        return Span(starts, counts, ids.shape[1])
+        return Span(starts, counts, ids.shape[1], self.ops.asarray)

@@ -1,5 +1,7 @@
 """The mixture-of-experts sub-layer (report §2.1)."""
 
+import numpy as np
+
 from dsv4.config import Config
 from dsv4.model.observe import Observer
 from dsv4.model.rounding import Rounding
@@ -28,7 +30,7 @@ class MoE:
         observe(f"{self.name}gate.weights", routing.weights)
         observe(f"{self.name}gate.indices", routing.indices)
         routed = ops.experts(tokens, routing, self.experts, limit, self.rounding.on)
-        ones = ops.zeros((len(tokens),), x.dtype) + x.dtype.type(1)
+        ones = np.ones_like(tokens[:, 0])
         shared = ops.expert(tokens, ones, self.shared, limit, self.rounding.on)
         output = (routed + shared).reshape(x.shape)
         observe(f"{self.name}out", output)

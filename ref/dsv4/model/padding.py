@@ -51,7 +51,8 @@ class Padding:
             return array
         back = np.argsort(_real_first(self.mask), axis=1)
         restored = array[np.arange(len(self.mask))[:, None], back]
-        return np.where(self.mask.reshape(*self.mask.shape, *[1] * (array.ndim - 2)), restored, 0).astype(array.dtype)
+        restored[np.nonzero(~self.mask)] = 0
+        return restored
 
 
 def check_ids(ids: Ints, vocab_size: int, first_sequence: int = 0) -> None:

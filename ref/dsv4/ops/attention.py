@@ -15,7 +15,7 @@ def sparse_attention(
     entry_index [B, S, K2] integer rows of `entries`; an index of −1 names nothing; attn_sink [H] float32.
     Returns [B, S, H, c] of the queries' dtype; zeros for a query whose indices are all −1. The logits are
     q · k / sqrt(c). The sink takes its share of the softmax and gives no value.
-    Raises ValueError where the shapes do not fit. Source: report §2.3.1 eq. 18–19, §2.3.3 eq. 27.
+    Raises ValueError where the shapes do not fit. Source: report §2.3.1 eq. 19, §2.3.2 eq. 26, §2.3.3 eq. 27.
     """
     c = queries.shape[-1]
     _check(queries, window, window_index, entries, entry_index, attn_sink)

@@ -10,7 +10,7 @@ def compress(kv: Array, score: Array) -> Array:
 
     kv, score [..., slots, c] float; a score of −inf excludes its slot, but not all slots of a channel may be
     excluded. Returns [..., c] of kv's dtype, before norm and RoPE. Raises ValueError where the shapes differ.
-    Source: report eq. 11–12 (CSA), 22–23 (HCA).
+    Source: report eq. 11–12 (CSA), eq. 22–23 (HCA).
     """
     if kv.shape != score.shape:
         raise ValueError(f"compress: kv {kv.shape} and score {score.shape} must have one shape")
@@ -24,7 +24,7 @@ def overlap(blocks: Array) -> Array:
 
     blocks [B, N+1, m, 2c]: consecutive blocks of m tokens, the first one only as predecessor. Returns [B, N, 2m, c]:
     first the m slots of the previous block from channels 0…c−1, then the m slots of the own block from channels
-    c…2c−1. Source: report eq. 9–12, where the own series is called a and the previous one b; code: the channels of
+    c…2c−1. Source: report eq. 11–12, where the own series is called a and the previous one b; code: the channels of
     the previous block's series come first.
     """
     c = blocks.shape[-1] // 2

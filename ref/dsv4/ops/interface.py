@@ -72,3 +72,10 @@ class Ops:
     def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> Array:
         """An array of zeros where this backend computes."""
         return np.zeros(shape, dtype)
+
+    @staticmethod
+    def require_room(nbytes: int) -> None:
+        """Raises BackendError if weights of so many bytes do not fit where this backend computes.
+
+        NumPy: never, since weights stay in their files, mapped into memory.
+        """

@@ -38,7 +38,7 @@ def mhc_split(mixes: Array, base: Array, scale: Array, n: int, iterations: int, 
     """The mixing weights from the projected streams.
 
     mixes [..., (2+n)n]: n for pre, n for post, n·n for comb, row by row; base [(2+n)n]; scale [3]. Returns MhcWeights
-    with leading axes as in mixes. Source: report §2.2 eq. 5–8; code: hc_split_sinkhorn.
+    with leading axes as in mixes. Source: report §2.2 eq. 3–8, behind the projection; code: hc_split_sinkhorn.
     """
     dtype = mixes.dtype.type
     base, scale = base.astype(dtype), scale.astype(dtype)
@@ -52,8 +52,9 @@ def sinkhorn(logits: Array, iterations: int, eps: float) -> Array:
     """A nearly doubly stochastic matrix: softmax over rows, then columns and rows normalised in turn.
 
     logits [..., n, n] float; iterations ≥ 1. Returns the same shape and dtype; columns sum to 1 up to eps, since the
-    last step normalises them. Source: report eq. 8, which starts from exp and goes columns, rows; code: the softmax
-    counts as the first rows, then columns, then (iterations − 1) times rows and columns, eps in every divisor.
+    last step normalises them. Source: report eq. 2, the matrices that it leads to, and eq. 8, which starts from exp and
+    goes columns, rows; code: the softmax counts as the first rows, then columns, then (iterations − 1) times rows and
+    columns, eps in every divisor.
     """
     tiny = logits.dtype.type(eps)
     tokens_last = np.moveaxis(logits, (-2, -1), (0, 1))  # [n, n, ...]: sums over n run along whole rows of tokens
@@ -76,7 +77,7 @@ def mhc_mix(streams: Array, output: Array, post: Array, comb: Array) -> Array:
     """The new streams: stream'_i = post_i · output + Σ_j comb[j, i] · stream_j, so comb is used transposed.
 
     streams [B, S, n, d]; output [B, S, d]; post [B, S, n]; comb [B, S, n, n]. Returns [B, S, n, d].
-    Raises ValueError where the shapes do not fit. Source: report eq. 1–2; code: hc_post.
+    Raises ValueError where the shapes do not fit. Source: report eq. 1; code: hc_post.
     """
     batch, length, n, d = streams.shape
     expected = (batch, length, d), (batch, length, n), (batch, length, n, n)

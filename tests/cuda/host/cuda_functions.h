@@ -66,12 +66,9 @@ inline T __shfl_up_sync(unsigned, T value, int distance) {
     return host::exchange(value, unsigned(from >= 0 ? from : lane));
 }
 inline unsigned __ballot_sync(unsigned, bool vote) {
-    host::Exchange& warp = host::warps[host::current / 32];
-    warp.slot[host::current % 32][0] = vote;
-    host::wait(host::State::at_warp);
+    const auto& slots = host::show(vote);
     unsigned votes = 0;
-    for (int lane = 0; lane < 32; ++lane) votes |= unsigned(warp.slot[lane][0] != 0) << lane;
-    host::wait(host::State::at_warp);
+    for (int lane = 0; lane < 32; ++lane) votes |= unsigned(slots[lane][0] != 0) << lane;
     return votes;
 }
 inline bool __any_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vote) != 0; }

@@ -43,10 +43,12 @@ struct Fiber {
     std::vector<char> stack;
     State state = State::done;
     bool started = false;
+    unsigned exchanges = 0;
 };
 
+// What the lanes of a warp show each other, twice: a lane that is ahead by one exchange writes where nobody reads yet.
 struct Exchange {
-    alignas(16) char slot[WARP_SIZE][16];
+    alignas(16) char slot[2][WARP_SIZE][16];
 };
 
 static std::vector<Fiber> fibers(MOST_THREADS);
@@ -104,9 +106,9 @@ static bool release(unsigned first, unsigned behind, State state, bool without_d
 }
 
 // One block. order: 0 lets threads go on from the first, 1 from the last, anything else in some other order.
-static bool run_block(unsigned threads, unsigned order) {
-    for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].state = State::ready;
-    std::memset(dynamic_shared, 0xff, sizeof dynamic_shared);  // NaN, whoever reads before writing
+static bool run_block(unsigned threads, unsigned shared, unsigned order) {
+    for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].state = State::ready, fibers[thread].exchanges = 0;
+    std::memset(dynamic_shared, 0xff, shared);  // NaN, whoever reads before writing
     for (;;) {
         bool progress = false;
         for (unsigned turn = 0; turn < threads; ++turn) {
@@ -128,15 +130,20 @@ static bool run_block(unsigned threads, unsigned order) {
     }
 }
 
+// Show a value to the other lanes, and wait until all have shown theirs. Returns where those are.
+template <class T>
+char (&show(T value))[WARP_SIZE][16] {
+    static_assert(sizeof(T) <= 16);
+    auto& slots = warps[current / WARP_SIZE].slot[fibers[current].exchanges++ % 2];
+    std::memcpy(slots[current % WARP_SIZE], &value, sizeof value);
+    wait(State::at_warp);
+    return slots;
+}
+
 template <class T>
 T exchange(T value, unsigned from) {
-    static_assert(sizeof(T) <= 16);
-    Exchange& warp = warps[current / WARP_SIZE];
-    std::memcpy(warp.slot[current % WARP_SIZE], &value, sizeof value);
-    wait(State::at_warp);
     T other;
-    std::memcpy(&other, warp.slot[from % WARP_SIZE], sizeof other);
-    wait(State::at_warp);
+    std::memcpy(&other, show(value)[from % WARP_SIZE], sizeof other);
     return other;
 }
 
@@ -167,7 +174,7 @@ extern "C" const char* run_on_host(
     for (std::uint64_t turn = 0; turn < blocks && host::error.empty(); ++turn) {
         const std::uint64_t block = order == 0 ? turn : blocks - 1 - turn;
         blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
-        host::run_block(threads, order);
+        host::run_block(threads, shared, order);
     }
     return host::error.empty() ? nullptr : host::error.c_str();
 }

@@ -7,6 +7,7 @@ from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
+from mutants.catalogue.learning import LEARNING
 from mutants.catalogue.numba_attention import NUMBA_ATTENTION
 from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
 from mutants.catalogue.numba_products import NUMBA_PRODUCTS
@@ -25,6 +26,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "cache": CACHE,
     "generation": GENERATION,
     "text": TEXT,
+    "learning": LEARNING,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,

@@ -86,8 +86,8 @@ ATTENTION = (
         name="window-one-too-short",
         trap="a query's own token is not counted as one of the window's w",
         file="model/span.py",
-        old="return np.where(positions >= 0, columns, -1)",
-        new="return np.where((positions >= 0) & ((back > 1 - window) | (back == 0)), columns, -1)",
+        old="np.where(positions >= 0, columns, -1)",
+        new="np.where((positions >= 0) & ((back > 1 - window) | (back == 0)), columns, -1)",
         tests=VISIBILITY,
     ),
     Mutant(

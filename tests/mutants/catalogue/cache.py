@@ -43,10 +43,11 @@ CACHE = (
         new="        self.rows = ops.zeros((batch, 16, width), dtype)\n        self.written = np.zeros(batch, int)",
         also=(
             (
-                "row, entry = np.nonzero(np.arange(rows.shape[1]) < counts[:, None])",
-                "is_new = firsts[:, None] + np.arange(rows.shape[1]) >= self.written[:, None]\n"
-                "        row, entry = np.nonzero(is_new & (np.arange(rows.shape[1]) < counts[:, None]))\n"
-                "        self.written = np.maximum(self.written, firsts + counts)",
+                "        self.rows[slots] = rows[chosen]\n",
+                "        is_new = slots[1] >= self.written[slots[0]]\n"
+                "        slots, chosen = ([part[is_new] for part in index] for index in (slots, chosen))\n"
+                "        self.rows[tuple(slots)] = rows[tuple(chosen)]\n"
+                "        np.maximum.at(self.written, slots[0], slots[1] + 1)\n",
             ),
         ),
         tests=ROLLBACK,

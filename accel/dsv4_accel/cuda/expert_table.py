@@ -1,0 +1,67 @@
+"""Where the matrices of experts lie on the device, as kernels look it up by an expert's number."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dsv4.ops.moe import Expert
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight
+from dsv4.ops.types import Array, Bytes
+from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.matrix import Form, kept, matrix_of
+
+
+class Table(NamedTuple):
+    """The matrices of some experts that are alike."""
+
+    places: Array
+    """[E, 3, 2] uint64: the addresses of items and scales of w1, w3 and w2."""
+    up: Form
+    """Of w1 and w3."""
+    down: Form
+    """Of w2."""
+    alive: list[Bytes]
+    """The arrays at these addresses."""
+
+
+def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
+    """The table of a sequence of experts, or None where they are not alike or malformed. It looks at all of them, which
+    loads those that are read from a file when first asked for.
+
+    It is kept for as long as the sequence lives, which must not change; that of a list, which may, is made each time.
+    """
+    table: Table | None = kept((experts,), lambda: _table(device, experts))
+    return table
+
+
+def table_of_one(device: Device, expert: Expert) -> Table | None:
+    """The table of one expert, kept for as long as its packed matrices live.
+
+    With dense matrices it is made each time, since what is kept would keep them alive.
+    """
+    if all(isinstance(matrix, Fp8Weight | Fp4Weight) for matrix in expert):
+        table: Table | None = kept(tuple(expert), lambda: _table(device, [expert]))
+        return table
+    return _table(device, [expert])
+
+
+def _table(device: Device, experts: Sequence[Expert]) -> Table | None:
+    places, forms, alive = [], set(), []
+    for number in range(len(experts)):
+        expert = experts[number]
+        matrices = [matrix_of(device, weight) for weight in (expert.w1, expert.w3, expert.w2)]
+        gate, up, down = matrices
+        if gate is None or up is None or down is None or gate.form != up.form:
+            return None
+        forms.add((up.form, down.form))
+        for matrix in (gate, up, down):
+            arrays = [matrix.bytes] if matrix.scales is None else [matrix.bytes, matrix.scales]
+            places.append([*map(device.address, arrays), 0][:2])
+            alive += arrays
+    if len(forms) != 1:
+        return None
+    [(up_form, down_form)] = forms
+    if up_form.rows != down_form.columns or 0 in (*up_form, *down_form):
+        return None
+    return Table(device.asarray(np.array(places, np.uint64).reshape(-1, 3, 2)), up_form, down_form, alive)

@@ -1,0 +1,77 @@
+// The products of all visits to experts with a matrix of their expert, in one launch. A block takes one tile of visits to
+// one expert (grouping.cu) and some rows of the expert's matrix.
+#include "products.cuh"
+
+// The visits of a tile. A row of x serves `visits` slots.
+struct Visits {
+    const int* slots;
+    int visits;
+    long long first;  // the place in out of slot 0
+    int rows;
+    __device__ __forceinline__ long long row(int number) const { return slots[number] / visits; }
+    __device__ __forceinline__ long long place(int number) const {
+        return first + static_cast<long long>(slots[number]) * rows;
+    }
+};
+
+// places [experts, 3, 2]: addresses of items and scales of w1, w3 and w2; `matrix`, and with blockIdx.z the next, is
+// the one to take. x [pieces, slots / visits, 128 * chunks] and units [slots / visits]: a row serves `visits` slots.
+// order, tiles: see grouping.cu. out [gridDim.z, slots, rows].
+template <class Storage, int TILES>
+__device__ __forceinline__ void multiply_visits(
+    const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+    const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    const int* tile = tiles + 3 * blockIdx.x;
+    if (tile[2] == 0) return;
+    const unsigned long long* place = places + (tile[0] * 3ll + matrix + blockIdx.z) * 2;
+    const Product product = {
+        reinterpret_cast<const unsigned char*>(place[0]), reinterpret_cast<const unsigned char*>(place[1]), x,
+        static_cast<long long>(slots / visits) * chunks * CHUNK, chunks, pieces, tile[2]};
+    const Visits given = {order + tile[1], visits, static_cast<long long>(blockIdx.z) * slots * rows, rows};
+    multiply_rows<Storage, TILES>(product, given, units, blockIdx.y * block_rows<TILES>, rows, out);
+}
+
+// No model stores experts as floats, so these have no kernel for many.
+// Two blocks for each multiprocessor at least: so bounded, no kernel needs local memory.
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_few_fp4(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredFp4, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_few_fp8(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredFp8, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_few_bfloat(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredBfloat, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_few_float(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredFloat, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_many_fp4(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredFp4, 8>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_many_fp8(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredFp8, 8>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    multiply_many_bfloat(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    multiply_visits<StoredBfloat, 8>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+}

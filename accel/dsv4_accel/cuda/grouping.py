@@ -1,0 +1,45 @@
+"""The visits of tokens to experts, grouped by expert on the device: the host never learns who visits whom."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dsv4.ops.types import Ints
+from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.source import kernels
+
+CHUNK = 512
+"""Slots per block: the number in grouping.cu."""
+
+THREADS = 256
+
+
+class Groups(NamedTuple):
+    """Slots by expert. Slot t·k + v is the v-th visit of token t."""
+
+    order: Ints
+    """[T·k] int32: the slots of expert 0 as they rise, then those of expert 1, and so on."""
+    tiles: Ints
+    """[most tiles, 3] int32: an expert, the place in `order` of its first slot here, how many slots; at last with 0."""
+
+
+def group(device: Device, indices: Ints, experts: int, tile_slots: int) -> Groups:
+    """Slots in the order of their experts, in tiles of at most tile_slots slots of one expert.
+
+    indices [T, k] int64 without gaps, not empty: the expert of each slot, 0 … experts−1. Another number is noted
+    (status.py), and its slot is in no tile; `order` then ends in anything.
+    """
+    slots, chunks = indices.size, -(-indices.size // CHUNK)
+    visited = min(slots, experts)  # at most so many experts have a tile that is not full
+    most_tiles = (slots + visited * (tile_slots - 1)) // tile_slots
+    groups = Groups(device.empty((slots,), np.int32), device.empty((most_tiles, 3), np.int32))
+    counts = None
+    if chunks > 1:
+        counts = device.empty((chunks, experts), np.int32)
+        _launch(device, "count_visits", chunks, indices, counts, slots, experts)
+    _launch(device, "group_visits", chunks, indices, counts, *groups, slots, experts, tile_slots, most_tiles)
+    return groups
+
+
+def _launch(device: Device, name: str, chunks: int, *arguments: object) -> None:
+    device.launch(kernels("grouping.cu")[name], (chunks,), THREADS, (*arguments, device.status))

@@ -1,0 +1,114 @@
+"""Matrix products and the embedding: mirrors dsv4.ops.linear.
+
+A product is formed by the tensor cores, on the packed bytes: codes become bfloat16 in registers, which is exact, and no
+dequantised matrix is ever in memory. An input is rounded to FP8, and then is a bfloat16 as well, or it is three of them
+that add up to it exactly. A token's result has the same bits alone and among others.
+"""
+
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from dsv4.ops import linear as reference
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
+from dsv4.ops.types import Array, Ints
+from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.matrix import CHUNK, Matrix, matrix_of
+from dsv4_accel.cuda.source import kernels
+
+FEW, MANY = 8, 64
+"""Tokens that a block takes, where there are few and where there are many."""
+
+# The numbers of products.cuh.
+FEW_ROWS, MANY_ROWS = 16, 64
+PRODUCT_THREADS = 128
+
+THREADS = 256
+"""Of all other kernels."""
+
+
+def linear(device: Device, x: Array, weight: Weight) -> Array:
+    """As dsv4.ops.linear.linear."""
+    matrix = _fitting(device, x, weight, 1)
+    if matrix is None:
+        return on_host(device, reference.linear, x, weight)
+    return _multiply(device, x, matrix, 1, rounds=False)
+
+
+def quantised_linear(device: Device, x: Array, weight: Weight) -> Array:
+    """As dsv4.ops.linear.quantised_linear."""
+    matrix = _fitting(device, x, weight, 1)
+    if matrix is None:
+        return on_host(device, reference.quantised_linear, x, weight)
+    return _multiply(device, x, matrix, 1, rounds=True)
+
+
+def grouped_linear(device: Device, x: Array, weight: Weight, groups: int) -> Array:
+    """As dsv4.ops.linear.grouped_linear."""
+    matrix = _fitting(device, x, weight, groups)
+    if matrix is None:
+        return on_host(device, reference.grouped_linear, x, weight, groups)
+    return _multiply(device, x, matrix, groups, rounds=False)
+
+
+def embedding(device: Device, ids: Ints, table: Weight) -> Array:
+    """As dsv4.ops.linear.embedding, but an id outside the table is noted."""
+    if (
+        isinstance(table, Fp4Weight | Fp8Weight)
+        or table.dtype not in (np.float32, ml_dtypes.bfloat16)
+        or not table.size
+    ):
+        return on_host(device, reference.embedding, ids, table)
+    out = device.empty((*ids.shape, table.shape[1]), np.float32)
+    if out.size:
+        whole = device.compact(table)
+        floats, bits = (whole, None) if table.dtype == np.float32 else (None, whole)
+        given = device.compact(device.asarray(ids).astype(np.int64, copy=False))
+        arguments = given, floats, bits, out, *table.shape, device.status
+        device.launch(kernels("linear.cu")["embedding"], (ids.size,), THREADS, arguments)
+    return out
+
+
+class Rows(NamedTuple):
+    """Activations as products take them (activations.cuh)."""
+
+    pieces: Array
+    """[1 or 3, rows, 128 · chunks] uint16: bfloat16 that add up to the numbers."""
+    units: Array
+    """[rows] float32: what products are to be multiplied with."""
+
+
+def prepare(device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float) -> Rows:
+    """Activations from what a kernel of activations.cu computes them from; rounded to FP8, or as they are."""
+    pieces = device.empty((1 if rounds else 3, rows, -(-columns // CHUNK) * CHUNK), np.uint16)
+    made = Rows(pieces, device.empty((rows,), np.float32))
+    arguments = *given, *made, columns, rounds, *more.values()
+    device.launch(kernels("activations.cu")[kernel], (rows,), THREADS, arguments)
+    return made
+
+
+def _fitting(device: Device, x: Array, weight: Weight, groups: int) -> Matrix | None:
+    """The matrix as kernels take it, or None where it or x does not fit."""
+    rows, width = weight.shape
+    if x.dtype != np.float32 or groups < 1 or rows % groups or x.shape[-1] != groups * width:
+        return None
+    return matrix_of(device, weight)
+
+
+def _multiply(device: Device, x: Array, matrix: Matrix, groups: int, rounds: bool) -> Array:
+    """x [..., groups · columns] -> [..., rows]"""
+    form = matrix.form
+    out = device.empty((*x.shape[:-1], form.rows), np.float32)
+    if not out.size:
+        return out
+    tokens = out.size // form.rows
+    rows = prepare(device, "prepare_rows", tokens * groups, form.columns, rounds, device.compact(x))
+    is_many = tokens > FEW and form.storage != "float"
+    is_many = is_many and groups * -(-form.rows // groups // MANY_ROWS) >= device.multiprocessors // 2
+    name, tile, height = ("many", MANY, MANY_ROWS) if is_many else ("few", FEW, FEW_ROWS)
+    blocks = -(-tokens // tile), -(-(form.rows // groups) // height), groups
+    numbers = tokens, form.rows, groups, form.chunks, len(rows.pieces)
+    arguments = matrix.bytes, matrix.scales, *rows, out, *numbers
+    device.launch(kernels("linear.cu")[f"linear_{name}_{form.storage}"], blocks, PRODUCT_THREADS, arguments)
+    return out

@@ -1,0 +1,119 @@
+"""Mixture of experts: mirrors dsv4.ops.moe. The host never learns which experts are chosen."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from dsv4.ops import moe as reference
+from dsv4.ops.moe import Expert, Routing
+from dsv4.ops.types import Array
+from dsv4_accel.cuda.device import Device, on_host, rebuilt
+from dsv4_accel.cuda.expert_table import Table, table_of, table_of_one
+from dsv4_accel.cuda.grouping import Groups, group
+from dsv4_accel.cuda.linear import FEW, FEW_ROWS, MANY, MANY_ROWS, PRODUCT_THREADS, THREADS, Rows, prepare
+from dsv4_accel.cuda.matrix import Form
+from dsv4_accel.cuda.route import route, route_by_id
+from dsv4_accel.cuda.source import kernels
+
+__all__ = ["expert", "experts", "route", "route_by_id"]
+
+UP, DOWN = 0, 2
+"""The first of a product's matrices in the table."""
+
+
+def experts(
+    device: Device, x: Array, routing: Routing, expert_list: Sequence[Expert], limit: float, round_inputs: bool
+) -> Array:
+    """As dsv4.ops.moe.experts, but a number that names no expert is noted, and every expert is looked at once."""
+    weights, indices = routing
+    fits = x.dtype == np.float32 and x.ndim == indices.ndim == 2 and indices.dtype.kind in "iu"
+    if fits and weights.shape == indices.shape and len(indices) == len(x) and len(expert_list):
+        if not x.size or not indices.size:
+            return device.zeros(x.shape, np.float32)
+        table = table_of(device, expert_list)
+        if table is not None and table.up.columns == table.down.rows == x.shape[1]:
+            return _together(device, x, routing, table, limit, round_inputs)
+    brought = _Brought(device, expert_list)
+    result: Array = on_host(device, reference.experts, x, routing, brought, limit, round_inputs)
+    return result
+
+
+def expert(device: Device, x: Array, weight: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
+    """As dsv4.ops.moe.expert: a mixture of one."""
+    if x.dtype == np.float32 and x.ndim == 2 and weight.shape == x.shape[:1] and x.size:
+        table = table_of_one(device, matrices)
+        if table is not None and table.up.columns == table.down.rows == x.shape[1]:
+            routing = Routing(weight[:, None], device.zeros((len(x), 1), np.int64))
+            return _together(device, x, routing, table, limit, round_inputs)
+    result: Array = on_host(device, reference.expert, x, weight, matrices, limit, round_inputs)
+    return result
+
+
+class _Brought(Sequence[Expert]):
+    """Experts of the device, each brought to the host when it is asked for."""
+
+    def __init__(self, device: Device, expert_list: Sequence[Expert]) -> None:
+        self._device, self._experts = device, expert_list
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+    @overload
+    def __getitem__(self, number: int) -> Expert: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Expert]: ...
+    def __getitem__(self, number: int | slice) -> Any:
+        return rebuilt(self._experts[number], self._device.to_numpy)
+
+
+def _together(device: Device, x: Array, routing: Routing, table: Table, limit: float, round_inputs: bool) -> Array:
+    """All visits of all tokens, each stage in one launch. A slot is one visit: slot t·k + v is the v-th of token t."""
+    weights = device.compact(routing.weights.astype(np.float32, copy=False))
+    indices = device.compact(routing.indices.astype(np.int64, copy=False))
+    (tokens, width), (slots, k) = x.shape, (indices.size, indices.shape[1])
+    visited = min(slots, len(table.places))
+    tile = _visits_per_tile(device, table, slots, visited)
+    groups = group(device, indices, len(table.places), tile)
+
+    rounds = round_inputs and table.up.is_quantised
+    rows = prepare(device, "prepare_rows", tokens, table.up.columns, rounds, device.compact(x))
+    ups = _products(device, table, UP, rows, groups, slots, tile)  # [2, T·k, width]
+    rounds = round_inputs and table.down.is_quantised
+    hidden = prepare(device, "prepare_hidden", slots, table.down.columns, rounds, ups, weights, limit=limit)
+    parts = _products(device, table, DOWN, hidden, groups, slots, tile)  # [1, T·k, d]
+
+    if k == 1:
+        return parts[0]
+    out = device.empty(x.shape, np.float32)
+    device.launch(kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, width, k))
+    return out
+
+
+def _visits_per_tile(device: Device, table: Table, slots: int, visited: int) -> int:
+    """FEW, or MANY where experts have that many and every multiprocessor has some of them. Results are the same.
+
+    visited: how many experts are visited at most.
+    """
+    if "float" in (table.up.storage, table.down.storage):
+        return FEW
+    is_enough = visited * -(-table.up.rows // MANY_ROWS) >= device.multiprocessors
+    return MANY if slots > FEW * visited and is_enough else FEW
+
+
+def _products(device: Device, table: Table, first: int, rows: Rows, groups: Groups, slots: int, tile: int) -> Array:
+    """Each slot's row times matrices of its expert. Returns [matrices, slots, rows of the matrix]."""
+    form: Form = table.up if first == UP else table.down
+    matrices = 2 if first == UP else 1
+    out = device.empty((matrices, slots, form.rows), np.float32)
+    name, block_rows = ("few", FEW_ROWS) if tile == FEW else ("many", MANY_ROWS)
+    device.launch(
+        kernels("experts.cu")[f"multiply_{name}_{form.storage}"],
+        (len(groups.tiles), -(-form.rows // block_rows), matrices),
+        PRODUCT_THREADS,
+        (
+            *(table.places, first, *rows, groups.order, groups.tiles, out),
+            *(slots, slots // len(rows.units), form.rows, form.chunks, len(rows.pieces)),
+        ),
+    )
+    return out

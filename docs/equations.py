@@ -1,0 +1,202 @@
+"""The index of the report's equations: equation → function → test, and back.
+
+Nothing here is a list of functions or tests. Which function computes an equation is what its docstring says
+("Source: report eq. 16"). Which tests hold it is found in the tests themselves: they call it by name, or the catalogue
+of mutants says that they fail when a mistake is made inside it.
+
+    python docs/equations.py    # the index as text
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "ref"
+TESTS = ROOT / "tests"
+
+EQUATIONS = {
+    1: ("§2.2", "X′ = B X + C F(A X): a sub-layer F inside its hyper-connection"),
+    2: ("§2.2", "B is doubly stochastic: no entry below 0, each row and each column sums to 1"),
+    3: ("§2.2", "the raw input mapping: a scale times the projected, normalised streams, plus a base"),
+    4: ("§2.2", "the raw residual mapping, likewise"),
+    5: ("§2.2", "the raw output mapping, likewise"),
+    6: ("§2.2", "A = σ(raw A); here `pre`"),
+    7: ("§2.2", "C = 2σ(raw C); here `post`"),
+    8: ("§2.2", "B by Sinkhorn: columns and rows of exp(raw B) normalised in turn; here `comb`"),
+    9: ("§2.3.1", "Cᵃ, Cᵇ = H W: two series of candidate entries"),
+    10: ("§2.3.1", "Zᵃ, Zᵇ = H W: two series of scores"),
+    11: ("§2.3.1", "S: a softmax over the 2m slots of an entry, channel by channel, of scores plus position bias"),
+    12: ("§2.3.1", "an entry of CSA: Σ S ⊙ C over its 2m slots"),
+    13: ("§2.3.1", "the latent of the queries, c = h W"),
+    14: ("§2.3.1", "the indexer's queries from that latent"),
+    15: ("§2.3.1", "the indexer's weight of each head"),
+    16: ("§2.3.1", "index score: Σ_h weight_h · ReLU(query_h · key)"),
+    17: ("§2.3.1", "the top-k entries by index score"),
+    18: ("§2.3.1", "attention's queries from the latent"),
+    19: ("§2.3.1", "attention over the chosen entries, which are keys and values"),
+    20: ("§2.3.2", "C = H W: the candidate entries of HCA"),
+    21: ("§2.3.2", "Z = H W: their scores"),
+    22: ("§2.3.2", "S: a softmax over the m′ slots of an entry, channel by channel, of scores plus position bias"),
+    23: ("§2.3.2", "an entry of HCA: Σ S ⊙ C over its m′ slots"),
+    24: ("§2.3.2", "the latent of the queries in HCA"),
+    25: ("§2.3.2", "the queries of HCA from that latent"),
+    26: ("§2.3.2", "attention over all visible entries"),
+    27: ("§2.3.3", "the sink: exp(sink_h) joins the denominator of the softmax"),
+    28: ("§2.4", "Newton–Schulz: X ← aX + b(XXᵀ)X + c(XXᵀ)²X, the heart of Muon"),
+}
+"""Section and content of each numbered equation of the report's architecture, in this project's words."""
+
+_CITED = re.compile(r"\beq\.\s+(\d+(?:–\d+)?(?:,\s+\d+(?:–\d+)?)*)")
+
+
+@dataclass(order=True)
+class Function:
+    """A public function or class whose docstring cites equations."""
+
+    path: str
+    """Where it can be imported from: dsv4.ops.indexer.index_scores."""
+    file: str
+    """Below ref/dsv4."""
+    lines: set[int]
+    """Its lines, and those of the private functions of its file that it uses."""
+    equations: list[int]
+    tests: dict["Test", bool] = field(default_factory=dict)
+    """The tests that hold it; true for those that are known to fail when it is wrong."""
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True, order=True)
+class Test:
+    """A test function."""
+
+    file: str
+    """Below tests."""
+    line: int
+    name: str
+
+
+def index() -> list[Function]:
+    """Every function that cites an equation, with the tests that hold it."""
+    functions = [function for path in sorted((SOURCE / "dsv4").rglob("*.py")) for function in sorted(citing(path))]
+    tests = [test for path in sorted(TESTS.rglob("test_*.py")) for test in calls(path)]
+    by_node = {(test.file, test.name): test for test, _ in tests}
+    for function in functions:
+        proven = {by_node[node] for node in killers(function) if node in by_node}
+        named = {test for test, names in tests if function.path in names}
+        function.tests = {test: test in proven for test in sorted(proven | named)}
+    return functions
+
+
+def cited(docstring: str) -> list[int]:
+    """The numbers in "eq. 3–5, 8"."""
+    numbers = []
+    for run in _CITED.findall(" ".join(docstring.split())):
+        for part in run.split(", "):
+            first, _, last = part.partition("–")
+            numbers += range(int(first), int(last or first) + 1)
+    return sorted(set(numbers))
+
+
+def citing(path: Path) -> Iterator[Function]:
+    """The public functions and classes of a source file whose docstrings cite equations."""
+    module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    parts = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    private = {name: set(_called(node, {})) for name, node in parts.items() if name.startswith("_")}
+    for name in parts.keys() - private.keys():
+        equations = cited(ast.get_docstring(parts[name]) or "")
+        if equations:
+            used = _reached(name, private | {name: set(_called(parts[name], {}))})
+            lines = {line for one in used for line in range(parts[one].lineno, (parts[one].end_lineno or 0) + 1)}
+            yield Function(f"{module}.{name}", path.relative_to(SOURCE / "dsv4").as_posix(), lines, equations)
+
+
+def calls(path: Path) -> list[tuple[Test, set[str]]]:
+    """Each test of a file, and the import paths of what it calls, itself or through functions of the same file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    imported = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dsv4"):
+            imported |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+    names = {name: set(_called(node, imported)) for name, node in functions.items()}
+    file = path.relative_to(TESTS).as_posix()
+    return [
+        (Test(file, node.lineno, name), set().union(*(names[one] for one in _reached(name, names))))
+        for name, node in functions.items()
+        if name.startswith("test_")
+    ]
+
+
+def killers(function: Function) -> Iterator[tuple[str, str]]:
+    """The tests, as (file, name), that fail when a mutant makes its mistake inside this function."""
+    for mutant in _mutants():
+        if (mutant.package, mutant.file) == ("dsv4", function.file):
+            source = (SOURCE / "dsv4" / function.file).read_text(encoding="utf-8")
+            line = source[: source.index(mutant.old) + len(mutant.old) - len(mutant.old.lstrip())].count("\n") + 1
+            if line in function.lines:
+                yield from (tuple(node.partition("[")[0].split("::")) for node in mutant.tests if "::" in node)
+
+
+def _called(node: ast.AST, imported: dict[str, str]) -> Iterator[str]:
+    """What a function calls: `ops.name(…)`, `hold(ops, "name", …)`, or a name that it imports from dsv4."""
+    for child in ast.walk(node):
+        match child:
+            case ast.Attribute(value=ast.Name(id="ops" | "Ops"), attr=name):
+                yield _OPERATIONS.get(name, name)
+            case ast.Call(func=ast.Name(id="hold"), args=[_, ast.Constant(value=str(name)), *_]):
+                yield _OPERATIONS.get(name, name)
+            case ast.Name(id=name):
+                yield imported.get(name, name)
+
+
+def _reached(name: str, names: dict[str, set[str]]) -> set[str]:
+    """A function and those that it calls, directly or through each other; names: what each of them calls."""
+    reached, waiting = {name}, [name]
+    while waiting:
+        new = (names[waiting.pop()] & names.keys()) - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def _operations() -> dict[str, str]:
+    """The import path of each operation of `Ops`, by its name: what the interface imports."""
+    tree = ast.parse((SOURCE / "dsv4" / "ops" / "interface.py").read_text(encoding="utf-8"))
+    modules = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return {name.name: f"{node.module}.{name.name}" for node in modules for name in node.names}
+
+
+def _mutants():
+    """The catalogue of mutants, which lies among the tests."""
+    if str(TESTS) not in sys.path:
+        sys.path.append(str(TESTS))
+    from mutants.catalogue import MUTANTS
+
+    return MUTANTS
+
+
+_OPERATIONS = _operations()
+
+
+def main() -> None:
+    """Print the index."""
+    functions = index()
+    for number, (section, content) in EQUATIONS.items():
+        print(f"eq. {number} ({section}) {content}")
+        for function in functions:
+            if number in function.equations:
+                print(f"    {function.path}")
+                for test, proven in function.tests.items():
+                    print(f"        {'*' if proven else ' '} {test.file}::{test.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 6 · HCA and the schedule of layers
+#
+# Heavily compressed attention makes one entry of every $m' = 128$ tokens: few enough that a query can read **all** of
+# them, so it needs no indexer. There is no overlap either. Its entries are a blurred view of the whole text, CSA's a
+# sharp view of a few places, the window an exact view of what has just been said. No layer has all three: CSA and HCA
+# layers take turns through the depth of the model, and every layer has the window.
+#
+# $$\text{entry}_i = \sum_{j=0}^{m'-1} \frac{e^{S_{ij}}}{\sum_{j'} e^{S_{ij'}}} \odot C_{ij}, \qquad
+# \text{keys of query } t: \; w \;+\; \begin{cases} 0 & \text{window only} \\
+# \min(k, \lfloor (t+1)/4 \rfloor) & \text{CSA} \\ \lfloor (t+1)/128 \rfloor & \text{HCA} \end{cases}$$
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+import dsv4
+import show
+from dsv4.model.attention import Attention
+from dsv4.model.span import Span
+from dsv4.ops import Ops
+from dsv4.ops.compressor import compress
+
+model = dsv4.load(backend="numpy")
+configs = {
+    name: dsv4.Config.load(show.ROOT / f"tests/data/configs/deepseek-v4-{name}.json") for name in ("flash", "pro")
+}
+colours = {"SWA": show.GREEN, "CSA": show.BLUE, "HCA": show.PURPLE}
+
+# %% [markdown]
+# ## The schedule
+# `compress_ratios` of config.json names the kind of each layer, and at the end that of the MTP module.
+
+# %%
+figure, panels = plt.subplots(3, 1, figsize=(9, 2.9))
+for axes, (name, config) in zip(panels, [("bundled", model.config), *configs.items()], strict=True):
+    kinds = [config.layer_kind(layer) for layer in range(len(config.compress_ratios))]
+    for layer, kind in enumerate(kinds):
+        is_mtp = layer >= config.num_hidden_layers
+        axes.bar(layer + 0.5 * is_mtp, 1, width=0.9, color=colours[kind], alpha=0.5 if is_mtp else 1)
+    counts = ", ".join(f"{kinds[: config.num_hidden_layers].count(kind)} {kind}" for kind in colours)
+    axes.set_title(f"{name}: {counts}")
+    axes.set(xlim=(-1, 62.5), yticks=[], ylim=(0, 1))
+    axes.spines["left"].set_visible(False)
+panels[-1].set_xlabel("layer (pale: the MTP module); green: window only, blue: CSA, violet: HCA")
+plt.show()
+
+# %% [markdown]
+# ## Which entries a query reads
+# The last three lines of `_entries` are all of HCA's choice: everything that is visible.
+
+# %%
+show.source(Attention._entries)
+
+# %% [markdown]
+# How many keys a query of V4-Flash reads, as the text grows: in full attention all of them.
+
+# %%
+flash = configs["flash"]
+positions = np.unique(np.geomspace(1, flash.max_position_embeddings, 200).astype(int)) - 1
+spans = Span(positions, np.ones_like(positions), 1)
+in_window = np.minimum(positions + 1, flash.sliding_window)
+keys = {
+    "full attention": positions + 1,
+    "CSA": in_window + np.minimum(spans.visible(4)[:, 0], flash.index_topk),
+    "HCA": in_window + spans.visible(128)[:, 0],
+    "window only": in_window,
+}
+figure, axes = plt.subplots()
+for (name, count), colour in zip(keys.items(), (show.GREY, show.BLUE, show.PURPLE, show.GREEN), strict=True):
+    axes.loglog(positions + 1, count, color=colour, label=f"{name}, {count[-1]:,} at the end")
+axes.set(title="keys that a query reads, V4-Flash", xlabel="position")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# CSA stays below 640 keys, however long the text. HCA grows, but 128 times as slowly as the text does. (The indexer
+# still looks at every CSA entry, with small vectors: notebook 5.)
+#
+# ## What an entry of 128 tokens holds
+# The weights of the softmax, as in notebook 4: compress a one in each slot instead of the values.
+
+
+# %%
+class Listening(Ops):
+    """NumPy's backend, keeping the scores of compressors with 128 slots."""
+
+    def __init__(self):
+        self.scores = []
+
+    def compress(self, kv, score):
+        if kv.shape[-2] == 128:
+            self.scores.append(score)
+        return compress(kv, score)
+
+
+listening = Listening()
+dsv4.Model(model.checkpoint, listening, fake_quant=True)(show.passage(1024))
+scores = listening.scores[0][0]  # [8 entries, 128 slots, c]
+ones = np.eye(128, dtype=np.float32)[:, None, :, None]
+weights = compress(np.broadcast_to(ones, (128, *scores.shape)), np.broadcast_to(scores, (128, *scores.shape)))
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(1.4, 1))
+show.heatmap(left, weights[:, 3].T, label="weight", vmax=0.25)
+left.set(title="entry 3: the weight of each token", xlabel="token of the block", ylabel="channel")
+effective = 1 / (weights**2).sum(axis=0)  # [entries, c]: over how many tokens a channel spreads
+right.hist(effective.ravel(), bins=30, color=show.PURPLE)
+right.set(title="over how many tokens a channel averages", xlabel="tokens", ylabel="channels")
+right.set_yticks([])
+plt.show()
+
+# %% [markdown]
+# ## Experiment: who uses what?
+# Hide the entries of all CSA layers, or of the HCA layer, leave the windows alone, and see how much more the
+# model is surprised by a text it has not read. If entries carry something that the window does not, hiding them must
+# cost. Windows are 64 tokens here, and texts 512.
+
+
+# %%
+class Blind(Ops):
+    """NumPy's backend, hiding the compressed entries of some ratios from attention."""
+
+    def __init__(self, hidden):
+        self.hidden = hidden
+
+    def sparse_attention(self, queries, window, window_index, entries, entry_index, attn_sink):
+        ratio = queries.shape[1] // max(entries.shape[1], 1)
+        index = np.full_like(entry_index, -1) if ratio in self.hidden else entry_index
+        return Ops.sparse_attention(queries, window, window_index, entries, index, attn_sink)
+
+
+texts = np.concatenate([show.passage(512, start) for start in range(0, 2048, 512)])
+
+
+def surprise(hidden):
+    """The mean negative log-likelihood of each text, in nats per token, with some entries hidden."""
+    logits = dsv4.Model(model.checkpoint, Blind(hidden), fake_quant=True)(texts)
+    return show.surprise(logits, texts).mean(axis=1)
+
+
+whole = surprise(hidden=())
+costs = {
+    "CSA hidden": surprise(hidden=(4,)) - whole,
+    "HCA hidden": surprise(hidden=(128,)) - whole,
+}
+
+# %%
+figure, axes = plt.subplots(figsize=(9, 1.9))
+for row, (_, cost) in enumerate(costs.items()):
+    axes.barh(row, cost.mean(), color=(show.BLUE, show.PURPLE)[row], height=0.6)
+    axes.plot(cost, np.full(len(cost), row), "o", color=show.DARK, markersize=4)
+axes.set_yticks(range(2), costs)
+axes.invert_yaxis()
+axes.axvline(0, color=show.DARK, linewidth=0.8)
+axes.set(title="the price of hiding entries (points: single texts)", xlabel="more surprise, nats per token")
+plt.show()
+
+# %%
+csa, hca = costs["CSA hidden"], costs["HCA hidden"]
+show.experiment(
+    "hiding CSA's entries costs something on every text",
+    bool((csa > 0).all()),
+    f"{csa.mean():.3f} nats on average, at least {csa.min():.3f}",
+)
+error = hca.std(ddof=1) / np.sqrt(len(hca))
+print(f"Hiding HCA's: {hca.mean():+.4f} nats, with a standard error of {error:.4f}.")
+print("That is", "more" if hca.mean() > 2 * error else "not more", "than twice its error.")
+
+# %% [markdown]
+# A price of HCA that is lost in the noise is no riddle here: a model trained on texts of 256 tokens has met two entries
+# of HCA at most, and need not have learnt to use them. HCA is for the long texts of the large models, of which a small
+# one says nothing.
+#
+# ## Exercises
+# **1.** From which position on does a CSA layer of V4-Flash leave entries unread?
+
+
+# %%
+def visible(position, ratio):
+    """How many entries of a ratio a query at a position sees."""
+    return int(Span(np.array([position]), np.array([1]), 1).visible(ratio)[0, 0])
+
+
+exercise_1 = show.exercise(
+    lambda answer: visible(answer, 4) > flash.index_topk >= visible(answer - 1, 4),
+    mistake=2048,
+    hint="It reads up to 512 entries. When is the 513th complete?",
+)
+exercise_1(...)
+
+# %% [markdown]
+# **2.** At which position does a query of V4-Flash first read more entries in an HCA layer than in a CSA layer?
+
+# %%
+exercise_2 = show.exercise(
+    lambda answer: visible(answer, 128) > flash.index_topk >= visible(answer - 1, 128),
+    mistake=512 * 128,
+    hint="CSA has its 512 entries by then; HCA needs 513 complete blocks.",
+)
+exercise_2(...)
+
+# %% [markdown]
+# **3.** How many attention layers of V4-Pro, the MTP module aside, have an indexer?
+
+# %%
+pro = configs["pro"]
+exercise_3 = show.exercise(
+    lambda answer: answer == sum(pro.layer_kind(layer) == "CSA" for layer in range(pro.num_hidden_layers)),
+    mistake=31,
+    hint="Only CSA layers choose. The first two layers of Pro are HCA, and then the kinds take turns.",
+)
+exercise_3(...)
+
+# %% [markdown]
+# ## Solutions
+# 1: position 2051, whose token completes entry 512, the 513th. 2: the last token of block 512. 3: 61 layers less the
+# first two leave 59, which begin and end with CSA.
+
+# %%
+exercise_1(2051)
+exercise_2(513 * 128 - 1)
+exercise_3(30)

@@ -1,0 +1,201 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 9 · The cache at a million tokens
+#
+# To go on with a text, a model needs what its attention layers remember of it. In most models that is a key and a value
+# of every token, and at a million tokens the memory for it decides what can be served at all. V4 keeps, in each layer,
+# the last $w$ tokens as they are, of all others only compressed entries, small keys for the indexer, and the tokens
+# that do not yet fill a block.
+#
+# $$\text{bytes}(T) \approx \sum_{\text{layers}} \Big( w \, b + \frac{T}{\rho} \, b +
+# [\rho = 4] \, \frac{T}{4} \, b_I \Big), \qquad b = 448 + 7 + 128, \quad b_I = 64 + 4$$
+#
+# $\rho$ is the layer's ratio; an entry has $b$ bytes: 448 channels in FP8, a scale for each 64 of them, and 64 rotated
+# channels in bf16. An indexer key has $b_I$: 128 channels in FP4 and 4 scales.
+
+# %%
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import dsv4
+import show
+from dsv4.cost import cost, cost_of_v32, memory
+
+model = dsv4.load(backend="numpy", fake_quant="off")
+flash, pro = (dsv4.Config.load(show.ROOT / f"tests/data/configs/deepseek-v4-{name}.json") for name in ("flash", "pro"))
+million = 2**20
+
+# %% [markdown]
+# ## The project's code
+
+# %%
+show.source(memory.RowBytes.of, memory.cache_bytes)
+
+# %% [markdown]
+# ## Memory against context
+# V3.2 keeps a latent entry and an indexer key of every token in every layer. For a comparison with ordinary attention:
+# eight key-value heads of 128 channels in bf16, in as many layers as Pro has.
+
+# %%
+contexts = 2 ** np.arange(7, 21)
+bytes_of = {
+    "8 KV heads, bf16": [2 * 8 * 128 * 2 * pro.num_hidden_layers * int(context) for context in contexts],
+    "V3.2": [cost_of_v32(int(context)).cache_bytes for context in contexts],
+    "V4-Pro": [sum(memory.cache_bytes(pro, int(context), "packed").values()) for context in contexts],
+    "V4-Flash": [sum(memory.cache_bytes(flash, int(context), "packed").values()) for context in contexts],
+}
+figure, axes = plt.subplots()
+for (name, sizes), colour in zip(bytes_of.items(), (show.GREY, show.ORANGE, show.PURPLE, show.BLUE), strict=True):
+    axes.loglog(
+        contexts,
+        np.array(sizes) / 2**30,
+        "o-",
+        markersize=3,
+        color=colour,
+        label=f"{name}: {sizes[-1] / 2**30:.3g} GiB",
+    )
+axes.set_xscale("log", base=2)
+axes.set(title="the cache of one sequence", xlabel="tokens", ylabel="GiB")
+axes.legend(title="at 2²⁰ tokens")
+plt.show()
+
+# %% [markdown]
+# What it consists of, at $2^{20}$ tokens. The window, which is most of a short text's cache, has all but vanished.
+
+# %%
+parts = {"V4-Flash": memory.cache_bytes(flash, million, "packed"), "V4-Pro": memory.cache_bytes(pro, million, "packed")}
+figure, axes = plt.subplots(figsize=(9, 2.2))
+colours = {"compressed": show.BLUE, "indexer keys": show.ORANGE, "window": show.GREEN, "pending": show.GREY}
+for row, sizes in enumerate(parts.values()):
+    left = 0.0
+    for part, colour in colours.items():
+        axes.barh(row, sizes[part] / 2**30, left=left, color=colour, height=0.6, label=part if row == 0 else None)
+        left += sizes[part] / 2**30
+axes.set_yticks([0, 1], parts)
+axes.invert_yaxis()
+axes.set(title="the cache by part, at 2²⁰ tokens", xlabel="GiB", xlim=(0, 6.4))
+axes.legend(loc="center right")
+plt.show()
+
+# %%
+baseline = cost_of_v32(million)
+costs = {"V4-Flash": cost(flash, million), "V4-Pro": cost(pro, million)}
+show.table(
+    ["at 2²⁰ tokens, in percent of V3.2", *costs],
+    [
+        ["bytes of the cache", *(f"{100 * each.cache_bytes / baseline.cache_bytes:.1f}" for each in costs.values())],
+        ["FP8 FLOPs of a token", *(f"{100 * each.fp8_flops / baseline.fp8_flops:.1f}" for each in costs.values())],
+    ],
+)
+
+# %% [markdown]
+# The report says 7 and 10 percent of the bytes, and 10 and 27 percent of the FLOPs.
+#
+# ## Experiment: predicted and counted
+# The numbers above come from a formula. Whether the formula is right is seen where a cache can be filled: the bundled
+# model reads a text token by token, and its cache counts the bytes that are alive in it.
+
+# %%
+ids = show.passage(300)
+cache, counted = model.new_cache(), []
+for token in ids[0]:
+    model([[token]], cache)
+    counted.append(cache.nbytes())
+predicted = [memory.cache_bytes(model.config, length, "float32") for length in range(1, 301)]
+
+figure, axes = plt.subplots()
+sizes = [[step[part] / 1000 for step in counted] for part in colours]
+axes.stackplot(range(1, 301), sizes, labels=colours, colors=colours.values(), alpha=0.85)
+axes.plot(range(1, 301), [sum(step.values()) / 1000 for step in predicted], color="k", linewidth=1, label="predicted")
+axes.set(title="the bundled model's cache, in float32", xlabel="tokens", ylabel="kB")
+axes.legend(loc="upper left", ncols=2)
+plt.show()
+
+# %%
+show.experiment(
+    "each part has the predicted bytes after each of 300 tokens, exactly",
+    counted == predicted,
+    f"{sum(one == other for one, other in zip(counted, predicted, strict=True))} of {len(counted)} agree in all parts",
+)
+
+# %% [markdown]
+# The saw's teeth are the pending tokens: when 4 of them in a CSA layer, or 128 in the HCA layer, have become an entry,
+# their projections are forgotten.
+#
+# ## Experiment: any chunks, and back
+# A cache is right if it does not matter how the text came: in one pass, in pieces that end anywhere, with tokens taken
+# back. The pieces here cut blocks of 4 and of 128 tokens in two; after half of the text, 30 tokens are read from
+# another text, and forgotten. Only the order of the sums may differ, so the logits should agree to about $10^{-5}$.
+
+# %%
+cache, pieces = model.new_cache(), []
+for first, end in [(0, 1), (1, 7), (7, 130), (130, 131), (131, 150)]:
+    pieces.append(model(ids[:, first:end], cache))
+model(show.passage(30, start=1000), cache)
+cache.rollback(30)
+for first, end in [(150, 255), (255, 257), (257, 300)]:
+    pieces.append(model(ids[:, first:end], cache))
+found, expected = np.concatenate(pieces, axis=1), model(ids)
+difference = float(np.abs(found - expected).max())
+
+show.experiment(
+    "the logits agree within 10⁻⁴, at a standard deviation of more than 1",
+    difference < 1e-4 and expected.std() > 1,
+    f"they differ by {difference:.1e} at most, at a standard deviation of {expected.std():.1f}",
+)
+
+# %% [markdown]
+# ## Exercises
+# **1.** From how many tokens on does an HCA layer of V4 hold at least as many entries as its window has rows?
+
+# %%
+one_layer = replace(flash, num_hidden_layers=1, num_hash_layers=0, compress_ratios=(128, 0))
+
+
+def entries_catch_up(context):
+    """Whether the entries of one HCA layer take at least as much as its window."""
+    sizes = memory.cache_bytes(one_layer, context, "packed")
+    return sizes["compressed"] >= sizes["window"]
+
+
+exercise_1 = show.exercise(
+    lambda answer: entries_catch_up(answer) and not entries_catch_up(answer - 1),
+    mistake=128,
+    hint="The window has 128 rows, and each entry takes 128 tokens.",
+)
+exercise_1(...)
+
+# %% [markdown]
+# **2.** How many bytes does each further token cost V4-Pro, on average over a long text? (Within one percent; 30 layers
+# have CSA and 31 HCA.)
+
+# %%
+per_token = (cost(pro, million).cache_bytes - cost(pro, million // 2).cache_bytes) / (million // 2)
+exercise_2 = show.exercise(
+    lambda answer: np.isclose(answer, per_token, rtol=0.01),
+    mistake=61 * 583,
+    hint="A quarter of an entry and of a key in each CSA layer, and 1/128 of an entry in each HCA layer.",
+)
+exercise_2(...)
+
+# %% [markdown]
+# ## Solutions
+# 1: 128 times 128. 2: about 5 kB, where the 8 heads of ordinary attention take 250 kB.
+
+# %%
+exercise_1(128 * 128)
+exercise_2(30 * (583 + 68) / 4 + 31 * 583 / 128)

@@ -1,0 +1,200 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 12 · Three backends, one interface
+#
+# The definition of every operation is a NumPy function, written to be read. Two backends compute the same faster: Numba
+# on the CPU, CUDA on a GPU. All three are classes with the same methods, so that the model is written once, and the
+# same **property tests** run for each of them. This notebook follows the smallest operation through all three, and then
+# plants a mistake to see who notices.
+#
+# $$\text{RMSNorm}(x) = \frac{x}{\sqrt{\frac{1}{d} \sum_i x_i^2 + \epsilon}} \odot g, \qquad
+# \text{as good: } \; \text{error} \le 2 \, \text{error}_\text{NumPy} + \text{floor}, \; \text{ against float64}$$
+
+# %%
+import inspect
+import sys
+from types import ModuleType
+
+import matplotlib.pyplot as plt
+import numpy as np
+from hypothesis import Phase, settings
+
+import show
+from dsv4.ops import Ops, norm
+
+settings.register_profile(
+    "notebook", derandomize=True, deadline=None, max_examples=60, database=None, phases=[Phase.generate]
+)
+settings.load_profile("notebook")  # before the tests, which take the profile that is there
+
+sys.path.insert(0, str(show.ROOT / "tests"))  # the project's own tests and their verdicts
+import verdicts
+from backends import UNAVAILABLE, Caller, backend_names, create_backend
+from mutants.catalogue.connections import CONNECTIONS
+from ops.test_norm import test_both_norms_are_their_formula as property_test
+
+# %% [markdown]
+# ## One operation, three times
+# **NumPy**: the definition. It follows the dtype of its input; in float64 it is the truth that all are held to.
+
+# %%
+show.source(norm.rms_norm, norm.rms_scale)
+
+# %% [markdown]
+# **Numba**: one loop over rows, shared out among threads; 16 numbers at a time in one register. Four running sums let
+# the processor work on four additions at once, in an order that never changes, so the result has the same bits with any
+# number of threads.
+
+# %%
+show.listing("accel/dsv4_accel/numba/norm.py", "@kernel", "@inlined")
+show.listing("accel/dsv4_accel/numba/norm.py", "def sum_of_squares", "@inlined")
+
+# %% [markdown]
+# **CUDA**: one block of 256 threads for each row. Each thread adds up its share of the squares, `block_sum` joins the
+# shares in a fixed order, and each thread writes its share of the row.
+
+# %%
+show.listing("accel/dsv4_accel/cuda/norm.cu", "// x, out")
+
+# %% [markdown]
+# ## Which of them run here
+# A backend that cannot run says why. The last one is the CUDA code itself, translated by the C++ compiler of this
+# machine and run on its processor: slow, but it needs no GPU.
+
+# %%
+backends, rows = {}, []
+for name in backend_names():
+    try:
+        backends[name] = Caller(create_backend(name))
+        rows.append([name, "runs"])
+    except UNAVAILABLE as error:
+        rows.append([name, str(error).split("(")[0]])
+show.table(["backend", "here"], rows)
+
+# %% [markdown]
+# ## A property test
+# It draws shapes, memory layouts, scales and epsilons, and holds the result to the formula, written out for one number
+# at a time.
+
+# %%
+show.source(property_test.hypothesis.inner_test, verdicts.hold, verdicts.as_good)
+
+
+# %%
+def verdict(ops):
+    """What the property test says of a backend: "passes", or the beginning of its complaint."""
+    try:
+        property_test(ops=ops)
+        return "passes"
+    except AssertionError as error:
+        return str(error).splitlines()[0]
+
+
+show.table(["backend", "60 drawn examples"], [[name, verdict(ops)] for name, ops in backends.items()])
+
+# %% [markdown]
+# ## Experiment: a planted bug
+# The catalogue of mutants holds mistakes that other ports have made. One of them adds $\epsilon$ to the root and not
+# under it. It is planted in a copy of the file, and a backend made of it. On ordinary numbers it hardly shows: with a
+# mean square near 1, a millionth under the root or beside it is nearly the same. The property test, which draws scales
+# from $10^{-15}$ to $10^{15}$, should notice. A test with ordinary numbers only, such as many write, might not.
+
+# %%
+mutant = next(mutant for mutant in CONNECTIONS if mutant.name == "norm-eps-outside-the-root")
+print(f"- {mutant.old}\n+ {mutant.new}")
+
+planted = ModuleType("planted")
+exec(mutant.patch(inspect.getsource(norm)), vars(planted))
+
+
+class Planted(Ops):
+    """NumPy's backend with the mistake in it."""
+
+    rms_norm = staticmethod(planted.rms_norm)
+    rms_scale = staticmethod(planted.rms_scale)
+
+
+# %%
+def error_over_limit(ops, scale):
+    """How far a backend is from float64, in units of what "as good" allows, on 64 rows of numbers of this scale."""
+    x = (scale * np.random.default_rng(0).standard_normal((64, 128))).astype(np.float32)
+    weight = np.ones(128, np.float32)
+    truth = Ops.rms_norm(x.astype(np.float64), weight, 1e-6)
+    error, baseline = (
+        np.abs(found - truth).max() for found in (ops.rms_norm(x, weight, 1e-6), Ops.rms_norm(x, weight, 1e-6))
+    )
+    return float(error / (2 * baseline + verdicts.FLOOR * np.abs(truth).max()))
+
+
+scales = np.logspace(-6, 6, 25)
+figure, axes = plt.subplots()
+for name, ops in {**backends, "planted": Planted()}.items():
+    ratio = [error_over_limit(ops, scale) for scale in scales]
+    style = {"color": show.RED, "linewidth": 2.5} if name == "planted" else {"linestyle": "--"}
+    axes.loglog(scales, ratio, label=name, **style)
+axes.axhline(1, color=show.DARK, linestyle=":")
+axes.text(1e6, 1.2, "the limit", ha="right")
+axes.set(title="error, in units of what “as good” allows", xlabel="scale of the input")
+axes.legend()
+plt.show()
+
+# %%
+ordinary, small = error_over_limit(Planted(), 1.0), error_over_limit(Planted(), 1e-3)
+complaint = verdict(Planted())
+show.experiment(
+    "on numbers near 1 the bug stays below the limit, and the property test finds it",
+    ordinary < 1 < small and complaint != "passes",
+    f"at scale 1 it reaches {ordinary:.2f} of the limit, at 0.001 {small:,.0f} times the limit; "
+    f"the test says: {complaint}",
+)
+
+# %% [markdown]
+# There are two more verdicts: **exact**, for formats and choices, and **same text**, for the whole model: with every
+# backend it writes the same tokens (`tests/model/test_same_text.py`).
+#
+# ## Exercises
+# **1.** Give an input of four numbers, not all equal, on which the planted bug changes no bit, with ε = 10⁻⁶.
+
+# %%
+exercise_1 = show.exercise(
+    lambda x: (
+        np.ptp(x) > 0
+        and np.array_equal(*(norms.rms_scale(np.array([x], np.float32), 1e-6) for norms in (Ops, Planted)))
+    ),
+    mistake=(1e-3, 2e-3, 3e-3, 4e-3),
+    hint="When is ε lost against the mean square, and against the root, in float32?",
+)
+exercise_1(...)
+
+# %% [markdown]
+# **2.** Another bug: the root is taken of the sum of squares, not of their mean. Give the factor by which it is off for
+# rows of 64 numbers (without ε).
+
+# %%
+row = np.random.default_rng(1).standard_normal((1, 64))
+exercise_2 = show.exercise(
+    lambda factor: np.allclose(row / np.sqrt((row**2).sum()) * factor, Ops.rms_scale(row, 0.0)),
+    mistake=64,
+    hint="The mean is the sum over 64, and then comes a root.",
+)
+exercise_2(...)
+
+# %% [markdown]
+# ## Solutions
+# 1: large numbers. 2: the root of 64.
+
+# %%
+exercise_1((1e6, 2e6, 3e6, 4e6))
+exercise_2(8)

@@ -1,0 +1,88 @@
+"""What a model costs: parameters, FLOPs per token and cache bytes, from its configuration alone (report §2.3.4).
+
+    from dsv4 import Config
+    from dsv4.cost import cost, cost_of_v32
+
+    flash = cost(Config.load("config.json"), context=2**20)
+    flash.fp8_flops / cost_of_v32(context=2**20).fp8_flops
+
+The predictions are held to the model itself: the multiply–adds to what the operations are asked in real passes, the
+bytes to `Cache.nbytes`. docs/cost.md states the assumptions.
+"""
+
+from dataclasses import dataclass
+
+from dsv4 import parameters
+from dsv4.config import Config
+from dsv4.cost import memory, products, v32
+from dsv4.cost.memory import CacheFormat
+from dsv4.cost.products import Product
+from dsv4.errors import SettingError
+from dsv4.parameters import Count
+
+__all__ = ["CacheFormat", "Cost", "Product", "cost", "cost_of_v32"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one model costs at one context."""
+
+    context: int
+    """How many tokens a sequence has."""
+    parameters: dict[str, Count]
+    """The total and the active parameters of each part of the main model."""
+    products: list[Product]
+    """What is computed for the last of the tokens, by part and format."""
+    cache: dict[str, int]
+    """Bytes of each part of the sequence's cache."""
+
+    @property
+    def count(self) -> Count:
+        """All parameters, and those that one token uses."""
+        counts = self.parameters.values()
+        return Count(sum(count.total for count in counts), sum(count.active for count in counts))
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations for one token, whatever their format."""
+        return sum(product.flops for product in self.products)
+
+    @property
+    def fp8_flops(self) -> float:
+        """Equivalent FP8 FLOPs for one token, as the report measures."""
+        return sum(product.fp8_flops for product in self.products)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the sequence's whole cache."""
+        return sum(self.cache.values())
+
+
+def cost(config: Config, context: int, cache_format: CacheFormat = "packed") -> Cost:
+    """The cost of a V4 model at a context of so many tokens, with its cache in this format.
+
+    Raises SettingError for a context below 1.
+    """
+    _check(context)
+    return Cost(
+        context,
+        parameters.count_by_part(config),
+        products.token_products(config, context),
+        memory.cache_bytes(config, context, cache_format),
+    )
+
+
+def cost_of_v32(context: int, cache_format: CacheFormat = "packed") -> Cost:
+    """The same for DeepSeek-V3.2, the report's baseline. Raises SettingError for a context below 1."""
+    _check(context)
+    return Cost(
+        context,
+        v32.count_by_part(v32.PUBLISHED),
+        v32.token_products(v32.PUBLISHED, context),
+        v32.cache_bytes(v32.PUBLISHED, context, cache_format),
+    )
+
+
+def _check(context: int) -> None:
+    if context < 1:
+        raise SettingError(f"context: expected at least 1 token, found {context}")

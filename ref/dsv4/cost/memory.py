@@ -1,0 +1,60 @@
+"""The bytes of a sequence's cache, by part and by the format of its numbers (report §2.3.4, §3.6.1)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dsv4.config import Config
+from dsv4.model.rounding import KV_BLOCK
+from dsv4.ops.quantise import FP4_BLOCK
+
+CacheFormat = Literal["float32", "bf16", "packed"]
+"""float32: as the reference computes. bf16: every number in two bytes. packed: as the released model stores it."""
+
+NUMBER_BYTES = {"float32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class RowBytes:
+    """What one row takes: a KV entry, an indexer key, and one number of a pending projection."""
+
+    entry: int
+    index_key: int
+    pending_number: int
+
+    @classmethod
+    def of(cls, config: Config, cache_format: CacheFormat) -> "RowBytes":
+        """packed: FP8 with a scale byte per 64 channels, rotated channels in bf16; FP4 with one per 32 channels.
+
+        Pending projections stay in float32 there, as in the official code. No padding: kernels that align a row
+        of 583 bytes to 584 take that much more.
+        """
+        c, rotated, width = config.head_dim, config.qk_rope_head_dim, config.index_head_dim
+        if cache_format != "packed":
+            number = NUMBER_BYTES[cache_format]
+            return cls(number * c, number * width, number)
+        content = c - rotated
+        entry = content + -(-content // KV_BLOCK) + 2 * rotated
+        return cls(entry, width // 2 + -(-width // FP4_BLOCK), 4)
+
+
+def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_context: int = 0) -> dict[str, int]:
+    """The bytes of each part that `Cache.nbytes` names, for one sequence of `context` tokens.
+
+    mtp_context: how many positions the MTP layer has read, 0 where nothing is drafted.
+    """
+    row = RowBytes.of(config, cache_format)
+    parts = dict.fromkeys(("window", "compressed", "indexer keys", "pending"), 0)
+    for layer, ratio in enumerate(config.compress_ratios):
+        length = context if layer < config.num_hidden_layers else mtp_context
+        parts["window"] += min(length, config.sliding_window) * row.entry
+        if not ratio:
+            continue
+        parts["compressed"] += length // ratio * row.entry
+        channels = config.head_dim
+        pending = length % ratio
+        if ratio == 4:  # overlapping blocks: twice the channels, and the block before the pending one
+            parts["indexer keys"] += length // ratio * row.index_key
+            channels = 2 * (config.head_dim + config.index_head_dim)
+            pending = min(length, pending + ratio)
+        parts["pending"] += 2 * pending * channels * row.pending_number  # values and scores
+    return parts
