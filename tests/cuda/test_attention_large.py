@@ -126,6 +126,24 @@ def test_an_index_beyond_the_rows_is_noted(ops, which, named, index, multiproces
         ops.sparse_attention(*given)
 
 
+@pytest.mark.parametrize("channels", [8, 7])
+def test_the_first_rows_of_longer_caches_are_read_where_they_are(ops, channels):
+    """Whole vectors are, others are copied; what stands behind the rows of a sequence is not read."""
+    backend = ops.backend
+    queries, window, window_index, entries, entry_index, sink = attention_of(2, 2, 3, channels, 20, 60)
+    expected = ops.sparse_attention(queries, window, window_index, entries, entry_index, sink)
+    views = []
+    for rows in (window, entries):
+        cache = np.full((2, rows.shape[1] + 9, channels), np.nan, np.float32)
+        cache[:, : rows.shape[1]] = rows
+        views.append(backend.asarray(cache)[:, : rows.shape[1]])
+    placed = [*map(backend.asarray, (queries, window_index, entry_index)), *views]
+    for step in (1, -1):
+        queries, window_index, entry_index, window, entries = (array[::step] for array in placed)
+        found = backend.sparse_attention(queries, window, window_index, entries, entry_index, backend.asarray(sink))
+        exact(backend.to_numpy(found), expected[::step])
+
+
 def test_rows_too_long_for_a_tile_are_left_to_the_reference(ops, launched):
     given = attention_of(1, 1, 1, 1000, 3, 3)
     exact(ops.sparse_attention(*given), Ops.sparse_attention(*given))

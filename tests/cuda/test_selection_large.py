@@ -38,6 +38,17 @@ def test_a_score_has_the_same_bits_wherever_it_stands(ops):
     exact(ops.index_scores(queries[1:, 2:], keys[1:], weights[1:, 2:]), expected[1:, 2:])
 
 
+@pytest.mark.parametrize("width", [8, 7])
+def test_the_first_keys_of_a_longer_cache_are_read_where_they_are(ops, width):
+    """Whole vectors are, others are copied; what stands behind the keys of a sequence is not read."""
+    queries, keys, weights = numbers(1, 2, 3, 5, width), numbers(2, 2, 140, width), numbers(3, 2, 3, 5)
+    cache = np.full((2, 200, width), np.nan, np.float32)
+    cache[:, :140] = keys
+    on_device, cache, factors = map(ops.backend.asarray, (queries, cache, weights))
+    found = ops.backend.to_numpy(ops.backend.index_scores(on_device, cache[:, :140], factors))
+    exact(found, ops.index_scores(queries, keys, weights))
+
+
 def scores_of(kind, count):
     scores = numbers(5, 2, 1, count)
     if kind == "all equal":

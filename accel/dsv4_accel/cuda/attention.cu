@@ -216,9 +216,9 @@ struct Place {
 extern "C" __global__ void __launch_bounds__(256)
     attention_of_splits(
         const float* queries, const float* window, const long long* window_index, const float* entries,
-        const long long* entry_index, float* softmaxes, float* sums, unsigned long long* status, int length, int heads,
-        int channels, int from_window, int from_entries, int window_rows, int entry_rows, long long window_step,
-        long long entry_step, float scale) {
+        const long long* entry_index, unsigned long long* status, int length, int heads, int channels, int from_window,
+        int from_entries, int window_rows, int entry_rows, long long window_step, long long entry_step, float scale,
+        float* softmaxes, float* sums) {
     constexpr int HEADS = 8;
     const Memory<HEADS> memory(channels);
     const Place<HEADS> place(channels);
@@ -263,9 +263,9 @@ extern "C" __global__ void __launch_bounds__(128)
 extern "C" __global__ void __launch_bounds__(256, 2)
     attention_of_queries(
         const float* queries, const float* window, const long long* window_index, const float* entries,
-        const long long* entry_index, const float* attn_sink, float* output, unsigned long long* status, int length,
-        int heads, int channels, int from_window, int from_entries, int window_rows, int entry_rows,
-        long long window_step, long long entry_step, float scale, int splits) {
+        const long long* entry_index, unsigned long long* status, int length, int heads, int channels, int from_window,
+        int from_entries, int window_rows, int entry_rows, long long window_step, long long entry_step, float scale,
+        const float* attn_sink, float* output, int splits) {
     constexpr int HEADS = 16;
     const Memory<HEADS> memory(channels);
     const Place<HEADS> place(channels);

@@ -1,12 +1,14 @@
 """Attention over a window and chosen entries: mirrors dsv4.ops.attention."""
 
+from typing import Any
+
 import numpy as np
 
 from dsv4.ops import attention as reference
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.source import kernels
-from dsv4_accel.cuda.vectors import VECTOR, are_float32, whole_vectors
+from dsv4_accel.cuda.vectors import VECTOR, are_float32, rows_by_sequence, whole_vectors
 
 FILE = "attention.cu"
 THREADS, TILE, SLICES, RUN = 256, 16, 16, 512
@@ -38,47 +40,56 @@ def sparse_attention(
     if not queries.size:
         return device.empty(queries.shape, np.float32)
     channels = queries.shape[3]
-    rows = (whole_vectors(device, array) for array in (queries, window, entries))
-    indices = (device.compact(index.astype(np.int64, copy=False)) for index in (window_index, entry_index))
-    out = _attend(device, *rows, *indices, device.compact(attn_sink), channels**-0.5)
-    return out[..., :channels]
-
-
-def _attend(
-    device: Device,
-    queries: Array,
-    window: Array,
-    entries: Array,
-    window_index: Ints,
-    entry_index: Ints,
-    attn_sink: Array,
-    scale: float,
-) -> Array:
-    """The arguments as kernels take them: without gaps, channels in whole vectors, indices in int64."""
-    batch, length, heads, channels = queries.shape
-    count, runs, keys = batch * length, -(-channels // RUN), window_index.shape[2] + entry_index.shape[2]
-    splits = -(-min(keys, SHORT_SPLIT * SHORT_SPLITS) // SHORT_SPLIT)
-    splits += -(-max(keys - SHORT_SPLIT * SHORT_SPLITS, 0) // LONG_SPLIT)
+    queries = whole_vectors(device, queries)
+    common = _common_arguments(device, queries, window, window_index, entries, entry_index)
+    sink, splits = device.compact(attn_sink), _splits(window_index.shape[2] + entry_index.shape[2])
+    blocks_of_queries = queries.shape[0] * queries.shape[1] * -(-queries.shape[2] // HEADS_OF_QUERIES)
+    attend = _in_queries if splits <= 1 or blocks_of_queries >= device.multiprocessors else _in_splits
     out = device.empty(queries.shape, np.float32)
-    places = queries, window, window_index, entries, entry_index
-    rows = window.shape[1], entries.shape[1]
-    sizes = length, heads, channels, window_index.shape[2], entry_index.shape[2], *rows
-    numbers = *sizes, *(one * channels for one in rows), scale
-    groups = -(-heads // HEADS_OF_QUERIES)
-    if splits <= 1 or count * groups >= device.multiprocessors:
-        arguments = *places, attn_sink, out, device.status, *numbers, splits
-        shared = _shared_bytes(HEADS_OF_QUERIES, channels)
-        device.launch(kernels(FILE)["attention_of_queries"], (count, groups * runs), THREADS, arguments, shared)
-        return out
-    softmaxes = device.empty((count, splits, heads, 2), np.float32)
-    sums = device.empty((count, splits, heads, channels), np.float32)
-    blocks = count, -(-heads // HEADS_OF_SPLITS) * runs, splits
-    arguments = *places, softmaxes, sums, device.status, *numbers
+    attend(device, (*common, channels**-0.5), sink, splits, out)
+    return out if out.shape[3] == channels else out[..., :channels]
+
+
+def _common_arguments(
+    device: Device, queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints
+) -> tuple[Any, ...]:
+    """What both kernels take, up to the scale. queries: in whole vectors."""
+    _, length, heads, channels = queries.shape
+    near, near_step = rows_by_sequence(device, window)
+    far, far_step = rows_by_sequence(device, entries)
+    near_index, far_index = (
+        device.compact(index.astype(np.int64, copy=False)) for index in (window_index, entry_index)
+    )
+    sizes = near_index.shape[2], far_index.shape[2], window.shape[1], entries.shape[1], near_step, far_step
+    return queries, near, near_index, far, far_index, device.status, length, heads, channels, *sizes
+
+
+def _in_queries(device: Device, common: tuple[Any, ...], attn_sink: Array, splits: int, out: Array) -> None:
+    """Each block goes through all splits of its query."""
+    batch, length, heads, channels = out.shape
+    blocks = batch * length, -(-heads // HEADS_OF_QUERIES) * -(-channels // RUN)
+    arguments = *common, attn_sink, out, splits
+    shared = _shared_bytes(HEADS_OF_QUERIES, channels)
+    device.launch(kernels(FILE)["attention_of_queries"], blocks, THREADS, arguments, shared)
+
+
+def _in_splits(device: Device, common: tuple[Any, ...], attn_sink: Array, splits: int, out: Array) -> None:
+    """Each split has blocks of its own, and what they leave is joined."""
+    batch, length, heads, channels = out.shape
+    softmaxes = device.empty((batch * length, splits, heads, 2), np.float32)
+    sums = device.empty((batch * length, splits, heads, channels), np.float32)
+    blocks = batch * length, -(-heads // HEADS_OF_SPLITS) * -(-channels // RUN), splits
     shared = _shared_bytes(HEADS_OF_SPLITS, channels)
-    device.launch(kernels(FILE)["attention_of_splits"], blocks, THREADS, arguments, shared)
+    device.launch(kernels(FILE)["attention_of_splits"], blocks, THREADS, (*common, softmaxes, sums), shared)
     joining = softmaxes, sums, attn_sink, out, splits, heads, channels
-    device.launch(kernels(FILE)["join_splits"], (count * heads, -(-channels // JOIN_THREADS)), JOIN_THREADS, joining)
-    return out
+    runs = -(-channels // JOIN_THREADS)
+    device.launch(kernels(FILE)["join_splits"], (batch * length * heads, runs), JOIN_THREADS, joining)
+
+
+def _splits(keys: int) -> int:
+    """How many splits so many keys make."""
+    in_short = min(keys, SHORT_SPLIT * SHORT_SPLITS)
+    return -(-in_short // SHORT_SPLIT) + -(-(keys - in_short) // LONG_SPLIT)
 
 
 def _fit(
@@ -89,10 +100,10 @@ def _fit(
         return False
     batch, length, heads, channels = queries.shape
     fit = all(
-        rows.shape == (batch, rows.shape[1], channels) and index.shape == (batch, length, index.shape[2])
+        rows.ndim == index.ndim == 3 and rows.shape[::2] == (batch, channels) and index.shape[:2] == (batch, length)
         for rows, index in ((window, window_index), (entries, entry_index))
     )
-    return fit and attn_sink.shape == (heads,) and 0 < _shared_bytes(HEADS_OF_QUERIES, channels) <= MAX_SHARED
+    return fit and attn_sink.shape == (heads,) and _shared_bytes(HEADS_OF_QUERIES, channels) <= MAX_SHARED
 
 
 def _shared_bytes(heads: int, channels: int) -> int:

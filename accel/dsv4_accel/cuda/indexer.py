@@ -8,7 +8,7 @@ from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.selection import MAX_K, best_entries
 from dsv4_accel.cuda.source import kernels
-from dsv4_accel.cuda.vectors import are_float32, whole_vectors
+from dsv4_accel.cuda.vectors import are_float32, rows_by_sequence, whole_vectors
 
 FILE = "indexer.cu"
 KEYS, HEADS, STRIDE, THREADS = 128, 64, 36, 256
@@ -19,7 +19,7 @@ def index_scores(device: Device, queries: Array, keys: Array, weights: Array) ->
     """As dsv4.ops.indexer.index_scores."""
     if not _fit(queries, keys, weights):
         return on_host(device, reference.index_scores, queries, keys, weights)
-    return _scores(device, queries, whole_vectors(device, keys), weights, None)
+    return _scores(device, queries, keys, weights, None)
 
 
 def top_k(device: Device, scores: Array, visible: Ints, k: int) -> Ints:
@@ -33,7 +33,6 @@ def index_top_k(device: Device, queries: Array, keys: Array, weights: Array, vis
     """As dsv4.ops.indexer.index_top_k."""
     if not _fit(queries, keys, weights) or visible.shape != queries.shape[:2] or not 1 <= k <= MAX_K:
         return on_host(device, reference.index_top_k, queries, keys, weights, visible, k)
-    keys = whole_vectors(device, keys)
 
     def some_best(queries: Array, weights: Array, visible: Ints) -> Ints:
         seen = _counts(device, visible)
@@ -45,14 +44,15 @@ def index_top_k(device: Device, queries: Array, keys: Array, weights: Array, vis
 
 
 def _scores(device: Device, queries: Array, keys: Array, weights: Array, visible: Ints | None) -> Array:
-    """keys: in whole vectors; visible: without gaps, int64, or None where every key needs a score."""
+    """visible: without gaps, int64, or None where every key needs a score."""
     batch, length, heads, _ = queries.shape
-    count, width = keys.shape[1:]
+    count = keys.shape[1]
     scores = device.empty((batch, length, count), np.float32)
     if scores.size:
         blocks = batch * length, -(-count // KEYS)
-        numbers = length, heads, count, width, count * width
-        arguments = whole_vectors(device, queries), keys, device.compact(weights), visible, scores, *numbers
+        queries, (keys, step) = whole_vectors(device, queries), rows_by_sequence(device, keys)
+        numbers = length, heads, count, queries.shape[3], step
+        arguments = queries, keys, device.compact(weights), visible, scores, *numbers
         shared = 2 * (KEYS + HEADS) * STRIDE * scores.itemsize
         device.launch(kernels(FILE)["index_scores"], blocks, THREADS, arguments, shared)
     return scores
@@ -67,4 +67,4 @@ def _fit(queries: Array, keys: Array, weights: Array) -> bool:
     if not are_float32(queries, keys, weights) or min(queries.shape[2:]) == 0:
         return False
     batch, length, heads, width = queries.shape
-    return keys.shape == (batch, keys.shape[1], width) and weights.shape == (batch, length, heads)
+    return keys.ndim == 3 and keys.shape[::2] == (batch, width) and weights.shape == (batch, length, heads)

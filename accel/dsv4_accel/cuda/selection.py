@@ -7,8 +7,10 @@ from dsv4_accel.cuda.device import Device
 from dsv4_accel.cuda.source import kernels
 
 FILE = "selection.cu"
-OWN, MAX_THREADS, WARP = 16, 512, 32
-"""Candidates of a thread, threads of a block, threads of a warp; the first and the last are constants of the kernels."""
+OWN, MAX_THREADS = 16, 512
+"""Candidates of a thread and threads of a block, as the kernels have them."""
+
+WARP = 32
 
 MAX_K = OWN * MAX_THREADS // 2
 """Each step leaves at most half of the candidates; a sort of so many needs 32 KiB of shared memory."""

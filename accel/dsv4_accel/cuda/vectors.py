@@ -3,9 +3,9 @@
 import numpy as np
 
 from dsv4.ops.types import Array
-from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.device import VECTOR_BYTES, Device
 
-VECTOR = 4
+VECTOR = VECTOR_BYTES // 4
 """Floats that one load brings."""
 
 
@@ -22,3 +22,17 @@ def whole_vectors(device: Device, array: Array) -> Array:
     wider = device.zeros((*array.shape[:-1], array.shape[-1] + missing), array.dtype)
     wider[..., : array.shape[-1]] = array
     return wider
+
+
+def rows_by_sequence(device: Device, rows: Array) -> tuple[Array, int]:
+    """[B, N, n] -> the rows of the first sequence, and how many numbers further those of the next one begin.
+
+    The first rows of a longer cache stay where they are: a copy would cost more than what is read of them. Anything
+    else becomes whole vectors without gaps.
+    """
+    if len(rows) and rows.shape[2] % VECTOR == 0:
+        first, step = rows[0], rows.strides[0]
+        if first.flags.c_contiguous and step % VECTOR_BYTES == 0 and device.address(rows) % VECTOR_BYTES == 0:
+            return first, step // rows.itemsize
+    whole = whole_vectors(device, rows)
+    return whole, whole.shape[1] * whole.shape[2]
