@@ -11,9 +11,9 @@
 #include "warp.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
-constexpr int TILE = 16;               // keys in shared memory at a time
-constexpr int SLICES = 2 * WARPS;      // runs of channels that half a warp each multiplies
-constexpr int QUADS = THREADS / 2;     // runs of four channels of a block's output
+constexpr int TILE = 16;            // keys in shared memory at a time
+constexpr int SLICES = 2 * WARPS;   // runs of channels that half a warp each multiplies
+constexpr int QUADS = THREADS / 2;  // runs of four channels of a block's output
 constexpr int SHORT_SPLIT = 32, SHORT_SPLITS = 32, LONG_SPLIT = 256;  // many blocks for few keys, not too many for many
 
 // The first key of a split.
@@ -31,8 +31,6 @@ struct Keys {
     long long window_step, entry_step;
     unsigned long long* status;
     int sequence;
-
-    __device__ __forceinline__ int count() const { return from_window + from_entries; }
 
     // The row of a key; null for one that is not there.
     __device__ __forceinline__ const float* row(int key) const {
@@ -53,10 +51,10 @@ struct Keys {
 // What the threads of a block share.
 template <int HEADS>
 struct Memory {
-    int padded, stride;                // channels up to whole slices; numbers from row to row, in other banks
-    float *queries, *rows;             // [HEADS, stride], [TILE, stride]
-    float *sums, *shares;              // [WARPS, HEADS, TILE], [TILE, HEADS + 4]
-    float2* factors;                   // [HEADS]
+    int padded, stride;     // channels up to whole slices; numbers from row to row, so that rows begin in other banks
+    float *queries, *rows;  // [HEADS, stride], [TILE, stride]
+    float *sums, *shares;   // [WARPS, HEADS, TILE], [TILE, HEADS + 4]
+    float2* factors;        // [HEADS]
 
     __device__ __forceinline__ explicit Memory(int channels) {
         padded = (channels + 4 * SLICES - 1) / (4 * SLICES) * (4 * SLICES);
@@ -120,13 +118,12 @@ __device__ __forceinline__ void soften(const Memory<HEADS>& memory, bool is_pres
     const int head = threadIdx.x / TILE, key = threadIdx.x % TILE;
     float product = 0;
     for (int warp = 0; warp < WARPS; ++warp) product += memory.sums[warp * HEADS * TILE + threadIdx.x];
-    const float logit = is_present ? product * scale : -infinity();
-    Softmax here;
-    here.largest = logit;
+    const float logit = is_present ? __fmul_rn(product, scale) : -infinity();
+    float most = logit;
     for (int distance = TILE / 2; distance > 0; distance /= 2)
-        here.largest = larger(here.largest, __shfl_xor_sync(ALL_LANES, here.largest, distance));
-    const float most = larger(softmax.largest, here.largest), factor = share_of(softmax.largest, most);
-    const float share = share_of(logit, most);
+        most = larger(most, __shfl_xor_sync(ALL_LANES, most, distance));
+    most = larger(softmax.largest, most);
+    const float share = share_of(logit, most), factor = share_of(softmax.largest, most);
     float total = share;
     for (int distance = TILE / 2; distance > 0; distance /= 2) total += __shfl_xor_sync(ALL_LANES, total, distance);
     softmax.total = fmaf(softmax.total, factor, total);
@@ -165,7 +162,7 @@ __device__ __forceinline__ void add_values(const Memory<HEADS>& memory, int chan
 template <int HEADS>
 __device__ __forceinline__ Softmax attend(
     const Memory<HEADS>& memory, const Keys& keys, int split, int channel, float scale, float4 (&sums)[HEADS / 2]) {
-    const int behind = min(start_of(split + 1), keys.count()), own = threadIdx.x / 16;
+    const int behind = min(start_of(split + 1), keys.from_window + keys.from_entries), own = threadIdx.x / 16;
     Softmax softmax;
     for (int tile = start_of(split); tile < behind; tile += TILE) {
         const bool is_present = keys.row(tile + threadIdx.x % TILE) != nullptr;
@@ -190,7 +187,6 @@ struct Place {
     long long query = blockIdx.x;
     int head, channel;  // the first of the thread's sums
     int own, own_head;  // the head whose softmax it holds with 15 others, if own < HEADS: in the block, in all
-    bool is_first_run;  // of channels
 
     __device__ __forceinline__ explicit Place(int channels) {
         const int runs = (channels + 4 * QUADS - 1) / (4 * QUADS), first_head = blockIdx.y / runs * HEADS;
@@ -198,7 +194,6 @@ struct Place {
         channel = (blockIdx.y % runs * QUADS + threadIdx.x % QUADS) * 4;
         own = threadIdx.x / 16;
         own_head = first_head + own;
-        is_first_run = blockIdx.y % runs == 0;
     }
 
     __device__ __forceinline__ void begin_queries(
@@ -229,7 +224,7 @@ extern "C" __global__ void __launch_bounds__(256)
     float4 own[HEADS / 2] = {};
     const Softmax softmax = attend(memory, keys, blockIdx.z, place.channel, scale, own);
     const long long first = (place.query * gridDim.z + blockIdx.z) * heads;
-    if (place.is_first_run && threadIdx.x % 16 == 0 && place.own < HEADS && place.own_head < heads)
+    if (threadIdx.x % 16 == 0 && place.own < HEADS && place.own_head < heads)  // each run of channels finds the same
         reinterpret_cast<float2*>(softmaxes)[first + place.own_head] = make_float2(softmax.largest, softmax.total);
 #pragma unroll
     for (int i = 0; i < HEADS / 2; ++i)
