@@ -1,272 +1,298 @@
 // Attention of many query heads over one shared key-value head: mirrors dsv4/ops/attention.py.
 //
-// The keys of a query go in splits of 64, each a softmax of its own in four tiles of 16, and the splits are merged in
-// their order, the sink first. Where queries are few, each split has a block and a second kernel merges what they leave
-// behind; where they are many, one block does all splits. Both compute the same numbers in the same order.
-#include "formats.cuh"
+// The keys of a query are cut into splits, whose places depend on nothing else. Each split has a softmax of its own, and
+// they are joined in their order, the sink first. Where queries are few, each split has its blocks, and a second kernel
+// joins what they leave behind; where queries are many, a block goes through all splits. Both compute the same numbers
+// in the same order, so a query has the same bits in either way.
+#include "copies.cuh"
 #include "shared.cuh"
+#include "softmax.cuh"
 #include "status.cuh"
 #include "warp.cuh"
 
-constexpr int HEADS = 16;     // that a block takes, so that what it gathers serves all of them
-constexpr int TILE = 16;      // keys that it gathers at a time
-constexpr int TILES = 4;      // of a split
-constexpr int SLICES = 16;    // threads that share a dot product
-constexpr int PAIRS = 4;      // heads, and keys, whose products one thread sums
-constexpr int THREADS = 256;
-constexpr int OWN_CHANNELS = 2;  // of the output, for each thread: channels <= 512
+constexpr int THREADS = 256, WARPS = THREADS / WARP;
+constexpr int TILE = 16;            // keys in shared memory at a time
+constexpr int SLICES = 2 * WARPS;   // runs of channels that half a warp each multiplies
+constexpr int QUADS = THREADS / 2;  // runs of four channels of a block's output
+constexpr int SHORT_SPLIT = 32, SHORT_SPLITS = 32, LONG_SPLIT = 256;  // many blocks for few keys, not too many for many
 
-// What a query's keys are. Key number j is a row of the window, or behind those of an index one of the entries.
+// The first key of a split.
+__device__ __forceinline__ int start_of(int split) {
+    const int longer = max(split - SHORT_SPLITS, 0);
+    return (split - longer) * SHORT_SPLIT + longer * LONG_SPLIT;
+}
+
+// The keys of a query: first those from the window, then those from the entries. Pointers are those of the launch, which
+// take no registers; what belongs to the block's query is found from them.
 struct Keys {
-    const float *window, *entries;  // of the query's sequence: [window_rows, channels], [entry_rows, channels]
-    const long long *window_index, *entry_index;  // of the query
-    int from_window, count;
-    long long window_rows, entry_rows;
-    int channels;
+    const float *window, *entries;
+    const long long *window_index, *entry_index;
+    int from_window, from_entries, window_rows, entry_rows, channels;
+    long long window_step, entry_step;
     unsigned long long* status;
+    int sequence;
 
-    // The row of a key, null for one that is not there.
-    __device__ __forceinline__ const float* row(int number) const {
-        if (number >= count) return nullptr;
-        const bool is_near = number < from_window;
-        const long long index = is_near ? window_index[number] : entry_index[number - from_window];
-        if (index < 0) return nullptr;
-        const bool exists = is_near ? is_within(index, window_rows, NO_SUCH_WINDOW_ROW, status)
-                                    : is_within(index, entry_rows, NO_SUCH_ENTRY, status);
-        return exists ? (is_near ? window : entries) + index * channels : nullptr;
+    // The row of a key; null for one that is not there.
+    __device__ __forceinline__ const float* row(int key) const {
+        if (key < from_window)
+            return row_of(window, sequence * window_step, window_index, from_window, key, window_rows, NO_SUCH_WINDOW_ROW);
+        const int entry = key - from_window;
+        if (entry >= from_entries) return nullptr;
+        return row_of(entries, sequence * entry_step, entry_index, from_entries, entry, entry_rows, NO_SUCH_ENTRY);
+    }
+    __device__ __forceinline__ const float* row_of(
+        const float* rows, long long first, const long long* index, int indices, int key, int count,
+        unsigned long long problem) const {
+        const long long found = index[static_cast<long long>(blockIdx.x) * indices + key];
+        return found >= 0 && is_within(found, count, problem, status) ? rows + first + found * channels : nullptr;
     }
 };
 
-// What a block shares. padded: the channels, and zeros up to a multiple of 4 · SLICES.
+// What the threads of a block share.
+template <int HEADS>
 struct Memory {
-    float *queries, *rows;                      // [HEADS, padded], [TILE, padded]
-    float *logits, *shares;                     // [HEADS, TILE]
-    float *factors, *merged, *largest, *total;  // [HEADS] each
+    int padded, stride;     // channels up to whole slices; numbers from row to row, so that rows begin in other banks
+    float *queries, *rows;  // [HEADS, stride], [TILE, stride]
+    float *sums, *shares;   // [WARPS, HEADS, TILE], [TILE, HEADS + 4]
+    float2* factors;        // [HEADS]
 
-    __device__ __forceinline__ explicit Memory(int padded) {
+    __device__ __forceinline__ explicit Memory(int channels) {
+        padded = (channels + 4 * SLICES - 1) / (4 * SLICES) * (4 * SLICES);
+        stride = padded + 4;
         queries = dynamic_shared<float>();
-        rows = queries + HEADS * padded;
-        logits = rows + TILE * padded;
-        shares = logits + HEADS * TILE;
-        factors = shares + HEADS * TILE;
-        merged = factors + HEADS;
-        largest = merged + HEADS;
-        total = largest + HEADS;
+        rows = queries + HEADS * stride;
+        sums = rows + TILE * stride;
+        shares = sums + WARPS * HEADS * TILE;
+        factors = reinterpret_cast<float2*>(shares + TILE * (HEADS + 4));
+    }
+
+    // 16 neighbouring threads begin to copy a row; zeros behind its channels, or for null.
+    __device__ __forceinline__ void begin_row(float* to, const float* from, int channels) const {
+        for (int channel = threadIdx.x % 16 * 4; channel < padded; channel += 64) {
+            if (from && channel < channels) begin_copy(to + channel, from + channel);
+            else put(to + channel, make_float4(0, 0, 0, 0));
+        }
     }
 };
 
-// Some rows into shared memory, zeros behind each and for one that is not there.
-__device__ __forceinline__ void copy_row(float* to, const float* from, int channels, int padded, int first, int step) {
-    for (int i = first; i < padded; i += step) to[i] = from && i < channels ? from[i] : 0;
-}
+__device__ __forceinline__ float2 pair_at(const float* place) { return *reinterpret_cast<const float2*>(place); }
 
-__device__ __forceinline__ float4 vector_at(const float* place) { return *reinterpret_cast<const float4*>(place); }
-
-__device__ __forceinline__ float dot(const float4& a, const float4& b, float sum) {
-    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
-}
-
-// logits [HEADS, TILE] of a tile: four heads and four keys for each run of 16 threads, which share the channels.
-__device__ __forceinline__ void multiply_tile(const Memory& memory, int padded, float scale) {
-    const int group = threadIdx.x / SLICES, slice = threadIdx.x % SLICES;
-    const int head = group / (TILE / PAIRS) * PAIRS, key = group % (TILE / PAIRS) * PAIRS;
-    float sums[PAIRS][PAIRS] = {};
-    for (int channel = 4 * slice; channel < padded; channel += 4 * SLICES) {
-        float4 q[PAIRS], k[PAIRS];
+// The products of all heads with a tile's keys, summed over the channels of each warp.
+//
+// A thread has HEADS / 4 heads and TILE / 4 keys. Of 16 threads that share channels, neighbours differ in turns in
+// heads and in keys, so that pairs of them read the same numbers of shared memory.
+template <int HEADS>
+__device__ __forceinline__ void multiply(const Memory<HEADS>& memory) {
+    constexpr int OWN_HEADS = HEADS / 4, OWN_KEYS = TILE / 4;
+    const int lane = threadIdx.x % WARP, width = memory.padded / SLICES, first = threadIdx.x / 16 * width;
+    const int head = (lane & 1) | (lane >> 1 & 2), key = (lane >> 1 & 1) | (lane >> 2 & 2);
+    const float *queries = memory.queries + head * memory.stride + first, *keys = memory.rows + key * memory.stride + first;
+    float sums[OWN_HEADS][OWN_KEYS] = {};
+#pragma unroll 1
+    for (int channel = 0; channel < width; channel += 2) {
+        float2 q[OWN_HEADS];
 #pragma unroll
-        for (int i = 0; i < PAIRS; ++i) {
-            q[i] = vector_at(memory.queries + (head + i) * padded + channel);
-            k[i] = vector_at(memory.rows + (key + i) * padded + channel);
+        for (int i = 0; i < OWN_HEADS; ++i) q[i] = pair_at(queries + 4 * i * memory.stride + channel);
+#pragma unroll
+        for (int j = 0; j < OWN_KEYS; ++j) {
+            const float2 k = pair_at(keys + 4 * j * memory.stride + channel);
+#pragma unroll
+            for (int i = 0; i < OWN_HEADS; ++i) sums[i][j] = fmaf(q[i].y, k.y, fmaf(q[i].x, k.x, sums[i][j]));
         }
-#pragma unroll
-        for (int i = 0; i < PAIRS; ++i)
-#pragma unroll
-            for (int j = 0; j < PAIRS; ++j) sums[i][j] = dot(q[i], k[j], sums[i][j]);
     }
+    float* mine = memory.sums + threadIdx.x / WARP * HEADS * TILE + head * TILE + key;
 #pragma unroll
-    for (int i = 0; i < PAIRS; ++i)
+    for (int i = 0; i < OWN_HEADS; ++i)
 #pragma unroll
-        for (int j = 0; j < PAIRS; ++j) {
-            for (int distance = SLICES / 2; distance > 0; distance /= 2)
-                sums[i][j] += __shfl_xor_sync(ALL_LANES, sums[i][j], distance);
-            if (slice == i * PAIRS + j) memory.logits[(head + i) * TILE + key + j] = sums[i][j] * scale;
+        for (int j = 0; j < OWN_KEYS; ++j) {
+            const float sum = sums[i][j] + __shfl_xor_sync(ALL_LANES, sums[i][j], 16);
+            if (lane < 16) mine[4 * i * TILE + 4 * j] = sum;
         }
 }
 
-// e^(x − largest), 0 for an x of −∞ also where nothing is larger.
-__device__ __forceinline__ float share_of(float x, float largest) { return x == -infinity() ? 0 : expf(x - largest); }
-
-// From a tile's logits to its shares of a softmax whose largest logit so far is `largest`: the run of 16 threads of a
-// head, each with one key. Leaves the factor by which what came before shrinks.
-__device__ __forceinline__ void soften_tile(const Memory& memory, bool is_present, float& largest, float& total) {
+// The shares of a tile's keys, and by how much what was summed before shrinks. Each thread has one key of one head;
+// the 16 threads of a head all hold its softmax so far.
+template <int HEADS>
+__device__ __forceinline__ void soften(const Memory<HEADS>& memory, bool is_present, float scale, Softmax& softmax) {
+    if (threadIdx.x >= HEADS * TILE) return;
     const int head = threadIdx.x / TILE, key = threadIdx.x % TILE;
-    const float logit = is_present ? memory.logits[head * TILE + key] : -infinity();
+    float product = 0;
+    for (int warp = 0; warp < WARPS; ++warp) product += memory.sums[warp * HEADS * TILE + threadIdx.x];
+    const float logit = is_present ? __fmul_rn(product, scale) : -infinity();
     float most = logit;
     for (int distance = TILE / 2; distance > 0; distance /= 2)
         most = larger(most, __shfl_xor_sync(ALL_LANES, most, distance));
-    most = larger(largest, most);
-    const float share = share_of(logit, most), factor = share_of(largest, most);
-    float sum = share;
-    for (int distance = TILE / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, distance);
-    total = fmaf(total, factor, sum);
-    largest = most;
-    memory.shares[head * TILE + key] = share;
-    if (key == 0) memory.factors[head] = factor;
+    most = larger(softmax.largest, most);
+    const float share = share_of(logit, most), factor = share_of(softmax.largest, most);
+    float total = share;
+    for (int distance = TILE / 2; distance > 0; distance /= 2) total += __shfl_xor_sync(ALL_LANES, total, distance);
+    softmax.total = fmaf(softmax.total, factor, total);
+    softmax.largest = most;
+    memory.shares[key * (HEADS + 4) + head] = share;
+    if (key == 0) memory.factors[head] = make_float2(factor, 0);
 }
 
-// The output of one split, not yet divided: each thread's channels of all heads. largest and total go to shared memory.
-__device__ __forceinline__ void attend(
-    const Memory& memory, const Keys& keys, int first, int padded, float scale, float (&output)[HEADS][OWN_CHANNELS]) {
-    const int behind = min(first + TILES * TILE, keys.count), own_row = threadIdx.x / SLICES;
-    float largest = -infinity(), total = 0;
-    for (int tile = first; tile < behind; tile += TILE) {
-        __syncthreads();
-        copy_row(memory.rows + own_row * padded, keys.row(tile + own_row), keys.channels, padded, threadIdx.x % SLICES, SLICES);
-        const bool is_present = keys.row(tile + threadIdx.x % TILE) != nullptr;
-        __syncthreads();
-        multiply_tile(memory, padded, scale);
-        __syncthreads();
-        soften_tile(memory, is_present, largest, total);
-        __syncthreads();
+// Add the values of a tile's keys, by their shares, to the sums over the values before, which shrink. Each thread has
+// half of the heads and four channels.
+template <int HEADS>
+__device__ __forceinline__ void add_values(const Memory<HEADS>& memory, int channel, float4 (&sums)[HEADS / 2]) {
+    if (channel >= memory.padded) return;
+    const int head = threadIdx.x / QUADS * (HEADS / 2);
 #pragma unroll
-        for (int own = 0; own < OWN_CHANNELS; ++own) {
-            const int channel = own * THREADS + threadIdx.x;
-            if (channel >= padded) break;
+    for (int i = 0; i < HEADS / 2; ++i) {
+        const float factor = memory.factors[head + i].x;
+        sums[i] = make_float4(sums[i].x * factor, sums[i].y * factor, sums[i].z * factor, sums[i].w * factor);
+    }
+#pragma unroll 2
+    for (int key = 0; key < TILE; ++key) {
+        const float4 value = vector_at(memory.rows + key * memory.stride + channel);
+        const float* shares = memory.shares + key * (HEADS + 4) + head;
 #pragma unroll
-            for (int head = 0; head < HEADS; ++head) output[head][own] *= memory.factors[head];
-            for (int key = 0; key < TILE; ++key) {
-                const float value = memory.rows[key * padded + channel];
-#pragma unroll
-                for (int head = 0; head < HEADS; ++head)
-                    output[head][own] = fmaf(memory.shares[head * TILE + key], value, output[head][own]);
-            }
+        for (int i = 0; i < HEADS / 2; i += 4) {
+            const float4 four = vector_at(shares + i);
+            sums[i] = add_scaled(sums[i], four.x, value);
+            sums[i + 1] = add_scaled(sums[i + 1], four.y, value);
+            sums[i + 2] = add_scaled(sums[i + 2], four.z, value);
+            sums[i + 3] = add_scaled(sums[i + 3], four.w, value);
         }
     }
-    if (threadIdx.x % TILE == 0) {
-        memory.largest[threadIdx.x / TILE] = largest;
-        memory.total[threadIdx.x / TILE] = total;
-    }
-    __syncthreads();
 }
 
-// A softmax so far, joined by that of one more split: how much each of the two outputs counts from now on.
-struct Softmax {
-    float largest, total, old_factor, new_factor;
-
-    __device__ __forceinline__ void join(float split_largest, float split_total) {
-        const float most = larger(largest, split_largest);
-        old_factor = share_of(largest, most);
-        new_factor = share_of(split_largest, most);
-        total = fmaf(total, old_factor, __fmul_rn(split_total, new_factor));
-        largest = most;
+// One split: its softmax, for the threads of each head, and the sums over its values for the thread's channels.
+template <int HEADS>
+__device__ __forceinline__ Softmax attend(
+    const Memory<HEADS>& memory, const Keys& keys, int split, int channel, float scale, float4 (&sums)[HEADS / 2]) {
+    const int behind = min(start_of(split + 1), keys.from_window + keys.from_entries), own = threadIdx.x / 16;
+    Softmax softmax;
+    for (int tile = start_of(split); tile < behind; tile += TILE) {
+        const bool is_present = keys.row(tile + threadIdx.x % TILE) != nullptr;
+        if (!__any_sync(ALL_LANES, is_present)) continue;  // so it is for all warps: each has all keys of the tile
+        __syncthreads();  // whoever reads the tile before has done so
+        memory.begin_row(memory.rows + own * memory.stride, keys.row(tile + own), keys.channels);
+        end_group();
+        wait_for_all_but<0>();
+        __syncthreads();
+        multiply(memory);
+        __syncthreads();
+        soften(memory, is_present, scale, softmax);
+        __syncthreads();
+        add_values(memory, channel, sums);
     }
-    __device__ __forceinline__ float joined(float before, float split) const {
-        return fmaf(before, old_factor, __fmul_rn(split, new_factor));
+    return softmax;
+}
+
+// What of a query's output a block computes, and each of its threads. Blocks: query; runs of heads and of channels; split.
+template <int HEADS>
+struct Place {
+    long long query = blockIdx.x;
+    int head, channel;  // the first of the thread's sums
+    int own, own_head;  // the head whose softmax it holds with 15 others, if own < HEADS: in the block, in all
+
+    __device__ __forceinline__ explicit Place(int channels) {
+        const int runs = (channels + 4 * QUADS - 1) / (4 * QUADS), first_head = blockIdx.y / runs * HEADS;
+        head = first_head + threadIdx.x / QUADS * (HEADS / 2);
+        channel = (blockIdx.y % runs * QUADS + threadIdx.x % QUADS) * 4;
+        own = threadIdx.x / 16;
+        own_head = first_head + own;
+    }
+
+    __device__ __forceinline__ void begin_queries(
+        const Memory<HEADS>& memory, const float* queries, int heads, int channels) const {
+        if (own >= HEADS) return;
+        const float* row = own_head < heads ? queries + (query * heads + own_head) * channels : nullptr;
+        memory.begin_row(memory.queries + own * memory.stride, row, channels);
     }
 };
 
-// queries [batch · length, heads, channels]; window [batch, window_rows, channels]; entries [batch, entry_rows, channels];
-// window_index [batch · length, from_window], entry_index [batch · length, from_entries]; attn_sink [heads].
-// Blocks: query, run of heads, split. One split for each block: largest, total [queries, splits, heads] and output
-// [queries, splits, heads, channels] of the splits. All splits: output [queries, heads, channels].
-template <bool ONE_SPLIT>
-__device__ __forceinline__ void sparse_attention(
-    const float* queries, const float* window, const long long* window_index, const float* entries,
-    const long long* entry_index, const float* attn_sink, float* largest, float* total, float* output,
-    unsigned long long* status, int length, int heads, int channels, int from_window, int from_entries, int window_rows,
-    int entry_rows, float scale) {
-    const int padded = (channels + 4 * SLICES - 1) / (4 * SLICES) * (4 * SLICES), first_head = blockIdx.y * HEADS;
-    const Memory memory(padded);
-    const long long query = blockIdx.x, sequence = query / length;
-    const Keys keys = {
-        window + sequence * window_rows * channels, entries + sequence * entry_rows * channels,
-        window_index + query * from_window, entry_index + query * from_entries,
-        from_window, from_window + from_entries, window_rows, entry_rows, channels, status};
-    const int own_head = first_head + threadIdx.x / SLICES;
-    copy_row(
-        memory.queries + threadIdx.x / SLICES * padded,
-        own_head < heads ? queries + (query * heads + own_head) * channels : nullptr, channels, padded,
-        threadIdx.x % SLICES, SLICES);
-
-    float merged[HEADS][OWN_CHANNELS] = {};
-    const int splits = (keys.count + TILES * TILE - 1) / (TILES * TILE);
-    Softmax softmax = {own_head < heads ? attn_sink[own_head] : 0, 1, 0, 0};
-    for (int split = ONE_SPLIT ? blockIdx.z : 0; split < splits; ++split) {
-        float part[HEADS][OWN_CHANNELS] = {};
-        attend(memory, keys, split * TILES * TILE, padded, scale, part);
-        if (ONE_SPLIT) {
-            const long long place = (query * splits + split) * heads + first_head;
-            for (int head = 0; head < min(HEADS, heads - first_head); ++head)
-                if (threadIdx.x == 0) largest[place + head] = memory.largest[head], total[place + head] = memory.total[head];
-#pragma unroll
-            for (int i = 0; i < HEADS * OWN_CHANNELS; ++i) {
-                const int head = i / OWN_CHANNELS, channel = i % OWN_CHANNELS * THREADS + threadIdx.x;
-                if (first_head + head < heads && channel < channels)
-                    output[(place + head) * channels + channel] = part[head][i % OWN_CHANNELS];
-            }
-            return;
-        }
-        softmax.join(memory.largest[threadIdx.x / SLICES], memory.total[threadIdx.x / SLICES]);
-        if (threadIdx.x % SLICES == 0) {
-            memory.factors[threadIdx.x / SLICES] = softmax.old_factor;
-            memory.merged[threadIdx.x / SLICES] = softmax.new_factor;
-        }
-        __syncthreads();
-#pragma unroll
-        for (int i = 0; i < HEADS * OWN_CHANNELS; ++i) {
-            const int head = i / OWN_CHANNELS, own = i % OWN_CHANNELS;
-            const Softmax factors = {0, 0, memory.factors[head], memory.merged[head]};
-            merged[head][own] = factors.joined(merged[head][own], part[head][own]);
-        }
-        __syncthreads();
-    }
-    if (threadIdx.x % SLICES == 0) memory.total[threadIdx.x / SLICES] = softmax.total;
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < HEADS * OWN_CHANNELS; ++i) {
-        const int head = i / OWN_CHANNELS, channel = i % OWN_CHANNELS * THREADS + threadIdx.x;
-        if (first_head + head < heads && channel < channels)
-            output[(query * heads + first_head + head) * channels + channel] =
-                merged[head][i % OWN_CHANNELS] / memory.total[head];
-    }
-}
-
+// queries [batch · length, heads, channels]; window and entries of one sequence after the other, [rows, channels] each,
+// so many numbers apart; window_index [batch · length, from_window]; entry_index [batch · length, from_entries].
+// Channels are a multiple of 4. -> of each split the softmaxes [batch · length, splits, heads, 2], largest logit and
+// total, and the sums over its values [batch · length, splits, heads, channels].
 extern "C" __global__ void __launch_bounds__(256)
     attention_of_splits(
         const float* queries, const float* window, const long long* window_index, const float* entries,
-        const long long* entry_index, const float* attn_sink, float* largest, float* total, float* output,
-        unsigned long long* status, int length, int heads, int channels, int from_window, int from_entries, int window_rows,
-        int entry_rows, float scale) {
-    sparse_attention<true>(
-        queries, window, window_index, entries, entry_index, attn_sink, largest, total, output, status, length, heads,
-        channels, from_window, from_entries, window_rows, entry_rows, scale);
+        const long long* entry_index, unsigned long long* status, int length, int heads, int channels, int from_window,
+        int from_entries, int window_rows, int entry_rows, long long window_step, long long entry_step, float scale,
+        float* softmaxes, float* sums) {
+    constexpr int HEADS = 8;
+    const Memory<HEADS> memory(channels);
+    const Place<HEADS> place(channels);
+    const Keys keys = {
+        window, entries, window_index, entry_index, from_window, from_entries, window_rows, entry_rows, channels,
+        window_step, entry_step, status, static_cast<int>(place.query / length)};
+    place.begin_queries(memory, queries, heads, channels);
+    float4 own[HEADS / 2] = {};
+    const Softmax softmax = attend(memory, keys, blockIdx.z, place.channel, scale, own);
+    const long long first = (place.query * gridDim.z + blockIdx.z) * heads;
+    if (threadIdx.x % 16 == 0 && place.own < HEADS && place.own_head < heads)  // each run of channels finds the same
+        reinterpret_cast<float2*>(softmaxes)[first + place.own_head] = make_float2(softmax.largest, softmax.total);
+#pragma unroll
+    for (int i = 0; i < HEADS / 2; ++i)
+        if (place.head + i < heads && place.channel < channels)
+            put(sums + (first + place.head + i) * channels + place.channel, own[i]);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+// What `attention_of_splits` has left, and attn_sink [heads] -> output [batch · length, heads, channels].
+// Blocks: query and head; run of channels. Threads: one channel each.
+extern "C" __global__ void __launch_bounds__(128)
+    join_splits(
+        const float* softmaxes, const float* sums, const float* attn_sink, float* output, int splits, int heads,
+        int channels) {
+    const long long query = blockIdx.x / heads;
+    const int head = blockIdx.x % heads, channel = blockIdx.y * blockDim.x + threadIdx.x;
+    if (channel >= channels) return;
+    Softmax all = of_sink(attn_sink[head]);
+    float sum = 0;
+#pragma unroll 4
+    for (int split = 0; split < splits; ++split) {
+        const long long place = (query * splits + split) * heads + head;
+        Softmax other;
+        other.largest = softmaxes[2 * place];
+        other.total = softmaxes[2 * place + 1];
+        sum = joined(sum, sums[place * channels + channel], all.join(other));
+    }
+    output[blockIdx.x * static_cast<long long>(channels) + channel] = sum / all.total;
+}
+
+// The arguments as in `attention_of_splits`; attn_sink [heads] -> output [batch · length, heads, channels].
+extern "C" __global__ void __launch_bounds__(256, 2)
     attention_of_queries(
         const float* queries, const float* window, const long long* window_index, const float* entries,
-        const long long* entry_index, const float* attn_sink, float* largest, float* total, float* output,
-        unsigned long long* status, int length, int heads, int channels, int from_window, int from_entries, int window_rows,
-        int entry_rows, float scale) {
-    sparse_attention<false>(
-        queries, window, window_index, entries, entry_index, attn_sink, largest, total, output, status, length, heads,
-        channels, from_window, from_entries, window_rows, entry_rows, scale);
-}
-
-// What `attention_of_splits` has left -> output [queries, heads, channels]. Blocks: query and head; threads: channels.
-extern "C" __global__ void __launch_bounds__(256)
-    merge_splits(
-        const float* largest, const float* total, const float* parts, const float* attn_sink, float* output, int splits,
-        int heads, int channels) {
-    const long long query = blockIdx.x, head = blockIdx.y;
-    for (int channel = threadIdx.x; channel < channels; channel += blockDim.x) {
-        Softmax softmax = {attn_sink[head], 1, 0, 0};
-        float merged = 0;
-        for (int split = 0; split < splits; ++split) {
-            const long long place = (query * splits + split) * heads + head;
-            softmax.join(largest[place], total[place]);
-            merged = softmax.joined(merged, parts[place * channels + channel]);
+        const long long* entry_index, unsigned long long* status, int length, int heads, int channels, int from_window,
+        int from_entries, int window_rows, int entry_rows, long long window_step, long long entry_step, float scale,
+        const float* attn_sink, float* output, int splits) {
+    constexpr int HEADS = 16;
+    const Memory<HEADS> memory(channels);
+    const Place<HEADS> place(channels);
+    const Keys keys = {
+        window, entries, window_index, entry_index, from_window, from_entries, window_rows, entry_rows, channels,
+        window_step, entry_step, status, static_cast<int>(place.query / length)};
+    place.begin_queries(memory, queries, heads, channels);
+    const int own_head = threadIdx.x / QUADS * (HEADS / 2);
+    Softmax all = of_sink(place.own_head < heads ? attn_sink[place.own_head] : 0);
+    float4 sums[HEADS / 2] = {};
+    for (int split = 0; split < splits; ++split) {
+        float4 own[HEADS / 2] = {};
+        const float2 factors = all.join(attend(memory, keys, split, place.channel, scale, own));
+        __syncthreads();  // whoever reads the factors of the last tile has done so
+        if (threadIdx.x % 16 == 0) memory.factors[place.own] = factors;
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < HEADS / 2; ++i) {
+            const float2 both = memory.factors[own_head + i];
+            sums[i] = make_float4(
+                joined(sums[i].x, own[i].x, both), joined(sums[i].y, own[i].y, both), joined(sums[i].z, own[i].z, both),
+                joined(sums[i].w, own[i].w, both));
         }
-        output[(query * heads + head) * channels + channel] = merged / softmax.total;
+    }
+    __syncthreads();
+    if (threadIdx.x % 16 == 0) memory.factors[place.own] = make_float2(all.total, 0);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < HEADS / 2; ++i) {
+        const float total = memory.factors[own_head + i].x;
+        if (place.head + i < heads && place.channel < channels)
+            put(output + (place.query * heads + place.head + i) * channels + place.channel,
+                make_float4(sums[i].x / total, sums[i].y / total, sums[i].z / total, sums[i].w / total));
     }
 }

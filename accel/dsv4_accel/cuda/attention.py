@@ -1,17 +1,27 @@
 """Attention over a window and chosen entries: mirrors dsv4.ops.attention."""
 
+from typing import Any
+
 import numpy as np
 
 from dsv4.ops import attention as reference
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.source import kernels
+from dsv4_accel.cuda.vectors import VECTOR, are_float32, rows_by_sequence, whole_vectors
 
 FILE = "attention.cu"
-HEADS, TILE, SPLIT, SLICES, THREADS, MAX_CHANNELS = 16, 16, 64, 16, 256, 512
+THREADS, TILE, SLICES, RUN = 256, 16, 16, 512
+SHORT_SPLIT, SHORT_SPLITS, LONG_SPLIT = 32, 32, 256
 """Constants of the kernels."""
 
-MERGE_THREADS = 256
+HEADS_OF_SPLITS, HEADS_OF_QUERIES = 8, 16
+"""How many heads a block takes in the kernel for few queries, and in the one for many."""
+
+JOIN_THREADS = 128
+
+MAX_SHARED = 99 * 1024
+"""The shared memory of a block on the smallest supported GPUs."""
 
 
 def sparse_attention(
@@ -27,47 +37,77 @@ def sparse_attention(
     given = queries, window, window_index, entries, entry_index, attn_sink
     if not _fit(*given):
         return on_host(device, reference.sparse_attention, *given)
-    keys = window_index.shape[2] + entry_index.shape[2]
-    if not keys or not queries.size:
-        return device.zeros(queries.shape, np.float32)
-    near, far = (index.astype(np.int64, copy=False) for index in (window_index, entry_index))
-    placed = tuple(map(device.compact, (queries, window, near, entries, far, attn_sink)))
-    return _attend(device, placed, window_index.shape[2], entry_index.shape[2])
-
-
-def _attend(device: Device, given: tuple[Array | Ints, ...], from_window: int, from_entries: int) -> Array:
-    """given: the arguments, contiguous, indices in int64."""
-    queries, window, _, entries, _, attn_sink = given
-    batch, length, heads, channels = queries.shape
-    count, groups, splits = batch * length, -(-heads // HEADS), -(-(from_window + from_entries) // SPLIT)
-    padded = -(-channels // (4 * SLICES)) * 4 * SLICES
-    shared = 4 * ((HEADS + TILE) * padded + 2 * HEADS * TILE + 4 * HEADS)
-    numbers = length, heads, channels, from_window, from_entries, window.shape[1], entries.shape[1], channels**-0.5
+    if not queries.size:
+        return device.empty(queries.shape, np.float32)
+    channels = queries.shape[3]
+    queries = whole_vectors(device, queries)
+    common = _common_arguments(device, queries, window, window_index, entries, entry_index)
+    sink, splits = device.compact(attn_sink), _splits(window_index.shape[2] + entry_index.shape[2])
+    blocks_of_queries = queries.shape[0] * queries.shape[1] * -(-queries.shape[2] // HEADS_OF_QUERIES)
+    attend = _in_queries if splits <= 1 or blocks_of_queries >= device.multiprocessors else _in_splits
     out = device.empty(queries.shape, np.float32)
-    functions = kernels(FILE)
-    if splits == 1 or count * groups >= device.multiprocessors:
-        arguments = *given, None, None, out, device.status, *numbers
-        device.launch(functions["attention_of_queries"], (count, groups), THREADS, arguments, shared)
-        return out
-    largest, total = (device.empty((count, splits, heads), np.float32) for _ in range(2))
-    parts = device.empty((count, splits, heads, channels), np.float32)
-    arguments = *given, largest, total, parts, device.status, *numbers
-    device.launch(functions["attention_of_splits"], (count, groups, splits), THREADS, arguments, shared)
-    merging = largest, total, parts, attn_sink, out, splits, heads, channels
-    device.launch(functions["merge_splits"], (count, heads), MERGE_THREADS, merging)
-    return out
+    attend(device, (*common, channels**-0.5), sink, splits, out)
+    return out if out.shape[3] == channels else out[..., :channels]
+
+
+def _common_arguments(
+    device: Device, queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints
+) -> tuple[Any, ...]:
+    """What both kernels take, up to the scale. queries: in whole vectors."""
+    _, length, heads, channels = queries.shape
+    near, near_step = rows_by_sequence(device, window)
+    far, far_step = rows_by_sequence(device, entries)
+    near_index, far_index = (
+        device.compact(index.astype(np.int64, copy=False)) for index in (window_index, entry_index)
+    )
+    sizes = near_index.shape[2], far_index.shape[2], window.shape[1], entries.shape[1], near_step, far_step
+    return queries, near, near_index, far, far_index, device.status, length, heads, channels, *sizes
+
+
+def _in_queries(device: Device, common: tuple[Any, ...], attn_sink: Array, splits: int, out: Array) -> None:
+    """Each block goes through all splits of its query."""
+    batch, length, heads, channels = out.shape
+    blocks = batch * length, -(-heads // HEADS_OF_QUERIES) * -(-channels // RUN)
+    arguments = *common, attn_sink, out, splits
+    shared = _shared_bytes(HEADS_OF_QUERIES, channels)
+    device.launch(kernels(FILE)["attention_of_queries"], blocks, THREADS, arguments, shared)
+
+
+def _in_splits(device: Device, common: tuple[Any, ...], attn_sink: Array, splits: int, out: Array) -> None:
+    """Each split has blocks of its own, and what they leave is joined."""
+    batch, length, heads, channels = out.shape
+    softmaxes = device.empty((batch * length, splits, heads, 2), np.float32)
+    sums = device.empty((batch * length, splits, heads, channels), np.float32)
+    blocks = batch * length, -(-heads // HEADS_OF_SPLITS) * -(-channels // RUN), splits
+    shared = _shared_bytes(HEADS_OF_SPLITS, channels)
+    device.launch(kernels(FILE)["attention_of_splits"], blocks, THREADS, (*common, softmaxes, sums), shared)
+    joining = softmaxes, sums, attn_sink, out, splits, heads, channels
+    runs = -(-channels // JOIN_THREADS)
+    device.launch(kernels(FILE)["join_splits"], (batch * length * heads, runs), JOIN_THREADS, joining)
+
+
+def _splits(keys: int) -> int:
+    """How many splits so many keys make."""
+    in_short = min(keys, SHORT_SPLIT * SHORT_SPLITS)
+    return -(-in_short // SHORT_SPLIT) + -(-(keys - in_short) // LONG_SPLIT)
 
 
 def _fit(
     queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, attn_sink: Array
 ) -> bool:
-    """Whether the kernels take these: float32 of shapes that fit, and not too many channels."""
-    if any(array.dtype != np.float32 for array in (queries, window, entries, attn_sink)) or queries.ndim != 4:
+    """Whether the kernels take these: float32 of shapes that fit, and a tile of them in shared memory."""
+    if not are_float32(queries, window, entries, attn_sink):
         return False
     batch, length, heads, channels = queries.shape
-    pairs = (window, window_index), (entries, entry_index)
     fit = all(
         rows.ndim == index.ndim == 3 and rows.shape[::2] == (batch, channels) and index.shape[:2] == (batch, length)
-        for rows, index in pairs
+        for rows, index in ((window, window_index), (entries, entry_index))
     )
-    return fit and attn_sink.shape == (heads,) and 0 < channels <= MAX_CHANNELS
+    return fit and attn_sink.shape == (heads,) and _shared_bytes(HEADS_OF_QUERIES, channels) <= MAX_SHARED
+
+
+def _shared_bytes(heads: int, channels: int) -> int:
+    """What a block shares: rows of queries and keys, and the partial sums, shares and factors of a tile."""
+    stride = -(-channels // (SLICES * VECTOR)) * SLICES * VECTOR + VECTOR
+    sums, shares = THREADS // 32 * heads * TILE, TILE * (heads + VECTOR)
+    return 4 * ((heads + TILE) * stride + sums + shares + 2 * heads)
