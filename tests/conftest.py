@@ -9,7 +9,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from backends import UNAVAILABLE, Caller, backend_names, create_backend
+from backends import CUDA_ON_HOST, UNAVAILABLE, Caller, backend_names, create_backend
 from mutants.summary import pytest_terminal_summary
 
 __all__ = ["pytest_terminal_summary"]
@@ -24,13 +24,22 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.gpu if name == "cuda" else ())
 
 
-@pytest.fixture(scope="session", params=map(marked, backend_names()))
-def backend(request):
-    """Every registered backend in turn, as the model would use it; skipped where it cannot run."""
+def created(name):
+    """The backend of this name; the test is skipped where it cannot run."""
     try:
-        return create_backend(request.param)
+        return create_backend(name)
     except UNAVAILABLE as error:
-        pytest.skip(f"backend {request.param} cannot run here: {type(error).__name__}: {error}")
+        pytest.skip(f"backend {name} cannot run here: {type(error).__name__}: {error}")
+
+
+@pytest.fixture(scope="session", params=[marked(name) for name in backend_names() if name != CUDA_ON_HOST])
+def backend(request):
+    """Every registered backend in turn, as the model would use it; skipped where it cannot run.
+
+    What stands for a GPU takes too long for whole models: it has this fixture in tests/ops alone, and a few models of
+    its own in tests/cuda.
+    """
+    return created(request.param)
 
 
 @pytest.fixture(scope="session")
