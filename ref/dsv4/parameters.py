@@ -6,7 +6,7 @@ bf16 for embeddings, norms, the router and the compressors, float32 for mHC, pos
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, NamedTuple
@@ -85,8 +85,13 @@ def count_parameters(config: Config) -> Count:
 
     The sums of `count_by_part`, which says what is counted.
     """
-    counts = count_by_part(config).values()
-    return Count(sum(count.total for count in counts), sum(count.active for count in counts))
+    return summed(count_by_part(config).values())
+
+
+def summed(counts: Iterable[Count]) -> Count:
+    """The totals and the active parameters of several parts together."""
+    totals, actives = zip(*counts, strict=True)
+    return Count(sum(totals), sum(actives))
 
 
 def count_by_part(config: Config) -> dict[str, Count]:

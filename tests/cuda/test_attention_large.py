@@ -3,17 +3,8 @@
 import numpy as np
 import pytest
 
-from backends import CUDA_ON_HOST, Caller, create_backend
-from cuda.host_build import compiler
 from dsv4.ops import Ops
 from verdicts import as_good, exact
-
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-
-
-@pytest.fixture(scope="module")
-def ops():
-    return Caller(create_backend(CUDA_ON_HOST))
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The bench of a GPU, on what stands for one: its own copies are the roof, and no time ends before the work does."""
 
 import numpy as np
-import pytest
 
-from backends import CUDA_ON_HOST, UNAVAILABLE, create_backend
 from dsv4.bench import run as run_module
 from dsv4.bench.case import ROOF, Goal
 from dsv4.bench.gpu import GOALS, gpu_cases
@@ -14,26 +12,16 @@ from dsv4.bench.timing import Contestant, Pace, alternate
 from dsv4.ops import Ops
 
 
-@pytest.fixture
-def ops():
-    try:
-        backend = create_backend(CUDA_ON_HOST)
-    except UNAVAILABLE as error:
-        pytest.skip(f"{CUDA_ON_HOST} cannot run here: {error}")
-    backend.device.check_order = False
-    return backend
-
-
-def test_the_roof_copies_its_whole_buffer(ops) -> None:
-    roof = DeviceRoof(ops, 4096)
+def test_the_roof_copies_its_whole_buffer(hasty) -> None:
+    roof = DeviceRoof(hasty, 4096)
     roof._source[...] = 3
     roof.read()
     assert roof.nbytes == 2 * 4096
-    np.testing.assert_array_equal(ops.to_numpy(roof._target), np.full(1024, 3, np.float32))
+    np.testing.assert_array_equal(hasty.to_numpy(roof._target), np.full(1024, 3, np.float32))
 
 
-def test_whose_arrays_live_elsewhere(ops) -> None:
-    assert lives_elsewhere(ops)
+def test_whose_arrays_live_elsewhere(hasty) -> None:
+    assert lives_elsewhere(hasty)
     assert not lives_elsewhere(Ops())
 
 
@@ -60,8 +48,8 @@ def test_rows_have_the_goals_of_a_gpu() -> None:
     assert cases["fp4.matmat.4096.rounded"].goals == (Goal(0.5, CUPY_HALF),)
 
 
-def test_a_run_takes_the_devices_roof(ops, monkeypatch) -> None:
-    monkeypatch.setattr(run_module, "backend_named", lambda name: ops)
+def test_a_run_takes_the_devices_roof(hasty, monkeypatch) -> None:
+    monkeypatch.setattr(run_module, "backend_named", lambda name: hasty)
     report = run_module.run("cuda", ["rms_norm"], quick=True, peers=False)
     assert (report.backend, report.roof_reader) == ("cuda", DeviceRoof.reader)
     [row] = report.rows

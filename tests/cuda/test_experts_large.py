@@ -7,20 +7,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from backends import CUDA_ON_HOST, Caller, create_backend
 from cuda.host_array import HostArray
-from cuda.host_build import compiler
 from dsv4.ops import Expert, Ops, Routing
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from dsv4_accel.cuda.grouping import group
 from verdicts import as_good, exact
-
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-
-
-@pytest.fixture(scope="module")
-def ops():
-    return Caller(create_backend(CUDA_ON_HOST))
 
 
 def numbers(seed, *shape):

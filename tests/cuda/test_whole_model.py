@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from backends import CUDA_ON_HOST, UNAVAILABLE, create_backend
 from cuda.host_array import HostArray
 from dsv4.checkpoint import Checkpoint
 from dsv4.generate import generate
@@ -16,15 +15,10 @@ LENGTH = 6
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(hasty):
     """The model on what stands for a GPU, and on NumPy. It rounds, as the released models do."""
-    try:
-        ops = create_backend(CUDA_ON_HOST)
-    except UNAVAILABLE as error:
-        pytest.skip(f"{CUDA_ON_HOST} cannot run here: {error}")
-    ops.device.check_order = False
     checkpoint = Checkpoint.open(bundled_model())
-    return Model(checkpoint, ops, fake_quant=True), Model(checkpoint, Ops(), fake_quant=True)
+    return Model(checkpoint, hasty, fake_quant=True), Model(checkpoint, Ops(), fake_quant=True)
 
 
 def text(model) -> list[int]:

@@ -31,16 +31,9 @@ __device__ __forceinline__ float largest_of(int width, const Value& value) {
 // Four numbers of a warp's chunk, rounded to FP8 with one scale for the chunk.
 __device__ __forceinline__ void round_chunk(float (&numbers)[4]) {
     float largest = 0;
-    for (float number : numbers) {
-        const float magnitude = fabsf(number);
-        largest = fmaxf(largest, magnitude <= LARGEST_FLOAT ? magnitude : infinity());  // a NaN, too
-    }
-    largest = warp_max(largest);
-    const bool is_bad = largest > LARGEST_FLOAT;
-    const int power = is_bad ? 0 : scale_power<Fp8>(largest);
-    const float scale = power_of_two(power), inverse = power_of_two(-power);
-    for (float& number : numbers)
-        number = is_bad ? not_a_number() : copysignf(Fp8::nearest(fabsf(number) * inverse), number) * scale;
+    for (float number : numbers) largest = fmaxf(largest, magnitude_of(number));
+    const BlockScale<Fp8> scale(warp_max(largest));
+    for (float& number : numbers) number = scale.rounded(number);
 }
 
 // One row by the block: `value(i)` gives number i of `width`. Rounded to FP8 a number is one piece, otherwise it is

@@ -6,6 +6,7 @@ from dsv4.ops import compressor as reference
 from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.source import kernels
+from dsv4_accel.cuda.vectors import are_float32
 
 WARP, WARPS = 32, 8
 MANY_SLOTS = 32
@@ -15,7 +16,7 @@ MANY_SLOTS = 32
 def compress(device: Device, kv: Array, score: Array) -> Array:
     """As dsv4.ops.compressor.compress."""
     fits = kv.shape == score.shape and kv.ndim > 1 and kv.shape[-2] > 0
-    if not fits or kv.dtype != np.float32 or score.dtype != np.float32:
+    if not fits or not are_float32(kv, score):
         return on_host(device, reference.compress, kv, score)
     *leading, slots, channels = kv.shape
     out = device.empty((*leading, channels), np.float32)

@@ -7,6 +7,7 @@ from dsv4.ops.mhc import MhcWeights
 from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.source import kernels
+from dsv4_accel.cuda.vectors import are_float32
 
 WEIGHTS, STREAMS = "mhc.cu", "mhc_streams.cu"
 PART, MAX_STREAMS = 1024, 8
@@ -58,7 +59,7 @@ def mhc_head_weights(
 def mhc_collapse(device: Device, streams: Array, pre: Array) -> Array:
     """As dsv4.ops.mhc.mhc_collapse."""
     fit = streams.ndim == 4 and pre.shape == streams.shape[:3] and streams.shape[2] <= MAX_STREAMS
-    if not fit or not _are_float(streams, pre):
+    if not fit or not are_float32(streams, pre):
         return on_host(device, reference.mhc_collapse, streams, pre)
     batch, length, n, channels = streams.shape
     out = device.empty((batch, length, channels), np.float32)
@@ -73,7 +74,7 @@ def mhc_mix(device: Device, streams: Array, output: Array, post: Array, comb: Ar
     batch, length, n, channels = streams.shape
     expected = (batch, length, channels), (batch, length, n), (batch, length, n, n)
     fit = (output.shape, post.shape, comb.shape) == expected and n <= MAX_STREAMS
-    if not fit or not _are_float(streams, output, post, comb):
+    if not fit or not are_float32(streams, output, post, comb):
         return on_host(device, reference.mhc_mix, streams, output, post, comb)
     out = device.empty(streams.shape, np.float32)
     if out.size:
@@ -112,8 +113,4 @@ def _fit(rows: int, scales: int, streams: Array, fn: Array, base: Array, scale: 
     width = streams.shape[2] * streams.shape[3]
     found = fn.shape, base.shape, scale.shape
     few = 0 < streams.shape[2] <= MAX_STREAMS and width > 0
-    return few and found == ((rows, width), (rows,), (scales,)) and _are_float(streams, fn, base, scale)
-
-
-def _are_float(*arrays: Array) -> bool:
-    return all(array.dtype == np.float32 for array in arrays)
+    return few and found == ((rows, width), (rows,), (scales,)) and are_float32(streams, fn, base, scale)

@@ -39,8 +39,7 @@ class Cost:
     @property
     def count(self) -> Count:
         """All parameters, and those that one token uses."""
-        counts = self.parameters.values()
-        return Count(sum(count.total for count in counts), sum(count.active for count in counts))
+        return parameters.summed(self.parameters.values())
 
     @property
     def flops(self) -> int:
