@@ -4,7 +4,7 @@ PYTHONPATH=tests python -m mutants.document
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 from mutants import runner
 from mutants.catalogue import MUTANTS, PARTS
@@ -28,7 +28,7 @@ def table(killers: dict[str, str]) -> str:
 
 def main() -> None:
     """Kill every mutant, and put the table in the place of the page's old one."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
         killers = dict(zip([mutant.name for mutant in MUTANTS], pool.map(runner.kill, MUTANTS), strict=True))
     text = PAGE.read_text(encoding="utf-8").partition(HEADING)[0]
     PAGE.write_text(text + table(killers), encoding="utf-8")

@@ -37,7 +37,8 @@ class Mutant:
             source = source.replace(old, new)
         return source
 
-    def apply(self, source_root: Path) -> None:
-        """Make the mistake in a copy of the packages; raises StaleError as `patch` does."""
+    def apply(self, source_root: Path) -> Path:
+        """Make the mistake in a copy of the packages and return the changed file; raises StaleError as `patch` does."""
         path = source_root / self.package / self.file
         path.write_text(self.patch(path.read_text(encoding="utf-8")), encoding="utf-8")
+        return path

@@ -1,26 +1,28 @@
 """Runs tests on a copy of dsv4 and dsv4_accel, with a mistake in it or without, in a process of their own."""
 
+import atexit
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mutants import guard
 from mutants.mutant import Mutant
+from mutants.nursery import Nursery, Request
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "ref" / "dsv4", ROOT / "accel" / "dsv4_accel"
 TIME_LIMIT = 240
 """Seconds that one run may take; the tests that kill a mutant take a few."""
 
-PYTEST = [
-    *(sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:xdist", "-p", "no:cacheprovider"),
-    *("-p", "mutants.guard", "-x", "-q", "--no-header", "--tb=short", "-W", "error"),
+ARGUMENTS = [
+    *("-o", "addopts=", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin", "-p", "mutants.guard"),
+    *("-x", "-q", "--no-header", "--tb=short", "-W", "error"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # the nursery has imported Hypothesis before pytest starts
 ]
 
 
@@ -60,27 +62,18 @@ def kill(mutant: Mutant) -> str:
 
 def run(tests: Sequence[str], mutant: Mutant | None = None) -> Outcome:
     """Run tests, given by files or node ids below tests/, on a copy of the packages with this mistake."""
-    with tempfile.TemporaryDirectory(prefix="dsv4-mutant-") as directory:
-        copy = copy_of_packages(Path(directory))
-        if mutant:
-            mutant.apply(copy)
-        report = Path(directory, "report.jsonl")
-        command = [*PYTEST, *_backends(tests), *(f"tests/{test}" for test in tests)]
-        try:
-            process = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment(copy, report),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=TIME_LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BrokenError(f"expected tests to end within {TIME_LIMIT} s, found: {error.output}") from error
-        lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
-        return Outcome(process.returncode, [json.loads(line) for line in lines], process.stdout)
+    place = workshop()
+    copy = place.fresh_copy(mutant)
+    report, output = place.directory / "report.jsonl", place.directory / "output.txt"
+    report.unlink(missing_ok=True)
+    arguments = [*ARGUMENTS, *_backends(tests), *(f"tests/{test}" for test in tests)]
+    request = Request(arguments, sources(copy), variables(copy, report), str(output), TIME_LIMIT)
+    status = place.nursery.run(request)
+    printed = output.read_text(encoding="utf-8", errors="replace")
+    if status is None:
+        raise BrokenError(f"expected tests to end within {TIME_LIMIT} s, found: {printed}")
+    lines = report.read_text(encoding="utf-8").splitlines() if report.exists() else []
+    return Outcome(status, [json.loads(line) for line in lines], printed)
 
 
 def _backends(tests: Sequence[str]) -> list[str]:
@@ -88,25 +81,68 @@ def _backends(tests: Sequence[str]) -> list[str]:
     return [] if any("numba" in test or "cuda" in test for test in tests) else ["-k", "not numba and not cuda"]
 
 
-def copy_of_packages(directory: Path) -> Path:
-    """A source root with copies that may be changed; the bundled model, which nobody changes, is a link."""
-    source_root = directory / "source"
-    for package in PACKAGES:
-        left_out = shutil.ignore_patterns("__pycache__", "bundled")
-        shutil.copytree(package, source_root / package.name, ignore=left_out)
-    (source_root / "dsv4" / "bundled").symlink_to(PACKAGES[0] / "bundled")
-    return source_root
+@cache
+def workshop() -> "Workshop":
+    """The workshop of this process, made when it is first asked for."""
+    return Workshop()
 
 
-def environment(copy: Path, report: Path) -> dict[str, str]:
-    """The variables of a run: the copy comes before any installed dsv4, and no outer pytest has a say.
+class Workshop:
+    """A directory in which copies of the packages take turns, and a nursery that runs tests on them.
 
-    Compiled kernels go where the copy goes, so that no later run meets those of a mistake.
+    All copies lie at the same path and share the directory of compiled kernels: a kernel whose sources a mistake does
+    not touch is compiled once for all of them.
     """
-    others = ("PYTEST_", "HYPOTHESIS_", "NUMBA_", "DSV4_")
+
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="dsv4-mutants-")
+        self.directory = Path(self._temporary.name)
+        self._runs = 0
+        self.nursery = Nursery(str(ROOT), environment(self.directory))
+        atexit.register(self.close)
+
+    def fresh_copy(self, mutant: Mutant | None) -> Path:
+        """A source root with copies of the packages, one file of which has the mistake in it.
+
+        The bundled model, which nobody changes, is a link.
+        """
+        source_root = self.directory / "source"
+        if source_root.exists():
+            shutil.rmtree(source_root)
+        for package in PACKAGES:
+            left_out = shutil.ignore_patterns("__pycache__", "bundled")
+            shutil.copytree(package, source_root / package.name, ignore=left_out)
+        (source_root / "dsv4" / "bundled").symlink_to(PACKAGES[0] / "bundled")
+        self._runs += 1
+        if mutant:
+            changed = mutant.apply(source_root)
+            os.utime(changed, (self._runs, self._runs))  # bytecode goes by time: no two mistakes may have the same
+        return source_root
+
+    def close(self) -> None:
+        """End the nursery and remove the directory."""
+        self.nursery.close()
+        self._temporary.cleanup()
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """The variables of a nursery that keeps bytecode and kernels in this directory.
+
+    No outer pytest has a say, pytest's other plugins are not loaded, and each run has one thread: runs go in parallel.
+    """
+    others = ("PYTEST_", "HYPOTHESIS_", "NUMBA_", "DSV4_", "PYTHON")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-    path = os.pathsep.join(str(part) for part in (copy, ROOT / "tests"))
-    ours = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", guard.COPY: str(copy), guard.REPORT: str(report)}
-    ours["NUMBA_CACHE_DIR"] = str(copy / "kernels")
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the runs themselves go in parallel
-    return inherited | ours | one_thread
+    paths = {"PYTHONPATH": str(ROOT / "tests"), "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
+    kernels = {"NUMBA_CACHE_DIR": str(directory / "kernels")}
+    settings = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return inherited | paths | kernels | settings
+
+
+def sources(copy: Path) -> list[str]:
+    """The source roots of a run: the copy comes before any installed dsv4."""
+    return [str(copy), str(ROOT / "tests")]
+
+
+def variables(copy: Path, report: Path) -> dict[str, str]:
+    """What a run's own processes need to find the copy, and what `guard` needs."""
+    return {"PYTHONPATH": os.pathsep.join(sources(copy)), guard.COPY: str(copy), guard.REPORT: str(report)}

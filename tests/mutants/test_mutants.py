@@ -78,6 +78,13 @@ class TestMachinery:
         with pytest.raises(runner.BrokenError, match="exit status 4"):
             runner.kill(replace(self.harmless, tests=("ops/test_norm.py::test_of_no_such_name",)))
 
+    def test_a_mistake_of_the_same_length_is_not_taken_for_the_one_before(self):
+        """Bytecode is kept from run to run, and goes by time and length."""
+        old = "x / np.sqrt(mean_square"
+        mistakes = [replace(self.harmless, old=old, new=old.replace("/", wrong)) for wrong in "*-"]
+        [by_product], [by_difference] = (runner.run(mistake.tests, mistake).failures for mistake in mistakes)
+        assert by_product["error"] != by_difference["error"]
+
     def test_a_test_that_never_ends_kills_nothing(self, monkeypatch):
         monkeypatch.setattr(runner, "TIME_LIMIT", 5)
         endless = replace(
@@ -88,9 +95,9 @@ class TestMachinery:
 
     def test_another_installation_of_dsv4_is_not_tested(self, monkeypatch, tmp_path):
         """As if the copy were not the one that is imported."""
-        original = runner.environment
+        original = runner.variables
         elsewhere = {guard.COPY: str(tmp_path)}
-        monkeypatch.setattr(runner, "environment", lambda *arguments: original(*arguments) | elsewhere)
+        monkeypatch.setattr(runner, "variables", lambda *arguments: original(*arguments) | elsewhere)
         with pytest.raises(runner.BrokenError, match=f"exit status {guard.WRONG_COPY}"):
             runner.kill(self.harmless)
 
