@@ -29,14 +29,11 @@ def likelihood(model) -> float:
     ids = np.array(tokenizer.encode((DATA / "eval.txt").read_text(encoding="utf-8")))
     count = (len(ids) - 1) // WINDOW
     assert count == EXPECTED["windows"]
-    losses = []
-    for start in range(0, count * WINDOW, WINDOW):
-        logits = model.ops.to_numpy(model(ids[start : start + WINDOW]))[0].astype(np.float64)
-        following = ids[start + 1 : start + WINDOW + 1]
-        largest = logits.max(axis=-1)
-        total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=-1))
-        losses.append(total - logits[np.arange(WINDOW), following])
-    return float(np.mean(losses))
+    windows, following = (ids[start : start + count * WINDOW].reshape(count, WINDOW) for start in (0, 1))
+    logits = model.ops.to_numpy(model(windows)).astype(np.float64)  # [windows, WINDOW, vocab]
+    largest = logits.max(axis=-1, keepdims=True)
+    total = largest + np.log(np.exp(logits - largest).sum(axis=-1, keepdims=True))
+    return float(np.mean(total - np.take_along_axis(logits, following[..., None], axis=-1)))
 
 
 @needs_original

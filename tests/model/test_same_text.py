@@ -11,6 +11,8 @@ import functools
 import numpy as np
 import pytest
 
+from backends import CUDA_ON_HOST, backend_names
+from conftest import created, marked
 from dsv4 import bundled_model, generate, load
 from dsv4.model.model import Model
 from dsv4.ops import Ops
@@ -27,6 +29,14 @@ def prompts() -> list[list[int]]:
     return [tokenizer.encode(prompt) for prompt in PROMPTS]
 
 
+@pytest.fixture(
+    scope="module", params=[marked(name) for name in backend_names() if name not in ("numpy", CUDA_ON_HOST)]
+)
+def accelerated(request):
+    """Every backend but NumPy's own in turn; skipped where it cannot run."""
+    return created(request.param)
+
+
 @functools.cache
 def texts(name: str, fake_quant: str, **options) -> list[list[int]]:
     """What a backend writes after each prompt, all of them in one batch."""
@@ -39,12 +49,12 @@ def texts(name: str, fake_quant: str, **options) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("options", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-def test_the_text_is_numpys(backend, options) -> None:
-    assert texts(backend.name, "off", **options) == texts("numpy", "off", **options)
+def test_the_text_is_numpys(accelerated, options) -> None:
+    assert texts(accelerated.name, "off", **options) == texts("numpy", "off", **options)
 
 
-def test_the_greedy_text_with_rounding_is_numpys(backend) -> None:
-    assert texts(backend.name, "on", **GREEDY) == texts("numpy", "on", **GREEDY)
+def test_the_greedy_text_with_rounding_is_numpys(accelerated) -> None:
+    assert texts(accelerated.name, "on", **GREEDY) == texts("numpy", "on", **GREEDY)
 
 
 def test_the_greedy_text_with_drafts_is_the_text_without(backend) -> None:
@@ -58,12 +68,12 @@ def test_the_greedy_text_with_drafts_is_the_text_without(backend) -> None:
 
 
 @pytest.mark.parametrize("sequence", range(len(PROMPTS)))
-def test_drawn_texts_with_rounding_part_only_where_a_rounding_tips(backend, sequence) -> None:
+def test_drawn_texts_with_rounding_part_only_where_a_rounding_tips(accelerated, sequence) -> None:
     ids, expected = prompts()[sequence], texts("numpy", "on", **DRAWN)[sequence]
-    found = texts(backend.name, "on", **DRAWN)[sequence]
+    found = texts(accelerated.name, "on", **DRAWN)[sequence]
     parting = next((step for step in range(LENGTH) if found[step] != expected[step]), LENGTH)
     ids = ids + expected[:parting]
-    logits, calls = zip(*(recorded_pass(ops, ids) for ops in (Ops(), backend)), strict=True)
+    logits, calls = zip(*(recorded_pass(ops, ids) for ops in (Ops(), accelerated)), strict=True)
     tipped = first_tipped(len(ids), *calls)
     agree = np.abs(logits[0] - logits[1]).max(axis=-1) < 1e-4 * logits[0].std()  # [S]
     assert agree[:tipped].all()
