@@ -51,7 +51,9 @@ class Conversation:
             _say(f"not sent: the prompt would have {len(ids)} tokens, and the model reads at most {self._context}")
             return []
         if start:
-            _say(f"the model reads at most {self._context} tokens: the oldest {start} messages are left out from here")
+            _say(
+                f"the model reads at most {self._context} tokens: the oldest {start} messages are left out from now on"
+            )
         self._messages = messages[start:]
         return ids
 
