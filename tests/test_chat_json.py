@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dsv4.chat.json_text import read_json, string_of, write_json
 
-DEEP = 10_000  # levels, far more than Python can recurse
+DEEP = 5_000  # levels, far more than Python can recurse
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
