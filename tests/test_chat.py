@@ -1,4 +1,4 @@
-"""The prompt's text: the official encoder's outputs, pieces, and messages that cannot be rendered."""
+"""The prompt's text: the official encoder's outputs, and the same in pieces."""
 
 import copy
 import itertools
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from dsv4 import chat
 from dsv4.chat import Control, Text
-from dsv4.errors import ChatError
 
 GOLDENS = [
     json.loads(line)
@@ -63,8 +62,6 @@ def conversations(draw, content):
             message["tool_calls"] = calls if draw(st.booleans()) else None
             message["wo_eos"] = draw(st.booleans())
         if role == "tool":
-            if not any(earlier.get("tool_calls") for earlier in messages):
-                continue
             message["tool_call_id"] = draw(st.sampled_from(["c1", "c2", None]))
         message["task"] = draw(st.sampled_from([None, None, None, *chat.TASKS]))
         messages.append(message)
@@ -202,121 +199,3 @@ def test_messages_are_not_changed(messages, arguments):
     before = copy.deepcopy(messages)
     chat.encode(messages, **arguments)
     assert messages == before
-
-
-# --- messages that cannot be rendered ---------------------------------------------------------------------------
-
-
-def with_call(**function):
-    return [QUESTION, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}", **function}}]}]
-
-
-BAD_MESSAGES = {
-    "no list": ("hello", "messages: expected a list of messages, found 'hello'"),
-    "empty list": ([], "messages: expected at least one message"),
-    "no dict": ([QUESTION, "hello"], "messages[1]: expected a dict with a role, found 'hello'"),
-    "no role": ([{"content": "x"}], "messages[0].role: expected one of system, developer, user"),
-    "unknown role": ([{"role": "robot", "content": "x"}], "messages[0].role: expected one of"),
-    "role of a wrong type": ([{"role": ["user"], "content": "x"}], "messages[0].role: expected one of"),
-    "user without content": ([{"role": "user"}], "messages[0].content: expected a string, found None"),
-    "user content of a wrong type": ([{"role": "user", "content": 5}], "messages[0].content: expected a string"),
-    "system with nothing": ([{"role": "system"}], "messages[0].content: expected a string, found None"),
-    "empty developer": ([{"role": "developer", "content": ""}], "messages[0].content: expected a string that is not"),
-    "reminder without content": ([{"role": "latest_reminder"}], "messages[0].content: expected a string"),
-    "tool without a call": ([QUESTION, {"role": "tool", "content": "2"}], "messages[1].role: expected an assistant"),
-    "tool without content": ([QUESTION, CALL, {"role": "tool"}], "messages[2].content: expected a string or a list"),
-    "tool part without type": (
-        [QUESTION, CALL, {"role": "tool", "content": ["x"]}],
-        "messages[2].content[0]: expected a dict with a type, found 'x'",
-    ),
-    "tool part without text": (
-        [QUESTION, CALL, {"role": "tool", "content": [{"type": "text"}]}],
-        "messages[2].content[0].text: expected a string, found None",
-    ),
-    "unknown task": ([{**QUESTION, "task": "dance"}], "messages[0].task: expected one of action, query"),
-    "task of a wrong type": ([{**QUESTION, "task": ["query"]}], "messages[0].task: expected one of action, query"),
-    "tools on a user message": (
-        [{**QUESTION, "tools": TOOLS}],
-        "messages[0].tools: expected the field only on a message of role system or developer",
-    ),
-    "calls on a user message": ([{**QUESTION, **CALL, "role": "user"}], "messages[0].tool_calls: expected the field"),
-    "reasoning on a user message": (
-        [{**QUESTION, "reasoning_content": "r"}],
-        "messages[0].reasoning_content: expected",
-    ),
-    "tools of a wrong type": ([{"role": "system", "content": "", "tools": {"a": 1}}], "messages[0].tools: expected a"),
-    "tool without function": ([{"role": "system", "content": "", "tools": [{}]}], "messages[0].tools[0]: expected a"),
-    "tool that is no JSON": (
-        [{"role": "system", "content": "", "tools": [{"function": {"name": "f", "x": {1, 2}}}]}],
-        "messages[0].tools[0].function: expected a value that JSON can hold",
-    ),
-    "format of a wrong type": (
-        [{"role": "system", "content": "", "response_format": "json"}],
-        "messages[0].response_format: expected a JSON schema as a dict, found 'json'",
-    ),
-    "reasoning of a wrong type": (
-        [QUESTION, {"role": "assistant", "reasoning_content": 5}],
-        "messages[1].reasoning_content: expected a string or None, found 5",
-    ),
-    "wo_eos of a wrong type": ([QUESTION, {"role": "assistant", "wo_eos": "no"}], "messages[1].wo_eos: expected True"),
-    "calls of a wrong type": (
-        [QUESTION, {"role": "assistant", "tool_calls": "f()"}],
-        "messages[1].tool_calls: expected",
-    ),
-    "call without function": (
-        [QUESTION, {"role": "assistant", "tool_calls": [{}]}],
-        "messages[1].tool_calls[0]: expect",
-    ),
-    "call id of a wrong type": (
-        [QUESTION, {"role": "assistant", "tool_calls": [{"id": 5, "function": {"name": "f", "arguments": "{}"}}]}],
-        "messages[1].tool_calls[0].id: expected a string or None, found 5",
-    ),
-    "result id of a wrong type": (
-        [QUESTION, CALL, {"role": "tool", "content": "2", "tool_call_id": 5}],
-        "messages[2].tool_call_id: expected a string or None, found 5",
-    ),
-    "call without name": (with_call(name=None), "messages[1].tool_calls[0].function.name: expected a string"),
-    "arguments as a dict": (with_call(arguments={}), "function.arguments: expected a string that holds a JSON object"),
-    "arguments no object": (with_call(arguments="[1]"), "function.arguments: expected a JSON object, found '[1]'"),
-}
-
-
-@pytest.mark.parametrize(("messages", "report"), BAD_MESSAGES.values(), ids=BAD_MESSAGES.keys())
-def test_a_bad_message_is_reported_with_its_index_and_field(messages, report):
-    with pytest.raises(ChatError) as caught:
-        chat.encode(messages)
-    assert report in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("mode", ["chat", "thinking", "MAX", None, ["max"]])
-def test_an_unknown_mode_is_reported_with_the_known_ones(mode):
-    with pytest.raises(ChatError, match="mode: expected one of non-think, high, max"):
-        chat.encode([QUESTION], mode)
-
-
-@pytest.mark.parametrize("argument", ["drop_thinking", "add_bos"])
-def test_an_argument_that_is_no_truth_value_is_reported(argument):
-    with pytest.raises(ChatError, match=f"{argument}: expected True or False, found 'no'"):
-        chat.encode([QUESTION], **{argument: "no"})
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-)
-message_fields = st.sampled_from(
-    ["content", "tools", "task", "response_format", "wo_eos", "reasoning_content", "tool_calls", "tool_call_id"]
-)
-
-
-@given(st.sampled_from(["user", "system", "assistant", "tool", "developer"]), message_fields, json_values)
-def test_any_value_of_a_field_is_rendered_or_reported(role, field, value):
-    message = {"role": role, "content": "x", field: value}
-    try:
-        text = chat.encode([QUESTION, CALL, message])
-    except ChatError as error:
-        assert "messages[2]" in str(error)
-    else:
-        assert text.startswith("<｜begin▁of▁sentence｜><｜User｜>What is 1+1?<｜Assistant｜></think>")

@@ -102,6 +102,19 @@ def test_values_stay_as_the_model_wrote_them():
     )
 
 
+@pytest.mark.parametrize("value", ["9" * 4301, "-1e9999", "[" * 5000 + "]" * 5000, '{"a": {}, "a": []}', "\t1\n"])
+def test_any_json_is_a_value(value):
+    arguments = chat.parse(GOOD.replace(">2<", f">{value}<"), "high")["tool_calls"][0]["function"]["arguments"]
+    assert arguments == f'{{"a": {value}, "b": "x<y\\n</b>"}}'
+
+
+def test_names_may_hold_double_quotes():
+    text = GOOD.replace('"add"', '"diagonal 6""').replace('"b"', '"a "quoted" name"')
+    function = chat.parse(text, "high")["tool_calls"][0]["function"]
+    assert function["name"] == 'diagonal 6"'
+    assert json.loads(function["arguments"]) == {"a": 2, 'a "quoted" name': "x<y\n</b>"}
+
+
 def test_a_string_parameter_may_hold_the_text_of_thinking_tokens():
     arguments = chat.parse(GOOD.replace("x<y", "<think>"), "high")["tool_calls"][0]["function"]["arguments"]
     assert json.loads(arguments)["b"] == "<think>\n</b>"
@@ -184,7 +197,9 @@ MALFORMED = {
     ),
     "parameter is empty": (GOOD.replace(">2<", "><"), "expected a JSON value"),
     "parameter holds two values": (GOOD.replace(">2<", '>2, "c": 3<'), "expected a JSON value"),
-    "parameter nests too deeply": (GOOD.replace(">2<", f">{'[' * 100_000}<"), "expected a JSON value"),
+    "parameter is nested and not closed": (GOOD.replace(">2<", f">{'[' * 5000}<"), "expected a JSON value"),
+    "parameter is NaN": (GOOD.replace(">2<", ">NaN<"), "expected a JSON value"),
+    "parameter is infinite": (GOOD.replace(">2<", '>{"x": [-Infinity]}<'), "expected a JSON value"),
     "parameter twice": (GOOD.replace('"b"', '"a"'), "expected a parameter name that the call does not have yet"),
     "end token in a value": (
         GOOD.replace("x<y", END),
@@ -208,8 +223,10 @@ def test_the_position_counts_characters_from_zero():
 
 
 def test_what_is_no_text_is_reported():
-    with pytest.raises(ChatError, match="expected a string, found NoneType"):
+    with pytest.raises(ChatError, match="completion: expected a string or pieces, found NoneType"):
         chat.parse(None)
+    with pytest.raises(ChatError, match=r"completion\[1\]: expected a piece, found int"):
+        chat.parse([chat.Text("a"), 1])
     with pytest.raises(ChatError, match="mode: expected one of non-think, high, max, found 'thinking'"):
         chat.parse(GOOD, "thinking")
     with pytest.raises(ChatError, match="require_end: expected True or False"):
@@ -222,16 +239,52 @@ def test_what_is_no_text_is_reported():
 @pytest.mark.parametrize("length", range(len(GOOD) + 1))
 def test_a_completion_that_stops_anywhere_can_be_shown_and_loses_no_character(length):
     text = GOOD[:length]
+    whole = chat.parse(GOOD, "high")
     message = chat.parse(text, "high", require_end=False)
-    assert message["tool_calls"] in ([], chat.parse(GOOD, "high")["tool_calls"])
-    thought, closed, _ = text.partition("</think>")
-    assert message["reasoning_content"] == thought
+    assert message["tool_calls"] in ([], whole["tool_calls"])
+    assert whole["reasoning_content"].startswith(message["reasoning_content"])
+    assert whole["content"].startswith(message["content"])
+    closed = "</think>" if "</think>" in text else ""
     calls_text = ADD if message["tool_calls"] else ""
     end_text = END if text.endswith(END) else ""
-    assert text == thought + closed + message["content"] + calls_text + message["unfinished"] + end_text
+    said = message["reasoning_content"] + closed + message["content"] + calls_text
+    assert text == said + message["unfinished"] + end_text
     if length < len(GOOD):
         with pytest.raises(ChatError, match="found"):
             chat.parse(text, "high")
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "unfinished"),
+    [
+        ("ok\n\n<", "ok", "\n\n<"),  # may begin tool calls, or be a part of the answer
+        ("ok\n\n", "ok", "\n\n"),
+        ("ok\n", "ok", "\n"),
+        ("ok\n\n\n", "ok\n", "\n\n"),
+        ("ok\n\n<｜DSML", "ok", "\n\n<｜DSML"),
+        ("ok\n\n<｜DSML｜tool", "ok", "\n\n<｜DSML｜tool"),
+        ("ok<｜end▁of", "ok", "<｜end▁of"),
+        ("ok<", "ok", "<"),
+        ("ok\n\n<b", "ok\n\n<b", ""),
+        ("ok<｜User", "ok<｜User", ""),
+        ("caf\ufffd", "caf", "\ufffd"),  # the last byte of a character is missing
+        ("ok\n\n\ufffd", "ok\n\n", "\ufffd"),
+        ("ok", "ok", ""),
+        ("", "", ""),
+    ],
+)
+def test_what_may_begin_something_else_is_unfinished(text, content, unfinished):
+    message = chat.parse(text, require_end=False)
+    assert (message["content"], message["unfinished"]) == (content, unfinished)
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "unfinished"),
+    [("I wonder</thi", "I wonder", "</thi"), ("I wonder\n\n<", "I wonder\n\n", "<"), ("\ufffd", "", "\ufffd")],
+)
+def test_the_end_of_thinking_may_be_unfinished(text, reasoning, unfinished):
+    message = chat.parse(text, "high", require_end=False)
+    assert (message["reasoning_content"], message["unfinished"]) == (reasoning, unfinished)
 
 
 def test_a_whole_completion_has_nothing_unfinished():

@@ -1,5 +1,6 @@
 """Ids and text: the official ids, harmless special-token text, streaming, and files that cannot be used."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -165,6 +166,40 @@ def test_a_control_piece_that_is_no_token_is_reported():
 def test_what_is_no_text_is_reported(text, report):
     with pytest.raises(TokenizerError, match=f"text: expected .*{report}"):
         TOKENIZER.encode(text)
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------
+
+
+@given(all_ids)
+def test_pieces_of_any_ids_have_the_text_and_the_control_tokens_of_these(ids):
+    pieces = TOKENIZER.decode_pieces(ids)
+    assert chat.join(pieces) == TOKENIZER.decode(ids)
+    control_texts = [TOKENIZER.decode([token_id]) for token_id in ids if token_id in CONTROL_IDS]
+    assert [piece.text for piece in pieces if isinstance(piece, Control)] == control_texts
+
+
+@given(
+    st.lists(st.sampled_from([Control(token) for token in chat.CONTROL_TOKENS]) | special_text.map(Text), max_size=6)
+)
+def test_decode_pieces_undoes_encode_pieces(pieces):
+    found = TOKENIZER.decode_pieces(TOKENIZER.encode_pieces(pieces))
+    assert [piece for piece in found if isinstance(piece, Control)] == [p for p in pieces if isinstance(p, Control)]
+    assert chat.join(found) == chat.join(pieces)
+    assert not any(isinstance(a, Text) and isinstance(b, Text) for a, b in itertools.pairwise(found))
+    assert all(piece.text for piece in found)
+
+
+def test_pieces_tell_control_tokens_from_their_text(tmp_path):
+    tokenizer = changed(tmp_path, make_none_special)
+    ids = [5, *tokenizer.encode("</think>"), 6, 2]
+    expected = [Control("<think>"), Text("</think>"), Control("</think>"), Control("<｜▁pad▁｜>")]
+    assert tokenizer.decode_pieces(ids) == tokenizer.decode_pieces(iter(ids)) == expected
+
+
+def test_pieces_of_an_unknown_id_are_reported():
+    with pytest.raises(TokenizerError, match=r"token id: .*at most 1023.* found 1024"):
+        TOKENIZER.decode_pieces([0, 1024])
 
 
 # --- text -------------------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ all, and `allow_special=True` is the official way.
 import codecs
 import json
 from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from dsv4.chat import CONTROL_TOKENS, Control, Piece
+from dsv4.chat import CONTROL_TOKENS, Control, Piece, Text
 from dsv4.chat.templates import BEGIN, END
 from dsv4.errors import TokenizerError
 
@@ -117,6 +118,28 @@ class Tokenizer:
             else:
                 ids.extend(self.encode(piece.text))
         return ids
+
+    def decode_pieces(self, ids: Iterable[int]) -> list[Piece]:
+        """Turn ids into pieces, the way back from `encode_pieces`.
+
+        Args:
+            ids: token ids, such as those of a completion.
+
+        Returns:
+            A `Control` for each control token, and a `Text` for each run of other tokens, whatever its characters
+            look like. The pieces' texts joined are what `decode` returns. No `Text` is empty.
+
+        Raises:
+            TokenizerError: an id is not in the vocabulary.
+        """
+        control_of_id = {token_id: token for token, token_id in self._control_ids.items()}
+        pieces: list[Piece] = []
+        for is_control, run in groupby(ids, control_of_id.__contains__):
+            if is_control:
+                pieces.extend(Control(control_of_id[token_id]) for token_id in run)
+            elif text := self.decode(run):
+                pieces.append(Text(text))
+        return pieces
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Turn ids into text.

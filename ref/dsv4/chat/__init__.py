@@ -2,12 +2,13 @@
 
 `encode` gives the official text. `encode_pieces` gives the same text in pieces that keep the format's own control
 tokens apart from text that only looks like them; `dsv4.tokenizer.Tokenizer.encode_pieces` turns those into ids.
-`parse` reads what the model answered. A message is a dict with a `role`, as in OpenAI's interface:
+`parse` reads what the model answered, best as pieces too, which `Tokenizer.decode_pieces` makes of its ids. A message
+is a dict with a `role`, as in OpenAI's interface:
 
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     ids = tokenizer.encode_pieces(encode_pieces(messages, mode="high"))
     ...
-    message = parse(completion, mode="high")
+    message = parse(tokenizer.decode_pieces(answer_ids), mode="high")
 """
 
 from dsv4.chat.encode import encode, encode_pieces

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsv4.chat.templates import MODES, TASKS
+from dsv4.chat.json_text import JSONValue, read_json, string_of
+from dsv4.chat.templates import MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
 from dsv4.errors import ChatError
 
 Message = Mapping[str, Any]
@@ -45,7 +46,6 @@ def check_messages(messages: object) -> None:
         raise ChatError(f"messages: expected a list of messages, found {_short(messages)}")
     if not messages:
         raise ChatError("messages: expected at least one message, found an empty list")
-    calls_seen = False
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(message, Mapping):
@@ -53,21 +53,33 @@ def check_messages(messages: object) -> None:
         role = message.get("role")
         if not isinstance(role, str) or role not in _FIELDS_OF_ROLE:
             raise _wrong(f"{where}.role", f"one of {', '.join(_FIELDS_OF_ROLE)}", role)
-        if role == "tool" and not calls_seen:
-            raise ChatError(f"{where}.role: expected an assistant message with tool_calls before a tool message")
         _check_message(where, role, message)
-        calls_seen = calls_seen or bool(message.get("tool_calls"))
 
 
-def load_arguments(arguments: str) -> Any:
-    """Give the value of a tool call's `arguments`; text that is no JSON becomes one parameter named `arguments`.
+def load_arguments(arguments: object) -> dict[str, JSONValue]:
+    """Give the parameters of a tool call; arguments that are no JSON object become one parameter, `arguments`.
 
-    Source: official encoder.
+    Args:
+        arguments: what the call has as `arguments`: the text of a JSON object, possibly once more written as a JSON
+            string; or anything else that JSON can hold.
+
+    Returns:
+        The value of each parameter.
+
+    Source: official encoder of V4.1 for JSON that is no object, which V4's cannot render; for the rest V4's.
     """
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return {"arguments": arguments}
+    text = arguments
+    for _ in range(2):
+        if not isinstance(text, str):
+            break
+        try:
+            value = read_json(text)
+        except ValueError:
+            break
+        if isinstance(value, dict):
+            return {json.loads(name): member for name, member in value.items()}
+        text = string_of(value)
+    return {"arguments": json.dumps(arguments, ensure_ascii=False)}
 
 
 def _check_message(where: str, role: str, message: Message) -> None:
@@ -75,16 +87,14 @@ def _check_message(where: str, role: str, message: Message) -> None:
         if message.get(field) and field not in _FIELDS_OF_ROLE[role]:
             roles = " or ".join(other for other, fields in _FIELDS_OF_ROLE.items() if field in fields)
             raise _wrong(f"{where}.{field}", f"the field only on a message of role {roles}", message[field])
-    _check_content(where, role, message)
+    _check_content(f"{where}.content", role, message)
     task = message.get("task")
     if task is not None and not (isinstance(task, str) and task in TASKS):
         raise _wrong(f"{where}.task", f"one of {', '.join(TASKS)}", task)
     reasoning = message.get("reasoning_content")
-    if reasoning is not None and not isinstance(reasoning, str):
+    if reasoning and not isinstance(reasoning, str):
         raise _wrong(f"{where}.reasoning_content", "a string or None", reasoning)
-    call_id = message.get("tool_call_id")
-    if call_id is not None and not isinstance(call_id, str):
-        raise _wrong(f"{where}.tool_call_id", "a string or None", call_id)
+    _check_id(f"{where}.tool_call_id", message.get("tool_call_id"))
     if message.get("wo_eos") not in (None, False, True):
         raise _wrong(f"{where}.wo_eos", "True or False", message["wo_eos"])
     _check_tools(f"{where}.tools", message.get("tools"))
@@ -94,11 +104,10 @@ def _check_message(where: str, role: str, message: Message) -> None:
 
 def _check_content(where: str, role: str, message: Message) -> None:
     content = message.get("content")
-    if content is None and role == "assistant":
+    if not content and role in ("system", "assistant"):
         return
-    if content is None and role == "system" and (message.get("tools") or message.get("response_format")):
+    if "content" not in message and role in ("user", "tool"):
         return
-    where = f"{where}.content"
     if role == "tool" and isinstance(content, list):
         _check_tool_parts(where, content)
     elif not isinstance(content, str):
@@ -111,24 +120,29 @@ def _check_tool_parts(where: str, parts: list[Any]) -> None:
     for number, part in enumerate(parts):
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
             raise _wrong(f"{where}[{number}]", "a dict with a type", part)
-        if part["type"] == "text" and not isinstance(part.get("text"), str):
-            raise _wrong(f"{where}[{number}].text", "a string", part.get("text"))
+        if part["type"] == "text" and not isinstance(part.get("text", ""), str):
+            raise _wrong(f"{where}[{number}].text", "a string", part["text"])
+
+
+def _check_id(where: str, name: object) -> None:
+    if name is not None and not isinstance(name, str | int):
+        raise _wrong(where, "a string, an integer or None", name)
 
 
 def _check_tools(where: str, tools: object) -> None:
-    if tools is None:
+    if not tools:
         return
     if not isinstance(tools, list):
         raise _wrong(where, "a list of tools", tools)
     for number, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise _wrong(f"{where}[{number}]", "a dict with a function that has a name", tool)
+        if not isinstance(function, Mapping):
+            raise _wrong(f"{where}[{number}]", "a dict with a function", tool)
         _check_json(f"{where}[{number}].function", function)
 
 
 def _check_response_format(where: str, response_format: object) -> None:
-    if response_format is None:
+    if not response_format:
         return
     if not isinstance(response_format, Mapping):
         raise _wrong(where, "a JSON schema as a dict", response_format)
@@ -136,7 +150,7 @@ def _check_response_format(where: str, response_format: object) -> None:
 
 
 def _check_tool_calls(where: str, calls: object) -> None:
-    if calls is None:
+    if not calls:
         return
     if not isinstance(calls, list):
         raise _wrong(where, "a list of tool calls", calls)
@@ -145,22 +159,28 @@ def _check_tool_calls(where: str, calls: object) -> None:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping):
             raise _wrong(place, "a dict with a function", call)
-        if call.get("id") is not None and not isinstance(call["id"], str):
-            raise _wrong(f"{place}.id", "a string or None", call["id"])
+        _check_id(f"{place}.id", call.get("id"))
+        _check_id(f"{place}.function.id", function.get("id"))
         if not isinstance(function.get("name"), str):
             raise _wrong(f"{place}.function.name", "a string", function.get("name"))
-        arguments = function.get("arguments")
-        if not isinstance(arguments, str):
-            raise _wrong(f"{place}.function.arguments", "a string that holds a JSON object", arguments)
-        parameters = load_arguments(arguments)
-        if not isinstance(parameters, dict):
-            raise _wrong(f"{place}.function.arguments", "a JSON object", arguments)
-        _check_json(f"{place}.function.arguments", parameters)
+        _check_arguments(f"{place}.function.arguments", function)
+
+
+def _check_arguments(where: str, function: Message) -> None:
+    """Refuse a dict, which V4's official encoder writes as one parameter and V4.1's as one for each member."""
+    arguments = function.get("arguments")
+    if "arguments" not in function or isinstance(arguments, Mapping):
+        raise _wrong(where, "a string that holds a JSON object", arguments)
+    _check_json(where, arguments)
+    for name in load_arguments(arguments):
+        for end in (PARAMETER_IS_STRING, PARAMETER_IS_JSON):
+            if end in name:
+                raise _wrong(where, f"parameter names without {end!r}, where a reader takes the name to end", name)
 
 
 def _check_json(where: str, value: object) -> None:
     try:
-        json.dumps(value)
+        json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ChatError(f"{where}: expected a value that JSON can hold, found one that it cannot ({error})") from error
 
@@ -170,5 +190,8 @@ def _wrong(where: str, expected: str, found: object) -> ChatError:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits, or a value nested too deeply
+        text = f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -6,6 +6,7 @@ from typing import Any
 
 from dsv4.chat import templates as t
 from dsv4.chat.check import Message, check_flag, check_messages, check_mode, load_arguments
+from dsv4.chat.json_text import string_of, write_json
 from dsv4.chat.pieces import Piece, PieceBuilder, join
 from dsv4.chat.turns import Turn, last_user_index, turns_of, without_old_developer_turns
 
@@ -152,11 +153,11 @@ def _write_call(out: PieceBuilder, function: Message) -> None:
     out.template(t.INVOKE_NAME_CLOSE)
     parameters = load_arguments(function["arguments"])
     for name, value in parameters.items():
-        is_string = isinstance(value, str)
+        string = string_of(value)
         out.template(t.PARAMETER_OPEN)
         out.content(name)
-        out.template(t.PARAMETER_IS_STRING if is_string else t.PARAMETER_IS_JSON)
-        out.content(value if is_string else _to_json(value))
+        out.template(t.PARAMETER_IS_JSON if string is None else t.PARAMETER_IS_STRING)
+        out.content(write_json(value) if string is None else string)
         out.template(t.PARAMETER_CLOSE)
     if not parameters:
         out.template(t.NO_PARAMETERS)

@@ -16,7 +16,7 @@ class Block:
 
     text: str
     is_tool_result: bool = False
-    call_id: str | None = None
+    call_id: str | int | None = None
 
 
 @dataclass
@@ -47,13 +47,13 @@ def turns_of(messages: Sequence[Message]) -> list[Turn]:
     for message in messages:
         last = turns[-1] if turns and turns[-1].role == "user" else None
         if message["role"] == "tool":
-            block = Block(_tool_text(message["content"]), True, message.get("tool_call_id"))
+            block = Block(_tool_text(message.get("content", "")), True, message.get("tool_call_id"))
             if last is None:
                 turns.append(Turn("user", blocks=[block]))
             else:
                 last.blocks.append(block)
         elif message["role"] == "user":
-            block = Block(message["content"])
+            block = Block(message.get("content", ""))
             if last is None or last.task is not None:
                 turns.append(Turn("user", message, [block]))
             else:
@@ -78,16 +78,22 @@ def without_old_developer_turns(turns: Sequence[Turn]) -> list[Turn]:
 def _tool_text(content: str | list[Any]) -> str:
     if isinstance(content, str):
         return content
-    parts = [part["text"] if part["type"] == "text" else f"[Unsupported {part['type']}]" for part in content]
+    parts = [part.get("text", "") if part["type"] == "text" else f"[Unsupported {part['type']}]" for part in content]
     return "\n\n".join(parts)
+
+
+def _call_id(call: Message) -> str | int | None:
+    """Give the id of a call, which may stand on the call or on its function."""
+    name: str | int | None = call.get("id") or call["function"].get("id")
+    return name
 
 
 def _sort_tool_results(turns: list[Turn]) -> None:
     """Put the tool results of each turn in the order of the last calls; an unknown id counts as the first call."""
-    order: dict[str | None, int] = {}
+    order: dict[str | int | None, int] = {}
     for turn in turns:
         if calls := turn.message.get("tool_calls"):
-            order = {call["id"]: number for number, call in enumerate(calls) if call.get("id")}
+            order = {_call_id(call): number for number, call in enumerate(calls) if _call_id(call)}
         places = [index for index, block in enumerate(turn.blocks) if block.is_tool_result]
         results = sorted((turn.blocks[index] for index in places), key=lambda block: order.get(block.call_id, 0))
         for index, result in zip(places, results, strict=True):

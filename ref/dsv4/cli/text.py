@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dsv4 import chat as chat_format
+from dsv4.chat.check import check_mode
 from dsv4.cli.app import (
     BackendOption,
     FakeQuantOption,
@@ -23,8 +23,9 @@ from dsv4.cli.app import (
     app,
     open_model,
 )
+from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
-from dsv4.errors import ChatError, PromptError
+from dsv4.errors import PromptError
 from dsv4.generate import Generation, generate
 from dsv4.tokenizer import Tokenizer
 
@@ -80,18 +81,22 @@ def chat(
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
     """Talk with a model. Each line is a message; an empty line or the end of input ends the conversation."""
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    chat_format.encode([*messages, {"role": "user", "content": ""}], mode=mode)  # refuse an unknown mode at once
+    lines = typed_lines()
+    check_mode(mode)
     loaded, tokenizer = open_model(model, backend, fake_quant)
+    config = loaded.config
+    context, end_id = config.max_position_embeddings, config.eos_token_id
+    conversation = Conversation(tokenizer, mode, system, context, max_new_tokens, end_id)
     turn = 0
-    while line := _read_line():
-        messages.append({"role": "user", "content": line})
-        ids = tokenizer.encode_pieces(chat_format.encode_pieces(messages, mode=mode))
+    for line in lines:
+        ids = conversation.ask(line)
+        if not ids:
+            continue
         draws = None if seed is None else seed + turn
         generation = generate(loaded, ids, max_new_tokens, temperature, top_p, draws, speculative=speculative)
         reply = _collect(generation, tokenizer, 1, streams=True)[0]
         print()
-        messages.append(_understand(tokenizer.decode(reply.ids), mode))
+        conversation.hear(reply.ids)
         turn += 1
 
 
@@ -131,28 +136,11 @@ def _report(prompts: list[str], replies: Iterable[_Reply], generation: Generatio
     return {"results": results, **drafts}
 
 
-def _understand(completion: str, mode: str) -> dict[str, Any]:
-    """The assistant's message in a completion; one that is not well formed is kept whole, and said to be so."""
-    try:
-        return chat_format.parse(completion, mode=mode, require_end=False)
-    except ChatError as error:
-        print(f"(kept as plain text: {error})", file=sys.stderr)
-        return {"role": "assistant", "content": completion}
-
-
 def _encode(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:
     if not prompt:
         raise PromptError("prompt: expected some text, found none")
     begin = [tokenizer.bos_id] if tokenizer.add_bos else []
     return begin + tokenizer.encode(prompt, allow_special)
-
-
-def _read_line() -> str:
-    """The next line that the user types, or an empty text at the end."""
-    try:
-        return input("> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
-        return ""
 
 
 def _write(text: str) -> None:
