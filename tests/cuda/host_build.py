@@ -1,6 +1,11 @@
-"""Builds the backend's kernels with the C++ compiler of this machine, one library per .cu file."""
+"""Builds the backend's kernels with the C++ compiler of this machine, one library per .cu file.
+
+A library is built once for the same text, headers, options and compiler, whichever process and run of the tests asks
+first; the others wait for it.
+"""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -12,7 +17,7 @@ from pathlib import Path
 from dsv4_accel.cuda import source
 
 HEADERS = Path(__file__).parent / "host"
-OPTIONS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 
 
 def compiler() -> str | None:
@@ -21,7 +26,7 @@ def compiler() -> str | None:
 
 
 def library(file: str) -> ctypes.CDLL:
-    """The kernels of a .cu file, each as `call_NAME`; built once for the same text, and kept among temporary files.
+    """The kernels of a .cu file, each as `call_NAME`, from the temporary files where they are kept.
 
     Raises RuntimeError with what the compiler says.
     """
@@ -35,13 +40,13 @@ def library(file: str) -> ctypes.CDLL:
 def _library(file: str) -> ctypes.CDLL | str:
     """The library, or what the compiler says: the next example of a property does not ask it again."""
     text = program(file)
-    headers = "".join(path.read_text(encoding="utf-8") for path in sorted(HEADERS.glob("*.h")))
-    digest = hashlib.sha256("\n".join((text, headers, *OPTIONS)).encode()).hexdigest()[:20]
     directory = Path(tempfile.gettempdir()) / f"dsv4-kernels-on-host-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
-    built = directory / f"{Path(file).stem}-{digest}.so"
-    if not built.exists() and (message := _build(text, built)):
-        return message
+    built = directory / f"{Path(file).stem}-{_digest(text)}.so"
+    with (directory / f"{built.stem}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists() and (message := _build(text, built)):
+            return message
     found = ctypes.CDLL(str(built))
     found.run_on_host.restype = ctypes.c_char_p
     return found
@@ -54,6 +59,18 @@ def program(file: str) -> str:
         for name in source.kernels(file)
     ]
     return "\n".join(['#include "cuda_on_host.h"', source.text(file), *calls, ""])
+
+
+def _digest(text: str) -> str:
+    """Of all that a library depends on."""
+    headers = (path.read_text(encoding="utf-8") for path in sorted(HEADERS.glob("*.h")))
+    return hashlib.sha256("\n".join((text, *headers, *OPTIONS, _version())).encode()).hexdigest()[:20]
+
+
+@cache
+def _version() -> str:
+    """What the compiler says of itself: its name, version and target."""
+    return subprocess.run([compiler() or "g++", "-v"], stderr=subprocess.PIPE, text=True, check=False).stderr
 
 
 def _build(text: str, target: Path) -> str | None:

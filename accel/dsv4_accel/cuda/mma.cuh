@@ -34,21 +34,6 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const unsigned (&a
                  : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
-    __shared__ unsigned given[WARP][WARP][6];  // by warp and lane
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, group = lane / 4, quarter = lane % 4;
-    const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
-    for (int i = 0; i < 6; ++i) given[warp][lane][i] = mine[i];
-    __syncwarp();
-    for (int other = 0; other < 4; ++other)
-        for (int word = 0; word < 4; ++word)
-            for (int half = 0; half < 32; half += 16) {
-                const unsigned row = given[warp][4 * group + other][word];
-                float* sums = sum + 2 * (word % 2);
-                for (int column = 0; column < 2; ++column) {
-                    const unsigned pair = given[warp][4 * (2 * quarter + column) + other][4 + word / 2];
-                    sums[column] += bfloat_as_float(row >> half & 0xffff) * bfloat_as_float(pair >> half & 0xffff);
-                }
-            }
-    __syncwarp();
+    host::multiply_add(sum, a, b0, b1);
 #endif
 }

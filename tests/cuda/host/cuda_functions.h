@@ -41,8 +41,10 @@ inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float fdividef(float a, float b) { return a / b; }
 
-using std::max;
-using std::min;
+template <class T>
+inline T max(T a, T b) { return a < b ? b : a; }
+template <class T>
+inline T min(T a, T b) { return b < a ? b : a; }
 
 template <class T>
 inline T __ldg(const T* place) { return *place; }
@@ -77,8 +79,8 @@ inline bool __all_sync(unsigned mask, bool vote) { return __ballot_sync(mask, vo
 template <class T>
 inline T atomicAdd(T* place, T value) { T old = *place; *place = old + value; return old; }
 template <class T>
-inline T atomicMax(T* place, T value) { T old = *place; *place = std::max(old, value); return old; }
+inline T atomicMax(T* place, T value) { T old = *place; *place = max(old, value); return old; }
 template <class T>
-inline T atomicMin(T* place, T value) { T old = *place; *place = std::min(old, value); return old; }
+inline T atomicMin(T* place, T value) { T old = *place; *place = min(old, value); return old; }
 template <class T>
 inline T atomicCAS(T* place, T expected, T value) { T old = *place; if (old == expected) *place = value; return old; }

@@ -7,14 +7,12 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #define __global__
 #define __device__
@@ -40,7 +38,7 @@ enum class State { ready, at_warp, at_block, done };
 struct Fiber {
     ucontext_t context;
     jmp_buf place;
-    std::vector<char> stack;
+    void* stack = nullptr;
     State state = State::done;
     bool started = false;
     unsigned exchanges = 0;
@@ -51,12 +49,12 @@ struct Exchange {
     alignas(16) char slot[2][WARP_SIZE][16];
 };
 
-static std::vector<Fiber> fibers(MOST_THREADS);
-static std::vector<Exchange> warps(MOST_THREADS / WARP_SIZE);
+static Fiber fibers[MOST_THREADS];
+static Exchange warps[MOST_THREADS / WARP_SIZE];
 alignas(256) static char dynamic_shared[SHARED_BYTES];
 static jmp_buf scheduler;
 static unsigned current;
-static std::string error;
+static const char* error;
 static void (*kernel_call)(void**);
 static void** kernel_arguments;
 
@@ -77,14 +75,14 @@ static void fiber_main() {
 
 static void resume(unsigned thread) {
     current = thread;
-    threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y)};
+    threadIdx.x = thread;
     Fiber& fiber = fibers[thread];
     if (_setjmp(scheduler)) return;
     if (fiber.started) _longjmp(fiber.place, 1);
     fiber.started = true;
-    fiber.stack.resize(STACK_BYTES);
+    if (!fiber.stack) fiber.stack = std::malloc(STACK_BYTES);
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_sp = fiber.stack;
     fiber.context.uc_stack.ss_size = STACK_BYTES;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, fiber_main, 0);
@@ -105,9 +103,17 @@ static bool release(unsigned first, unsigned behind, State state, bool without_d
     return any;
 }
 
+// A product of small matrices by the threads of a warp (mma.cuh), each with its part of them.
+struct SmallProduct {
+    unsigned given, a[WARP_SIZE][4], b[WARP_SIZE][2];  // given: by how many lanes
+    float* sum[WARP_SIZE];
+};
+static SmallProduct small_products[MOST_THREADS / WARP_SIZE];
+
 // One block. order: 0 lets threads go on from the first, 1 from the last, anything else in some other order.
 static bool run_block(unsigned threads, unsigned shared, unsigned order) {
     for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].state = State::ready, fibers[thread].exchanges = 0;
+    for (auto& product : small_products) product.given = 0;
     std::memset(dynamic_shared, 0xff, shared);  // NaN, whoever reads before writing
     for (;;) {
         bool progress = false;
@@ -117,11 +123,12 @@ static bool run_block(unsigned threads, unsigned shared, unsigned order) {
             resume(thread);
             progress = true;
         }
+        bool all_done = true;
         for (unsigned first = 0; first < threads; first += WARP_SIZE)
-            progress |= release(first, std::min(first + WARP_SIZE, threads), State::at_warp, false);
+            progress |= release(first, first + WARP_SIZE < threads ? first + WARP_SIZE : threads, State::at_warp, false);
         progress |= release(0, threads, State::at_block, true);
-        const auto ended = [](const Fiber& fiber) { return fiber.state == State::done; };
-        if (std::all_of(fibers.begin(), fibers.begin() + threads, ended)) return true;
+        for (unsigned thread = 0; thread < threads && all_done; ++thread) all_done = fibers[thread].state == State::done;
+        if (all_done) return true;
         if (!progress) {
             error = "threads of a block wait for each other at different places";
             for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].started = false;
@@ -162,7 +169,7 @@ void call(void (*kernel)(Parameters...), void** arguments) {
 // Run a kernel through its `call_…`. Returns null, or what went wrong.
 extern "C" const char* run_on_host(
     void (*kernel)(void**), void** arguments, const unsigned* grid, unsigned threads, unsigned shared, unsigned order) {
-    host::error.clear();
+    host::error = nullptr;
     host::kernel_call = kernel;
     host::kernel_arguments = arguments;
     gridDim = {grid[0], grid[1], grid[2]};
@@ -171,12 +178,13 @@ extern "C" const char* run_on_host(
     if (shared > host::SHARED_BYTES) host::error = "a block has at most 227 KiB of shared memory";
     const std::uint64_t blocks = std::uint64_t(grid[0]) * grid[1] * grid[2];
     if (blocks == 0 || grid[1] > 65535 || grid[2] > 65535) host::error = "a grid has blocks on every axis, and not too many";
-    for (std::uint64_t turn = 0; turn < blocks && host::error.empty(); ++turn) {
+    for (std::uint64_t turn = 0; turn < blocks && !host::error; ++turn) {
         const std::uint64_t block = order == 0 ? turn : blocks - 1 - turn;
         blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
         host::run_block(threads, shared, order);
     }
-    return host::error.empty() ? nullptr : host::error.c_str();
+    return host::error;
 }
 
 #include "cuda_functions.h"
+#include "tensor_cores.h"
