@@ -122,6 +122,16 @@ def test_every_module_is_on_a_page_of_the_api():
     assert {name for name in modules if not name.startswith(("dsv4.bench", "dsv4.cli"))} == shown - packages
 
 
+def test_every_module_of_the_api_leads_to_its_file():
+    """For readers of the repository, where the directive shows nothing."""
+    text = "\n".join(page.read_text("utf-8") for page in sorted((DOCS / "api").glob("*.md")))
+    led = re.findall(r"^## (\S+)\n\n\[(ref/\S+)\]\(../../(\S+)\)$", text, re.MULTILINE)
+    assert [module for module, *_ in led] == re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    for module, name, file in led:
+        assert name == file
+        assert module.replace(".", "/") == file.removeprefix("ref/").removesuffix(".py").removesuffix("/__init__")
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)
