@@ -115,13 +115,13 @@ show.table(
 dealt_out = np.random.default_rng(0).permutation(routes[1])
 show.experiment(
     "behind the hash layer, equal tokens visit the same experts at least twice as often as different ones, "
-    "but not for one pair in twenty",
+    "and other experts in at least one pair of twenty",
     lambda shares: (shares[:, 0] > 2 * shares[:, 1]).all() and (shares[:, 0] < 0.95).all(),
     shares[1:],
     nulls={"a table of words": shares[:1], "choices dealt out": np.array([same_experts(dealt_out)])},
-    say=lambda shares: (
-        f"{shares[:, 0].min():.0%} to {shares[:, 0].max():.0%} of equal tokens, "
-        f"{shares[:, 1].min():.0%} to {shares[:, 1].max():.0%} of different ones"
+    say=lambda shares: " and ".join(
+        f"{', '.join(f'{share:.0%}' for share in column)} of the pairs of {name} tokens"
+        for name, column in zip(("equal", "different"), shares.T, strict=True)
     ),
 )
 
