@@ -4,7 +4,7 @@ Nothing here is a list of functions or tests. Which function computes an equatio
 ("Source: report eq. 16"). Which tests hold it is found in the tests themselves: they call it by name, or the catalogue
 of mutants says that they fail when a mistake is made inside it.
 
-    python docs/equations.py    # the index as text
+    python docs/equations.py    # writes docs/equations.md
 """
 
 import ast
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "equations.md"
 SOURCE = ROOT / "ref"
 TESTS = ROOT / "tests"
 
@@ -186,17 +187,42 @@ def _mutants():
 _OPERATIONS = _operations()
 
 
-def main() -> None:
-    """Print the index."""
-    functions = index()
+def page(functions: list[Function]) -> str:
+    """The index as a page: one table by number, then one section for each function."""
+    rows = ["| eq. | report | what it says | computed by |", "|---:|---|---|---|"]
     for number, (section, content) in EQUATIONS.items():
-        print(f"eq. {number} ({section}) {content}")
-        for function in functions:
-            if number in function.equations:
-                print(f"    {function.path}")
-                for test, proven in function.tests.items():
-                    print(f"        {'*' if proven else ' '} {test.file}::{test.name}")
+        found = ", ".join(f"[`{one.name}`](#{_anchor(one)})" for one in functions if number in one.equations)
+        rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found} |')
+    sections = [_section(one) for one in sorted(functions, key=lambda one: (one.equations, one.path))]
+    return "\n\n".join([INTRODUCTION, "\n".join(rows), "## By function", *sections]) + "\n"
+
+
+INTRODUCTION = """# Equations
+
+The numbered equations of the report's architecture, the functions that compute them, and the tests that hold these
+functions. Each number leads to the functions, each function back to its numbers and on to its tests.
+
+This page is made from the code (`python docs/equations.py`): a function computes what its docstring cites; a test holds
+what it calls by name. A test marked ● is known to fail when a mistake is put into the function or its private helpers:
+the [mutants](mutants.md) do that. CI fails when an equation has no function, or no test marked ●. What the numbers say
+is given in this project's words and letters; where the released code differs from an equation, the function follows the
+code, and [Report and code](report-and-code.md) says how."""
+
+
+def _section(function: Function) -> str:
+    numbers = ", ".join(f"[{number}](#eq-{number})" for number in function.equations)
+    source = f"[`{function.name}`](../ref/dsv4/{function.file}) in `ref/dsv4/{function.file}`"
+    tests = [
+        f"- [`{test.name}`](../tests/{test.file}) in `tests/{test.file}`{' ●' if proven else ''}"
+        for test, proven in function.tests.items()
+    ]
+    return "\n\n".join([f"### {function.path}", f"{source} · eq. {numbers}", "\n".join(tests)])
+
+
+def _anchor(function: Function) -> str:
+    """Of the function's heading: dots are left out, here as on the site."""
+    return function.path.replace(".", "").lower()
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page(index()), encoding="utf-8")

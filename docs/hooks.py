@@ -1,12 +1,10 @@
-"""What the build of the site adds: the page of the equations, and a page for each source file that a page links to.
+"""What the build of the site adds: a page for each source file that a page links to.
 
-Pages link to sources as they lie in the repository ([test_mhc.py](../tests/ops/test_mhc.py)), so that the links work
-where the pages are read as files. On the site each such link leads to a page that shows the file. A link to a file that
-is not there fails the build.
+Pages link to sources as they lie in the repository, so that the links work where the pages are read as files. On the
+site each such link leads to the page that shows the file, or to the description in the API. A link that leads to
+nothing, in the repository or on the site, fails the build.
 """
 
-import os
-import posixpath
 import re
 import sys
 from pathlib import Path
@@ -14,24 +12,19 @@ from pathlib import Path
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
-DOCS = Path(__file__).resolve().parent
-ROOT = DOCS.parent
-sys.path.insert(0, str(DOCS))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import equations  # noqa: E402
+import links
 
-PAGE = "equations.md"
 _CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
-_LINK = re.compile(r"(?<=\]\()(?P<target>\.\./[^)#\s]*)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
 def on_files(files, config):
-    """Add the generated pages to those that lie in docs/."""
-    files.append(File.generated(config, PAGE, content=equations_page()))
-    shown = {path for file in files.documentation_pages() for path in _linked(file.src_uri, file.content_string)}
+    """Add the pages that show sources to those that lie in docs/."""
+    shown = {path for file in files.documentation_pages() for path in _linked_sources(file)}
     while shown:
         path = shown.pop()
-        uri = _uri(path)
+        uri = links.source_uri(path)
         if uri not in files.src_uris:
             content, more = _source_page(path)
             files.append(File.generated(config, uri, content=content))
@@ -39,16 +32,26 @@ def on_files(files, config):
     return files
 
 
+def on_nav(nav, files, **_):
+    """Demand that every page of a source is built: a link to one that is left out would lead to nothing."""
+    left_out = [file.src_uri for file in files if file.src_uri.startswith("source/") and file.inclusion.is_excluded()]
+    if left_out:
+        raise PluginError(f"pages that are linked to, but not built: {', '.join(left_out)}")
+    return nav
+
+
 def on_page_markdown(markdown, page, **_):
     """Lead links to sources to the pages that show them."""
-
-    def lead(match):
-        path = _outside(page.file.src_uri, match["target"])
-        if path is None:
-            return match[0]
-        return _relative(page.file.src_uri, path) + (match["anchor"] or "")
-
-    return _LINK.sub(lead, markdown)
+    if page.file.src_uri.startswith("source/"):
+        return markdown
+    path, api = links.DOCS / page.file.src_uri, links.api_pages()
+    try:
+        for link in reversed([link for link in links.links(markdown) if link.is_relative]):
+            start, end = link.span
+            markdown = markdown[:start] + links.on_site(path, link, api) + markdown[end:]
+    except links.BrokenLinkError as error:
+        raise PluginError(str(error)) from error
+    return markdown
 
 
 def on_page_content(html, page, **_):
@@ -57,73 +60,23 @@ def on_page_content(html, page, **_):
     return html
 
 
-def equations_page() -> str:
-    """The index of the equations as a page: one table by number, then one section for each function."""
-    functions = equations.index()
-    rows = ["| eq. | report | what it says | computed by |", "|---:|---|---|---|"]
-    for number, (section, content) in equations.EQUATIONS.items():
-        found = ", ".join(f"[`{one.name}`](#{_anchor(one)})" for one in functions if number in one.equations)
-        rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found} |')
-    sections = [_section(one) for one in sorted(functions, key=lambda one: (one.equations, one.path))]
-    return "\n\n".join([INTRODUCTION, "\n".join(rows), "## By function", *sections]) + "\n"
-
-
-INTRODUCTION = """# Equations
-
-The numbered equations of the report's architecture, the functions that compute them, and the tests that hold these
-functions. Each number leads to the functions, each function back to its numbers and on to its tests.
-
-This page is made from the code at each build: a function computes what its docstring cites; a test holds what it calls
-by name. A test marked ● is known to fail when a mistake is put into the function or its private helpers: the
-[mutants](mutants.md) do that. CI fails when an equation has no function, or no test marked ●. What the numbers say is
-given in this project's words and letters; where the released code differs from an equation, the function follows the
-code, and [Report and code](report-and-code.md) says how."""
-
-
-def _section(function: equations.Function) -> str:
-    numbers = ", ".join(f"[{number}](#eq-{number})" for number in function.equations)
-    lines = [f"### {function.name} {{#{_anchor(function)}}}", f"[`{function.path}`][{function.path}] · eq. {numbers}"]
-    tests = []
-    for test, proven in function.tests.items():
-        target = f"../tests/{test.file}#__codelineno-0-{test.line}"
-        tests.append(f"- [`{test.name}`]({target}) in `tests/{test.file}`{' ●' if proven else ''}")
-    return "\n\n".join([*lines, "\n".join(tests)])
-
-
-def _anchor(function: equations.Function) -> str:
-    return function.path.replace(".", "-")
-
-
-def _linked(uri: str, markdown: str) -> set[Path]:
-    """The files outside docs/ that a page links to."""
-    return {path for match in _LINK.finditer(markdown) if (path := _outside(uri, match["target"]))}
-
-
-def _outside(uri: str, target: str) -> Path | None:
-    """The file outside docs/ that a link means, below the repository; None for a page of docs/."""
-    path = Path(os.path.normpath(DOCS / posixpath.dirname(uri) / target))
-    if path.is_relative_to(DOCS):
-        return None
-    if not path.exists() or not path.is_relative_to(ROOT):
-        raise PluginError(f"{uri}: the link {target} leads to nothing")
-    return path.relative_to(ROOT)
-
-
-def _uri(path: Path) -> str:
-    return f"source/{path.as_posix()}{'/index' if (ROOT / path).is_dir() else ''}.md"
-
-
-def _relative(uri: str, path: Path) -> str:
-    return posixpath.relpath(_uri(path), posixpath.dirname(uri))
+def _linked_sources(file) -> set[Path]:
+    """The files that a page links to and that the site does not have of itself, relative to the repository."""
+    page = links.DOCS / file.src_uri
+    try:
+        found = {links.resolve(page, link) for link in links.links(file.content_string) if link.is_relative}
+    except links.BrokenLinkError as error:
+        raise PluginError(str(error)) from error
+    return {path.relative_to(links.ROOT) for path in found if not links.is_of_site(path)}
 
 
 def _source_page(path: Path) -> tuple[str, set[Path]]:
     """The page that shows a file or the content of a directory, and the files that it links to."""
     head = f"---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n# `{path.as_posix()}`\n\n"
-    if (ROOT / path).is_dir():
-        inside = sorted(one.relative_to(ROOT) for one in (ROOT / path).glob("*.py"))
-        links = [f"- [`{one.name}`]({_relative(_uri(path), one)})" for one in inside]
-        return head + "\n".join(links) + "\n", set(inside)
-    language = {".py": "python", ".md": "markdown", ".toml": "toml"}.get(path.suffix, "text")
-    text = (ROOT / path).read_text(encoding="utf-8")
+    if (links.ROOT / path).is_dir():
+        inside = sorted(one.relative_to(links.ROOT) for one in (links.ROOT / path).glob("*.py"))
+        items = [f"- [`{one.name}`]({one.name}.md)" for one in inside]
+        return head + "\n".join(items) + "\n", set(inside)
+    language = {".py": "python", ".md": "markdown", ".toml": "toml", ".yml": "yaml"}.get(path.suffix, "text")
+    text = (links.ROOT / path).read_text(encoding="utf-8")
     return f'{head}~~~~~~ {{.{language} linenums="1"}}\n{text}~~~~~~\n', set()

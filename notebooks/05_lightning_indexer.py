@@ -92,7 +92,7 @@ def attention_to_entries(layer):
 attention = {layer: attention_to_entries(layer) for layer in (1, 3)}
 
 # %% [markdown]
-# ## Experiment: chance, the indexer, the best possible
+# ## Chance, the indexer, the best possible
 # Of the attention that goes to entries, how much lands on the chosen $k$? An oracle that knows the true weights takes
 # the best $k$; a blind choice of $k$ out of $n$ gets $k/n$ on average. **The indexer of the bundled model has not been
 # trained** so far ([its README](../ref/dsv4/bundled/README.md) says so), and random projections should do about as well
@@ -172,6 +172,36 @@ for layer in (1, 3):
 show.table(["", "recall of the best 64", "by chance"], rows)
 
 # %% [markdown]
+# ## Experiment: is there anything to find?
+# An indexer can learn what entries are worth reading only if that can be told from something else than attention
+# itself. The cheapest guess: what the query before has read. If attention follows the text, the entries that got most
+# from one query should serve the next one, too. The null models are a ranking by lot, that of a query from anywhere in
+# the last quarter, and the indexer as it is, untrained.
+
+
+# %%
+def against_chance(rankings):
+    """How many times what chance gets the k = 64 entries get that each layer's ranking puts first."""
+    k = config.index_topk
+    return [captured(attention[n], ranking[None], k) / by_chance(attention[n], k) for n, ranking in rankings.items()]
+
+
+random = np.random.default_rng(0)
+elsewhere = np.arange(length)
+elsewhere[late] = random.permutation(elsewhere[late])
+show.experiment(
+    "in each layer the entries that the query before read most get at least 1.4 times what chance gets",
+    lambda times: min(times) > 1.4,
+    against_chance({n: np.roll(true, 1, axis=0) for n, true in attention.items()}),
+    nulls={
+        "a ranking by lot": against_chance({n: random.random(true.shape) for n, true in attention.items()}),
+        "a query from elsewhere": against_chance({n: true[elsewhere] for n, true in attention.items()}),
+        "the indexer": against_chance({n: results[f"layers.{n}.attn.indexer.scores"][0] for n in attention}),
+    },
+    say=lambda times: " and ".join(f"{each:.2f} times" for each in times),
+)
+
+# %% [markdown]
 # ## FP4, with and without Hadamard
 # Queries and keys of the indexer are rounded to FP4. A block of 32 channels shares a scale, so one large channel makes
 # all others coarse. The **Hadamard** rotation, done to both, changes no product, but spreads every channel over all.
@@ -205,40 +235,47 @@ weights = listening.weights[0]
 # ## Experiment: outliers
 # One channel in each block of the keys is made larger and larger, and that of the queries smaller in the same measure:
 # the exact scores stay what they were. How much of the exact choice is still made after rounding? The rotation should
-# help, up to a point: an outlier that outweighs all other channels together drowns them wherever it is spread.
+# help, up to a point: an outlier that outweighs all other channels together drowns them wherever it is spread. The null
+# model turns the channels of each block in a ring, which changes no exact score either, and spreads nothing.
 
 
 # %%
-def agreement(factor, rotate):
-    """The share of the exact choice that is made with FP4, with `factor` times as large outliers in the keys."""
+def ring(x):
+    """The channels of each block of 32, each moved by one place."""
+    return np.roll(x.reshape(*x.shape[:-1], -1, 32), 1, axis=-1).reshape(x.shape)
+
+
+def agreement(factor, change):
+    """The share of the exact choice kept by FP4 behind a change, with `factor` times as large outliers in the keys."""
     stretch = np.ones(keys.shape[-1], np.float32)
     stretch[5::32] = factor
-    rounded = [fake_quant_fp4(hadamard(x) if rotate else x) for x in (queries / stretch, keys * stretch)]
+    rounded = [fake_quant_fp4(change(x)) for x in (queries / stretch, keys * stretch)]
     chosen = index_top_k(*rounded, weights, visible, config.index_topk)[0, late]
     exact = index_top_k(queries, keys, weights, visible, config.index_topk)[0, late]
     return float(np.mean([len(np.intersect1d(*pair)) / config.index_topk for pair in zip(chosen, exact, strict=True)]))
 
 
 factors = [1, 2, 4, 8, 16, 32, 64]
-kept = {rotate: [agreement(factor, rotate) for factor in factors] for rotate in (False, True)}
-names = {True: "Hadamard, then FP4", False: "FP4 alone"}
+changes = {"Hadamard, then FP4": hadamard, "FP4 alone": lambda x: x}
+kept = {name: np.array([agreement(factor, change) for factor in factors]) for name, change in changes.items()}
 figure, axes = plt.subplots(figsize=(9, 2.8))
-for rotate, name in names.items():
-    colour = show.BLUE if rotate else show.ORANGE
-    axes.plot(range(len(factors)), 100 * np.array(kept[rotate]), "o-", color=colour, label=name)
+for (name, shares), colour in zip(kept.items(), (show.BLUE, show.ORANGE), strict=True):
+    axes.plot(range(len(factors)), 100 * shares, "o-", color=colour, label=name)
 axes.set_xticks(range(len(factors)), [f"{factor}×" for factor in factors])
 axes.set(title="the exact choice that survives FP4", xlabel="size of the outlier", ylabel="%", ylim=(None, 100))
 axes.legend()
 plt.show()
 
 # %%
-rows = [[name, *(f"{share:.0%}" for share in kept[rotate])] for rotate, name in names.items()]
+rows = [[name, *(f"{share:.0%}" for share in shares)] for name, shares in kept.items()]
 show.table(["outliers", *(f"{factor}×" for factor in factors)], rows)
-moderate = factors.index(16)
+alone = kept["FP4 alone"][factors.index(16)]
 show.experiment(
-    "with outliers of 16×, more of the exact choice survives with the rotation than without",
-    kept[True][moderate] > kept[False][moderate],
-    f"{kept[True][moderate]:.1%} with, {kept[False][moderate]:.1%} without",
+    "with outliers of 16×, at least a twentieth more of the exact choice survives with the rotation than without",
+    lambda share: share > alone + 0.05,
+    kept["Hadamard, then FP4"][factors.index(16)],
+    nulls={"channels in a ring": agreement(16, ring)},
+    say=lambda share: f"{share:.1%} with it, {alone:.1%} without",
 )
 
 # %% [markdown]

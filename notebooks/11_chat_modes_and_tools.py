@@ -70,7 +70,8 @@ plt.show()
 # %% [markdown]
 # ## Experiment: the official text
 # The repository holds conversations with the text that DeepSeek's own encoder makes of them. A format is right only if
-# it is right to the letter: one more space, and the model has never seen such a prompt.
+# it is right to the letter: one more space, and the model has never seen such a prompt. The null model is the same
+# encoder, which never drops earlier thinking.
 
 # %%
 lines = (show.ROOT / "tests/data/chat_encoding.jsonl").read_text(encoding="utf-8").splitlines()
@@ -83,11 +84,17 @@ def our_arguments(thinking_mode, reasoning_effort=None, **others):
     return {"mode": thinks if thinking_mode == "thinking" else "non-think", **others}
 
 
-same = [chat.encode(g["messages"], **our_arguments(**g["kwargs"])) == g["expected"] for g in goldens]
+def same(**changed):
+    """How many conversations give the official text."""
+    return sum(chat.encode(g["messages"], **(our_arguments(**g["kwargs"]) | changed)) == g["expected"] for g in goldens)
+
+
 show.experiment(
-    "every conversation gives the official text, to the letter",
-    all(same),
-    f"{sum(same)} of {len(same)} do, {sum(len(g['expected']) for g in goldens):,} characters in all",
+    f"all {len(goldens)} conversations give the official text, to the letter",
+    lambda count: count == len(goldens),
+    same(),
+    nulls={"no thinking dropped": same(drop_thinking=False)},
+    say=lambda count: f"{count} of {len(goldens)} do",
 )
 
 # %% [markdown]
@@ -160,8 +167,8 @@ plt.show()
 # ## Experiment: a user who writes control tokens
 # Nothing stops a user from typing `<｜Assistant｜>`. In one string, that cannot be told from the format's own, and a
 # tokenizer that reads the string makes a control token of it: the user speaks as the assistant. In **pieces**, what the
-# format wrote stays apart from what others wrote. If that works, a hostile text changes the number of control tokens in
-# the one way and not in the other, and in both ways decodes to the same characters.
+# format wrote stays apart from what others wrote. If that works, a hostile text adds no control token, and loses no
+# character. The null model is the one string.
 
 # %%
 harmless = [{"role": "user", "content": "Good morrow!"}]
@@ -185,17 +192,16 @@ def controls(ids):
     return sum(token in control_ids for token in ids)
 
 
-counts = {route.__name__: (controls(route(harmless)), controls(route(hostile))) for route in (as_string, as_pieces)}
-show.table(["control tokens", "harmless", "hostile"], [[name, *count] for name, count in counts.items()])
+counts = {route: [controls(route(talk)) for talk in (harmless, hostile)] for route in (as_string, as_pieces)}
+show.table(["control tokens", "harmless", "hostile"], [[route.__name__, *count] for route, count in counts.items()])
 
 # %%
 show.experiment(
-    "the hostile text adds control tokens as a string and none as pieces, and its characters are the same in both",
-    counts["as_string"][1] > counts["as_string"][0]
-    and counts["as_pieces"][1] == counts["as_pieces"][0]
-    and tokenizer.decode(as_string(hostile)) == tokenizer.decode(as_pieces(hostile)),
-    f"{counts['as_string'][1] - counts['as_string'][0]} more as a string, "
-    f"{counts['as_pieces'][1] - counts['as_pieces'][0]} more as pieces",
+    "the hostile text adds no control token, and all of its characters are there",
+    lambda route: counts[route][0] == counts[route][1] and hostile[0]["content"] in tokenizer.decode(route(hostile)),
+    as_pieces,
+    nulls={"one string": as_string},
+    say=lambda route: f"{counts[route][1] - counts[route][0]} control tokens more",
 )
 
 # %% [markdown]

@@ -4,13 +4,17 @@ Importing it sets the style of the pictures.
 """
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as Curve
 
 import dsv4
 from dsv4.tokenizer import Tokenizer
@@ -45,12 +49,10 @@ plt.rcParams.update(
 
 
 def source(*things: Any) -> None:
-    """Show the project's own code of functions, methods or classes, and where it stands."""
+    """Show the project's own code of functions, methods or classes, and the file that it stands in."""
     for thing in things:
-        lines, first = inspect.getsourcelines(thing)
-        file = Path(inspect.getsourcefile(thing)).relative_to(ROOT)
-        code = inspect.cleandoc("".join(lines))
-        display(Markdown(f"`{file}`, line {first}\n```python\n{code}\n```"))
+        file = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
+        _display_code(file, textwrap.dedent(inspect.getsource(thing)))
 
 
 def listing(file: str, start: str, stop: str | None = None) -> None:
@@ -61,9 +63,7 @@ def listing(file: str, start: str, stop: str | None = None) -> None:
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     first = _line(lines, start, 0)
     last = _line(lines, stop, first + 1) if stop else len(lines)
-    code = "\n".join(lines[first:last]).rstrip()
-    language = "python" if file.endswith(".py") else "cpp"
-    display(Markdown(f"`{file}`, line {first + 1}\n```{language}\n{code}\n```"))
+    _display_code(file, "\n".join(lines[first:last]))
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -72,11 +72,25 @@ def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     display(Markdown("\n".join(lines)))
 
 
-def experiment(expected: str, holds: bool, found: str) -> None:
-    """Say what was expected and what was found. Raises AssertionError where the expectation does not hold."""
-    if not holds:
-        raise AssertionError(f"expected: {expected}; found: {found}")
-    display(Markdown(f"**Expected:** {expected}.  \n**Found:** {found}. It holds."))
+def experiment(
+    expected: str, holds: Callable[[Any], bool], measured: Any, nulls: dict[str, Any], say: Callable[[Any], str]
+) -> None:
+    """Say what was expected and what was found, and that the same is not found in a null model.
+
+    holds: whether a measurement is as expected; measured: that of V4; nulls: the same measurement where nothing of the
+    kind should be found, such as with random scores, by name; say: a measurement in words.
+    Raises AssertionError where the expectation does not hold, ValueError where it holds for a null model, too, or
+    where there is none: such an experiment could not have failed.
+    """
+    if not nulls:
+        raise ValueError("expected an experiment with a null model, found one with none")
+    for name, null in nulls.items():
+        if holds(null):
+            raise ValueError(f"expected an experiment that fails for {name}, found one that holds: {say(null)}")
+    if not holds(measured):
+        raise AssertionError(f"expected: {expected}; found: {say(measured)}")
+    controls = [f"**Null model**, {name}: {say(null)}. There it does not hold." for name, null in nulls.items()]
+    display(Markdown("  \n".join([f"**Expected:** {expected}.", f"**Found:** {say(measured)}. It holds.", *controls])))
 
 
 def exercise(right: Callable[[Any], bool], mistake: Any, hint: str) -> Callable[[Any], None]:
@@ -130,19 +144,58 @@ def heatmap(axes: plt.Axes, values: np.ndarray, label: str = "", **style: Any) -
     axes.spines[:].set_visible(False)
 
 
-def flow(axes: plt.Axes, title: str, steps: Iterable[tuple[str, Any, str]]) -> None:
-    """Boxes from left to right with arrows between them: (name, what stands below it, colour)."""
-    steps = list(steps)
-    axes.set(xlim=(-0.5, len(steps) - 0.5), ylim=(-0.8, 0.6))
+class Box(NamedTuple):
+    """A box of a flow: its name, what stands below it (a shape or words), and its place; rows count downwards."""
+
+    name: str
+    below: tuple[int, ...] | str
+    colour: str
+    column: float
+    row: float
+
+
+def flow(axes: plt.Axes, title: str, boxes: dict[str, Box], paths: Iterable[str]) -> None:
+    """Boxes with arrows between them, from left to right.
+
+    boxes: by key; paths: keys with arrows between them, such as "x → q → attention". What comes from one box branches,
+    what leads to one box joins; an arrow that two paths share is drawn once.
+    """
+    columns, rows = ([place[axis] for place in boxes.values()] for axis in (3, 4))
+    axes.set(xlim=(min(columns) - 0.5, max(columns) + 0.5), ylim=(max(rows) + 0.65, min(rows) - 0.4))
     axes.set_title(title)
     axes.axis("off")
-    for place, (name, below, colour) in enumerate(steps):
-        box = {"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"}
-        axes.text(place, 0.1, name, ha="center", va="center", color="white", bbox=box, fontsize=10)
-        axes.text(place, -0.5, below, ha="center", va="center", fontsize=9.5)
-        if place:
-            arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 1.4}
-            axes.annotate("", (place - 0.36, 0.1), (place - 0.64, 0.1), arrowprops=arrow)
+    for box in boxes.values():
+        _draw_box(axes, box)
+    steps = (path.split(" → ") for path in paths)
+    for start, end in sorted({step for keys in steps for step in pairwise(keys)}):
+        _draw_arrow(axes, boxes[start], boxes[end])
+
+
+_HALF_WIDTH, _HALF_HEIGHT = 0.38, 0.27
+"""Of a box, in columns and rows."""
+
+
+def _draw_box(axes: plt.Axes, box: Box) -> None:
+    corner = box.column - _HALF_WIDTH, box.row - _HALF_HEIGHT
+    style = {"boxstyle": "round,pad=0,rounding_size=0.07", "facecolor": box.colour, "edgecolor": "none"}
+    axes.add_patch(FancyBboxPatch(corner, 2 * _HALF_WIDTH, 2 * _HALF_HEIGHT, **style))
+    axes.text(box.column, box.row, box.name, ha="center", va="center", color="white", fontsize=9, linespacing=1.1)
+    below = box.below if isinstance(box.below, str) else " × ".join(map(str, box.below))
+    axes.text(box.column, box.row + _HALF_HEIGHT + 0.05, below, ha="center", va="top", fontsize=8.5)
+
+
+def _draw_arrow(axes: plt.Axes, start: Box, end: Box) -> None:
+    """From the right side of one box to the left side of another; it leaves and arrives level."""
+    left, right = start.column + _HALF_WIDTH, end.column - _HALF_WIDTH
+    bend = min((right - left) / 2, 0.6)
+    points = [(left, start.row), (left + bend, start.row), (right - bend, end.row), (right, end.row)]
+    curve = Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
+    axes.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=9, color=GREY, linewidth=1.3, zorder=0))
+
+
+def _display_code(file: str, code: str) -> None:
+    language = "python" if file.endswith(".py") else "cpp"
+    display(Markdown(f"[`{file}`](../{file})\n```{language}\n{code.rstrip()}\n```"))
 
 
 def _line(lines: list[str], beginning: str, after: int) -> int:

@@ -1,8 +1,10 @@
-"""The documentation keeps its word: the index of equations is complete, and its examples give what they show."""
+"""The documentation keeps its word: the equations' index is complete, examples give what they show, links lead on."""
 
 import doctest
 import importlib.util
+import json
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,16 +16,21 @@ PAGES = sorted(DOCS.rglob("*.md"))
 EXAMPLES = [page for page in PAGES if "```pycon\n" in page.read_text(encoding="utf-8")]
 
 
-def load_equations():
-    spec = importlib.util.spec_from_file_location("equations", DOCS / "equations.py")
+def load(name):
+    """A module of docs/, by itself: nothing is left on the path."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
 
+links = load("links")
+
+
 @pytest.fixture(scope="module")
 def equations():
-    return load_equations()
+    return load("equations")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +44,10 @@ def test_every_equation_has_a_function_and_a_test_that_fails_without_it(equation
     assert citing, f"no docstring of a public function cites equation {number}"
     proven = [test for function in citing for test, fails in function.tests.items() if fails]
     assert proven, f"no mutant of a function that cites equation {number} is killed by a test"
+
+
+def test_the_stored_index_is_that_of_the_code(equations, functions):
+    assert equations.PAGE.read_text(encoding="utf-8") == equations.page(functions), "run: python docs/equations.py"
 
 
 def test_every_function_that_cites_an_equation_has_a_test(functions):
@@ -111,7 +122,138 @@ def test_every_module_is_on_a_page_of_the_api():
     assert {name for name in modules if not name.startswith(("dsv4.bench", "dsv4.cli"))} == shown - packages
 
 
+def test_every_module_of_the_api_leads_to_its_file():
+    """For readers of the repository, where the directive shows nothing."""
+    text = "\n".join(page.read_text("utf-8") for page in sorted((DOCS / "api").glob("*.md")))
+    led = re.findall(r"^## (\S+)\n\n\[(ref/\S+)\]\(../../(\S+)\)$", text, re.MULTILINE)
+    assert [module for module, *_ in led] == re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    for module, name, file in led:
+        assert name == file
+        assert module.replace(".", "/") == file.removeprefix("ref/").removesuffix(".py").removesuffix("/__init__")
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)
-    assert sorted(listed) == sorted([*(page.relative_to(DOCS).as_posix() for page in PAGES), "equations.md"])
+    assert sorted(listed) == [page.relative_to(DOCS).as_posix() for page in PAGES]
+
+
+MARKDOWN = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for top in ("docs", "notebooks", "ref", "accel", "tests") for page in sorted((ROOT / top).rglob("*.md"))),
+]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def prose(page):
+    """What a reader of the repository sees of a page, as Markdown: of a notebook, its text and what cells displayed."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".md":
+        return text
+    cells = json.loads(text)["cells"]
+    shown = [
+        output["data"].get("text/markdown", "")
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    return "\n\n".join(
+        ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"] + ["".join(one) for one in shown]
+    )
+
+
+@pytest.mark.parametrize("page", [*MARKDOWN, *NOTEBOOKS], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_something_to_read(page):
+    for link in links.links(prose(page)):
+        if link.is_relative:
+            links.resolve(page, link)
+
+
+def test_links_are_found_where_there_are_many():
+    found = {page: len(list(links.links(prose(page)))) for page in [*MARKDOWN, *NOTEBOOKS]}
+    assert found[ROOT / "README.md"] > 20
+    assert found[DOCS / "equations.md"] > 100
+    assert all(found[page] for page in [*NOTEBOOKS, *(DOCS / "api").glob("*.md"), *(DOCS / "concepts").glob("*.md")])
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """A page docs/page.md of a small repository, with what it may link to."""
+    monkeypatch.setattr(links, "ROOT", tmp_path)
+    monkeypatch.setattr(links, "DOCS", tmp_path / "docs")
+    files = {
+        "docs/page.md": "# A page\n\nText.",
+        "docs/other.md": '# Other\n\n## Both `a` and b_c: α!\n\n<span id="eq-1">1</span>\n\n```\n# no heading\n```\n',
+        "docs/api/stub.md": "---\nhide: [toc]\n---\n# Stub\n\n::: dsv4.ops.mhc\n    options:\n      heading_level: 3\n",
+        "docs/hooks.py": "def on_files(): ...\n",
+        "ref/dsv4/ops/mhc.py": "X = 1\n\n\ndef sinkhorn(): ...\n\n\nclass A:\n    def f(self): ...\n",
+        "tests/test_a.py": "def test_a(): ...\n",
+        ".hidden.yml": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path / "docs" / "page.md"
+
+
+@pytest.mark.parametrize(
+    ("markdown", "site"),
+    [
+        ("[other](other.md)", "other.md"),
+        ("[other](other.md#both-a-and-b_c-α)", "other.md#both-a-and-b_c-α"),
+        ("[1](other.md#eq-1)", "other.md#eq-1"),
+        ("[here](#a-page)", "#a-page"),
+        ("[`sinkhorn`](../ref/dsv4/ops/mhc.py)", "api/stub.md#dsv4.ops.mhc.sinkhorn"),
+        ("[`A.f`](../ref/dsv4/ops/mhc.py)", "api/stub.md#dsv4.ops.mhc.A.f"),
+        ("[mhc.py](../ref/dsv4/ops/mhc.py)", "source/ref/dsv4/ops/mhc.py.md"),
+        ("[`mhc.py`](../ref/dsv4/ops/mhc.py)", "source/ref/dsv4/ops/mhc.py.md"),
+        ("[`test_a`](../tests/test_a.py)", "source/tests/test_a.py.md#__codelineno-0-1"),
+        ("[tests](../tests)", "source/tests/index.md"),
+        ("[the build](hooks.py)", "source/docs/hooks.py.md"),
+        ("[settings](../.hidden.yml)", "source/hidden.yml.md"),
+    ],
+)
+def test_a_link_leads_on_in_the_repository_and_on_the_site(page, markdown, site):
+    (link,) = links.links(markdown)
+    assert markdown[slice(*link.span)] == link.path + link.anchor
+    assert links.on_site(page, link, links.api_pages()) == site
+
+
+@pytest.mark.parametrize(
+    ("markdown", "complaint"),
+    [
+        ("[gone](gone.md)", "leads to nothing"),
+        ("[gone](../ref/gone.py)", "leads to nothing"),
+        ("[outside](../../other/README.md)", "leads to nothing"),
+        ("[gone](other.md#gone)", "leads to no heading"),
+        ("[gone](other.md#no-heading)", "leads to no heading"),
+        ("[here](#gone)", "leads to no heading"),
+        ("[stub](api/stub.md)", "empty in the repository"),
+        ("[`sinkhorn`](api/stub.md#dsv4.ops.mhc.sinkhorn)", "empty in the repository"),
+        ("[`gone`](../ref/dsv4/ops/mhc.py)", "does not define gone"),
+        ("[`A.gone`](../ref/dsv4/ops/mhc.py)", "does not define A.gone"),
+        ("[`sinkhorn`](../ref/dsv4/ops/mhc.py#L4)", "anchor in a file that is no page"),
+        ("[`sinkhorn`][dsv4.ops.mhc.sinkhorn]", "is no link in the repository"),
+        ('[titled](other.md "a title")', "expected links as"),
+        ("[a [nested] one](other.md)", "expected links as"),
+    ],
+)
+def test_a_broken_link_is_refused_in_the_repository_and_on_the_site(page, markdown, complaint):
+    for follow in (links.resolve, lambda page, link: links.on_site(page, link, links.api_pages())):
+        with pytest.raises(links.BrokenLinkError, match=complaint):
+            for link in links.links(markdown):
+                follow(page, link)
+
+
+@pytest.mark.parametrize(
+    ("markdown", "found"),
+    [
+        ("[a](b.md), [`c`](d.py), [`e`](f.py)", ["b.md", "d.py", "f.py"]),
+        ("`x[i](y)` and [a](b.md) and ``[`z`](y)``", ["b.md"]),
+        ("```python\nx[i](y)\n```\n[a](b.md)\n\n    ~~~~\n    [c](d)\n    ~~~~\n", ["b.md"]),
+        ("over [a\nline](b.md)", ["b.md"]),
+        ("![a picture](b.png) [far](https://example.org/x)", ["b.png", "https://example.org/x"]),
+    ],
+)
+def test_links_are_told_from_code(markdown, found):
+    assert [link.path for link in links.links(markdown)] == found
