@@ -167,11 +167,6 @@ def write_results(path: Path, results: Results) -> None:
             raise OSError(str(error)) from error
 
 
-def _identity(model: Model) -> tuple[object, ...]:
-    """What a model's results depend on; a backend is its class, by whatever name it was asked for."""
-    return type(model.ops), model.checkpoint.directory.resolve(), model.rounds, model.dtype
-
-
 def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Difference:
     if found.shape != expected.shape:
         raise PromptError(f"{name}: expected the shape {expected.shape}, found {found.shape}")
@@ -185,3 +180,8 @@ def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) 
     root_mean_square = float(np.sqrt(np.mean(delta**2)))
     relative = root_mean_square / spread if spread else (float("inf") if root_mean_square else 0.0)
     return Difference(name, float(np.abs(delta).max()), float(relative))
+
+
+def _identity(model: Model) -> tuple[object, ...]:
+    """What a model's results depend on; a backend is its class, by whatever name it was asked for."""
+    return type(model.ops), model.checkpoint.directory.resolve(), model.rounds, model.dtype
