@@ -190,11 +190,7 @@ class TextStream:
 
 @contextmanager
 def _library_failures(expected: str) -> Iterator[None]:
-    """Say in our own exception what the tokenizers library raises; what was expected begins the message.
-
-    For a malformed file that is plain Exception, or PanicException, which derives from BaseException and has no module
-    to import it from.
-    """
+    """Raise as TokenizerError what the library raises: Exception, or PanicException, which is none and in no module."""
     try:
         yield
     except (TokenizerError, MemoryError):

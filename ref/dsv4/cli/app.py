@@ -7,7 +7,7 @@ import typer
 
 from dsv4 import __version__
 from dsv4.cli.ending import STATUSES
-from dsv4.cli.streams import without_panics
+from dsv4.cli.panics import QuietTokenizer
 from dsv4.loading import load
 from dsv4.model.model import Model
 from dsv4.tokenizer import Tokenizer
@@ -58,13 +58,4 @@ Speculative = Annotated[bool, typer.Option("--speculative", help="Let the MTP mo
 def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model, Tokenizer]:
     """The model and the tokenizer of a checkpoint, or of the bundled model."""
     model = load(path, backend, fake_quant)
-    with without_panics():
-        return model, _Tokenizer.from_file(model.checkpoint.directory)
-
-
-class _Tokenizer(Tokenizer):
-    """A tokenizer whose library is silent where it fails: the one line that the command says of it is enough."""
-
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        with without_panics():
-            return super().encode(text, allow_special)
+    return model, QuietTokenizer.from_file(model.checkpoint.directory)

@@ -1,4 +1,4 @@
-"""The standard streams, whatever they are: closed, in another encoding, or also written to by libraries in Rust."""
+"""The standard streams, whatever they are: closed, full, or in an encoding that lacks most characters."""
 
 import codecs
 import io
@@ -36,20 +36,6 @@ def prepare() -> None:
     if sys.stdout is None:
         sys.stdout = sys.stderr
         raise SettingError("standard output: expected to write to it, found it closed")
-
-
-@contextmanager
-def without_panics() -> Iterator[None]:
-    """Drop what is written to the number of standard error: Rust does so before Python has a word in the matter."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 class _Output(io.TextIOWrapper):
