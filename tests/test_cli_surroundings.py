@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,22 @@ def test_verify_writes_json_also_of_what_is_no_number(dsv4, tmp_path) -> None:
     rows = {row["name"]: row for row in json.loads(out, parse_constant=pytest.fail)}
     assert rows["mtp.logits"]["relative"] is None
     assert rows["prefill.logits"]["relative"] < 1e-5
+
+
+def test_a_warning_is_one_line(dsv4, monkeypatch) -> None:
+    def fail():
+        raise ImportError("Numba needs another NumPy")
+
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(backends, "_has_numba", lambda: True)
+    monkeypatch.setitem(sys.modules, "dsv4_accel.numba", SimpleNamespace(NumbaOps=fail))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        status, out, err = dsv4("generate", "ROMEO.", "-n", 2)
+    assert status == 0
+    assert out.startswith("ROMEO.")
+    assert is_one_line(err)
+    assert err.endswith("found ImportError: Numba needs another NumPy; using numpy instead\n")
 
 
 class PanicException(BaseException):

@@ -97,8 +97,8 @@ def verify(
 
     Each layer is given the expected output of the layer before, so that a difference is its own; the logits are those
     of whole passes. Differences are relative to the standard deviation of what is expected. Exits with 1 where one is
-    too large, and for no other reason; whole passes may differ by ten times the tolerance where activations are
-    rounded. In JSON a difference that is not finite is null.
+    too large; whole passes may differ by ten times the tolerance where activations are rounded. In JSON a difference
+    that is not finite is null.
     """
     if (against is not None) + (expected is not None) + (save is not None) != 1:
         raise SettingError("verify: expected one of --against BACKEND, --expected FILE and --save FILE")

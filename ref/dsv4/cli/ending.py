@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 
-from typer import Abort, Exit, TyperException
+from typer import TyperException
 
 from dsv4.errors import DSV4Error
 
@@ -20,14 +20,16 @@ STATUSES = (
     "option or the machine does not allow what was asked (one line on standard error says why), "
     f"{MISTAKEN} after a mistake of dsv4 itself (with a traceback), {INTERRUPTED} after Ctrl-C."
 )
-"""What the help says of them. Libraries that end the process themselves, as OpenBLAS without memory, have their own."""
+"""What the help says of them.
+
+A library may end the process before Python has a word in the matter: OpenBLAS says so in a line of its own where it
+gets no memory, and the status is 1; what aborts, as Rust and LLVM do then, leaves that of the signal, 134 in a shell.
+"""
 
 
 def end(error: BaseException) -> int:
     """Say what ended the command, and give the exit status. Does not return where a pipe was closed by its reader."""
-    if isinstance(error, Exit):
-        return error.exit_code
-    if isinstance(error, Abort | KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):
         _finish_output()
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
@@ -35,13 +37,13 @@ def end(error: BaseException) -> int:
     _finish_output()
     line = _line(error)
     if line is not None:
-        _say(line)
+        say(line)
         return REFUSED
-    _say("this is a mistake of dsv4 itself; please report it with these lines", traceback.format_exception(error))
+    say("this is a mistake of dsv4 itself; please report it with these lines", traceback.format_exception(error))
     return MISTAKEN
 
 
-def _say(message: str, details: Iterable[str] = ()) -> None:
+def say(message: str, details: Iterable[str] = ()) -> None:
     """One line on standard error, and what belongs below it. Where nobody can be told, the exit status must do."""
     try:
         print("dsv4: " + " ".join(message.split()), *details, sep="\n", end="\n", file=sys.stderr, flush=True)
