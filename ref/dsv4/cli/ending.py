@@ -31,6 +31,8 @@ def end(error: BaseException) -> int:
     """Say what ended the command, and give the exit status. Does not return where a pipe was closed by its reader."""
     if isinstance(error, KeyboardInterrupt):
         _finish_output()
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has written ^C where the shell will go on
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         _end_by_closed_pipe()
