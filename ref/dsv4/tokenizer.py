@@ -7,7 +7,8 @@ all, and `allow_special=True` is the official way.
 
 import codecs
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,8 @@ class Tokenizer:
         _check_is_byte_level_bpe(data, path)
         config_path = path.with_name("tokenizer_config.json")
         config = _read_json(config_path) if config_path.exists() else {}
-        try:
+        with _library_failures(f"{path}: expected a tokenizer that can be built"):
             return cls(data, config, path)
-        except TokenizerError:
-            raise
-        except Exception as error:  # the tokenizers library raises plain Exception for a malformed file
-            raise TokenizerError(f"{path}: expected a tokenizer that can be built, found: {error}") from error
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Turn text into ids; no begin token is added.
@@ -87,7 +84,8 @@ class Tokenizer:
             The token ids.
 
         Raises:
-            TokenizerError: `text` is not a string, or holds a lone surrogate, which UTF-8 cannot hold.
+            TokenizerError: `text` is not a string, or holds a lone surrogate, which UTF-8 cannot hold; or the file's
+                pattern takes too long on it.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"text: expected a string, found {type(text).__name__}")
@@ -96,7 +94,8 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise TokenizerError(f"text: expected text that UTF-8 can hold, found {error}") from error
         tokenizer = self._official if allow_special else self._plain
-        return tokenizer.encode(text, add_special_tokens=False).ids
+        with _library_failures(f"{self._path}: expected a tokenizer that can encode the text"):
+            return tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> list[int]:
         """Turn the pieces of a prompt into ids.
@@ -210,6 +209,19 @@ class TextStream:
     def flush(self) -> str:
         """End the text: give what is still held back, as U+FFFD because it is not a whole character."""
         return self._decoder.decode(b"", final=True)
+
+
+@contextmanager
+def _library_failures(expected: str) -> Iterator[None]:
+    """Raise as TokenizerError what the library raises: Exception, or PanicException, which is none and in no module."""
+    try:
+        yield
+    except (TokenizerError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(f"{expected}, found: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ shows it. That matters most where activations are rounded: there a difference of
 boundary, and what follows drifts apart although every layer is right.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dsv4.atomic import replacing
 from dsv4.config import Config
-from dsv4.errors import PromptError
+from dsv4.errors import PromptError, SettingError
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
 
@@ -38,6 +38,31 @@ class Difference:
         """The part of the model that the result comes from: "layers.0", …, "logits", "mtp"."""
         parts = self.name.removeprefix("prefill.").split(".")
         return ".".join(parts[:2]) if parts[0] == "layers" else self.name
+
+
+def compare(
+    model: Model,
+    reference: Model,
+    ids: Ints,
+    prefill: int,
+    report: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> list[Difference]:
+    """How far a model's results are from those of the same model on another backend, or in another dtype.
+
+    ids [B, S] and prefill are those of `trace`, which both models run; each layer of `model` also runs on what it would
+    get in `reference`. report: called after each of the three parts, with how many are done. Raises SettingError where
+    the two models are one and the same, and so nothing could differ; PromptError as `trace` and `differences` do.
+    """
+    if _identity(model) == _identity(reference):
+        name = model.ops.name
+        raise SettingError(f"verify: expected two different backends to compare, found {name} on both sides")
+    results = trace(model, ids, prefill)
+    report(1, 3, "whole passes")
+    expected = trace(reference, ids, prefill)
+    report(2, 3, f"whole passes of {reference.ops.name}")
+    results |= layer_by_layer(model, ids, expected)
+    report(3, 3, "layer by layer")
+    return differences(results, expected)
 
 
 def trace(model: Model, ids: Ints, prefill: int) -> Results:
@@ -132,10 +157,14 @@ def read_results(path: Path, config: Config) -> Results:
 
 def write_results(path: Path, results: Results) -> None:
     """Store results in a safetensors file, whole or not at all. Raises SettingError where that cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in results.items()}, temporary)
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in results.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Difference:
@@ -151,3 +180,8 @@ def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) 
     root_mean_square = float(np.sqrt(np.mean(delta**2)))
     relative = root_mean_square / spread if spread else (float("inf") if root_mean_square else 0.0)
     return Difference(name, float(np.abs(delta).max()), float(relative))
+
+
+def _identity(model: Model) -> tuple[object, ...]:
+    """What a model's results depend on; a backend is its class, by whatever name it was asked for."""
+    return type(model.ops), model.checkpoint.directory.resolve(), model.rounds, model.dtype

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from dsv4 import __version__
+from dsv4.cli.ending import STATUSES
+from dsv4.cli.panics import QuietTokenizer
 from dsv4.loading import load
 from dsv4.model.model import Model
 from dsv4.tokenizer import Tokenizer
@@ -18,7 +20,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(epilog=STATUSES)
 def common(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
@@ -37,15 +39,11 @@ ModelArgument = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option("--model", "-m", help="Directory of a checkpoint.", show_default="the bundled model")
 ]
-BackendOption = Annotated[
-    str,
-    typer.Option(
-        "--backend",
-        "-b",
-        help="Who computes: numpy, numba, or another installed backend. auto is what the environment variable "
-        "DSV4_BACKEND names, without it numba where Numba is installed and works, and else numpy.",
-    ),
-]
+BACKEND_NAMES = (
+    "numpy, numba, or another installed backend. auto is what the environment variable DSV4_BACKEND names, without it "
+    "numba where Numba is installed and works, and else numpy."
+)
+BackendOption = Annotated[str, typer.Option("--backend", "-b", help=f"Who computes: {BACKEND_NAMES}")]
 FakeQuantOption = Annotated[
     str, typer.Option("--fake-quant", help="Round activations as the released model does: auto, on or off.")
 ]
@@ -60,4 +58,4 @@ Speculative = Annotated[bool, typer.Option("--speculative", help="Let the MTP mo
 def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model, Tokenizer]:
     """The model and the tokenizer of a checkpoint, or of the bundled model."""
     model = load(path, backend, fake_quant)
-    return model, Tokenizer.from_file(model.checkpoint.directory)
+    return model, QuietTokenizer.from_file(model.checkpoint.directory)

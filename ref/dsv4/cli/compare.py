@@ -1,6 +1,8 @@
 """`dsv4 logits` and `dsv4 verify`: what a model computes, for comparison with other implementations."""
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,8 @@ import numpy.typing as npt
 import typer
 
 from dsv4.atomic import replacing
-from dsv4.cli.app import BackendOption, FakeQuantOption, JsonOption, ModelArgument, app
+from dsv4.cli.app import BACKEND_NAMES, BackendOption, FakeQuantOption, JsonOption, ModelArgument, app
+from dsv4.cli.ending import DONE, TOO_FAR
 from dsv4.cli.progress import progress
 from dsv4.config import Config
 from dsv4.errors import DSV4Error, PromptError, SettingError
@@ -17,6 +20,7 @@ from dsv4.loading import load
 from dsv4.verify import (
     Difference,
     Results,
+    compare,
     differences,
     layer_by_layer,
     read_results,
@@ -36,7 +40,7 @@ def logits(
 ) -> None:
     """Write the logits of every position to a file."""
     tokens = _read_ids(ids)
-    if out.resolve() == ids.resolve():
+    if os.path.realpath(out) == os.path.realpath(ids):
         raise SettingError(f"--out: expected another file than --ids, found {out}")
     if chunk is not None and chunk < 1:
         raise SettingError(f"--chunk: expected at least 1, found {chunk}")
@@ -62,8 +66,16 @@ def logits(
 @app.command()
 def verify(
     model: ModelArgument = None,
-    backend: BackendOption = "auto",
-    against: Annotated[str | None, typer.Option("--against", help="The backend to compare with.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            "-b",
+            help=f"Whose results to compare or save: {BACKEND_NAMES}",
+            show_default="numpy with --against, else auto",
+        ),
+    ] = None,
+    against: Annotated[str | None, typer.Option("--against", help="Another backend to compare with.")] = None,
     expected: Annotated[
         Path | None, typer.Option("--expected", help="The safetensors file of results to compare with.")
     ] = None,
@@ -85,11 +97,15 @@ def verify(
 
     Each layer is given the expected output of the layer before, so that a difference is its own; the logits are those
     of whole passes. Differences are relative to the standard deviation of what is expected. Exits with 1 where one is
-    too large; whole passes may differ by ten times the tolerance where activations are rounded.
+    too large; whole passes may differ by ten times the tolerance where activations are rounded. In JSON a difference
+    that is not finite is null.
     """
     if (against is not None) + (expected is not None) + (save is not None) != 1:
         raise SettingError("verify: expected one of --against BACKEND, --expected FILE and --save FILE")
-    loaded = load(model, backend, fake_quant)
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise SettingError(f"--tolerance: expected a finite number of at least 0, found {tolerance}")
+    loaded = load(model, backend or ("numpy" if against else "auto"), fake_quant)
+    other = load(model, against, fake_quant) if against else None
     stored = read_results(expected, loaded.config) if expected else {}
     known_ids = stored.pop("input_ids", None)
     tokens = _read_ids(ids) if ids else known_ids
@@ -97,19 +113,18 @@ def verify(
         tokens = _random_ids(loaded.config, length)
     prefill = _prefill(tokens, stored)
     with progress("verifying") as report:
-        results = trace(loaded, tokens, prefill)
-        report(1, 3, "whole passes")
-        if against:
-            stored = trace(load(model, against, fake_quant), tokens, prefill)
-            report(2, 3, f"whole passes of {against}")
-        if not save:
-            results |= layer_by_layer(loaded, tokens, stored)
-            report(3, 3, "layer by layer")
-    if save:
-        write_results(save, {"input_ids": tokens} | results)
-        print(f"wrote {save}: {len(results)} results")
-        return
-    _judge(differences(results, stored), tolerance, loaded.rounds, as_json)
+        if other is not None:
+            found = compare(loaded, other, tokens, prefill, report)
+        else:
+            results = trace(loaded, tokens, prefill)
+            report(1, 2, "whole passes")
+            if save:
+                write_results(save, {"input_ids": tokens} | results)
+                print(f"wrote {save}: {len(results)} results")
+                return
+            found = differences(results | layer_by_layer(loaded, tokens, stored), stored)
+            report(2, 2, "layer by layer")
+    _judge(found, tolerance, loaded.rounds, as_json)
 
 
 def _judge(found: list[Difference], tolerance: float | None, rounds: bool, as_json: bool) -> None:
@@ -118,10 +133,18 @@ def _judge(found: list[Difference], tolerance: float | None, rounds: bool, as_js
     whole_passes = 10 * limit if rounds else limit
     allowed = {each.name: whole_passes if each.name.endswith("logits") else limit for each in found}
     if as_json:
-        print(json.dumps([vars(each) | {"allowed": allowed[each.name]} for each in found], indent=1))
+        print(json.dumps([_fields(each, allowed) for each in found], indent=1, allow_nan=False))
     else:
         _print_table(found, allowed)
-    raise typer.Exit(0 if all(each.relative <= allowed[each.name] for each in found) else 1)
+    raise typer.Exit(DONE if all(each.relative <= allowed[each.name] for each in found) else TOO_FAR)
+
+
+def _fields(difference: Difference, allowed: dict[str, float]) -> dict[str, Any]:
+    """A difference for JSON, which has no word for what is not finite."""
+    fields = vars(difference) | {"allowed": allowed[difference.name]}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()
+    }
 
 
 def _worst_per_layer(found: list[Difference]) -> list[Difference]:

@@ -1,0 +1,80 @@
+"""How the command `dsv4` starts: it loads the package, and says in one line what hinders that.
+
+This lies outside the package because whoever imports anything from `dsv4` has already loaded NumPy and the rest, which
+takes a while, in which a user may press Ctrl-C, and may fail. `dsv4.cli` has everything that comes later. For the same
+reason this imports nothing that Python has not loaded by itself, or soon.
+"""
+
+import os
+import signal
+import sys
+
+REFUSED, MISTAKEN, INTERRUPTED = 2, 70, 130
+"""Exit statuses, as in `dsv4.cli.ending`."""
+
+CAN_HOLD_BACK = hasattr(signal, "sigtimedwait")
+"""Whether the system lets a signal wait, and tells who sent it: as Linux does, and macOS and Windows do not."""
+
+
+def main() -> None:
+    """Load the command and run it. SIGINT ends the process without a traceback, whenever it comes."""
+    try:
+        _decode_as_utf8()
+        _load()
+        from dsv4.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        _hold_back_interrupts()  # there is nothing left to interrupt but Python's own end
+
+
+def _decode_as_utf8() -> None:
+    """Start anew in Python's UTF-8 mode where the locale knows nothing but ASCII, and so none of the user's texts."""
+    if sys.getfilesystemencoding() == "ascii" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _load() -> None:
+    """Import the command. A SIGINT waits until that is done: in the midst of an import it may become another error."""
+    _hold_back_interrupts()
+    try:
+        import dsv4.cli  # noqa: F401
+    except (ImportError, MemoryError, OSError, SystemError) as error:
+        _refuse(f"expected to load its modules, found {_first_cause(error)}")
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(MISTAKEN)
+    if CAN_HOLD_BACK:
+        _let_interrupts_through()
+
+
+def _hold_back_interrupts() -> None:
+    if CAN_HOLD_BACK:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _let_interrupts_through() -> None:
+    sent = signal.sigtimedwait({signal.SIGINT}, 0)
+    if sent is None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    elif sent.si_pid == os.getpid():  # so OpenBLAS ends a process; without its threads, its products never return
+        _refuse("expected to start the threads of OpenBLAS, found that the system allows no more: see above")
+    else:
+        sys.exit(INTERRUPTED)
+
+
+def _first_cause(error: BaseException) -> str:
+    """What was wrong in the first place: NumPy wraps it into pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+def _refuse(message: str) -> None:
+    if sys.stderr is not None:  # as it is where that is closed
+        print("dsv4: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(REFUSED)
