@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -116,17 +117,82 @@ def test_a_place_that_is_lost_after_the_import_is_one_warning(tmp_path):
     assert report["compiled"] == BOTH
 
 
-@pytest.mark.parametrize(("suffix", "content"), [("nbi", b""), ("nbc", b"no machine code")])
-def test_damaged_files_are_made_anew(tmp_path, suffix, content):
-    place = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    run(**place)
-    files = list(tmp_path.rglob(f"*.{suffix}"))
-    assert len(files) == 3
-    for file in files:
-        file.write_bytes(content)
-    report, said = run(**place)
-    assert (report["compiled"], report["warnings"], said) == (BOTH, [], ANNOUNCEMENT)
-    assert run(**place)[0]["events"] == 0
+DAMAGES = {
+    "begins_with_zeros": lambda kept, _: bytes(4096) + kept[4096:],
+    "has_zeros_inside": lambda kept, _: kept[:8192] + bytes(4096) + kept[12288:],
+    "ends_with_zeros": lambda kept, _: kept[:-4096] + bytes(4096),
+    "is_all_zeros": lambda kept, _: bytes(len(kept)),
+    "is_cut": lambda kept, _: kept[: len(kept) // 2],
+    "is_cut_within_the_digest": lambda kept, _: kept[:5],
+    "is_empty": lambda kept, _: b"",
+    "has_one_bit_changed": lambda kept, _: kept[:9000] + bytes([kept[9000] ^ 1]) + kept[9001:],
+    "has_more_behind": lambda kept, _: kept + b"more",
+    "is_another_kernel": lambda _, whole: whole,
+}
+"""What becomes of a kernel's file, by the name of the kernel; `whole` is the file of one that stays as it is."""
+
+SMALL_KERNEL = """
+@kernel(reads(types.float32, 1), writes(types.float32, 1))
+def {name}(x, product):
+    for i in range(x.size):
+        product[i] = {factor} * x[i]
+"""
+
+SMALL_CALLS = """
+import json
+import numpy as np
+from numba.core import event
+import small_kernels
+
+x, results = np.arange(1, 4, dtype=np.float32), {}
+with event.install_recorder("numba:compile") as recorder:
+    for name in NAMES:
+        results[name] = np.empty_like(x)
+        getattr(small_kernels, name)(1, x, results[name])
+print(json.dumps({"compiled": [e.data["dispatcher"].py_func.__name__ for _, e in recorder.buffer if e.is_start],
+                  "factors": {name: (result / x).tolist() for name, result in results.items()}}))
+"""
+
+
+def run_small(tmp_path):
+    """What a process says of these kernels, each of which multiplies by the number of its place."""
+    names = [*DAMAGES, "stays_whole"]
+    kernels = [SMALL_KERNEL.format(name=name, factor=factor) for factor, name in enumerate(names, 2)]
+    head = "from numba import types\nfrom dsv4_accel.numba.compile import kernel, reads, writes\n"
+    (tmp_path / "small_kernels.py").write_text(head + "".join(kernels), encoding="utf-8")
+    code = SMALL_CALLS.replace("NAMES", repr(names))
+    process = run_python(code, [tmp_path, *SOURCES], NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    report = report_of(process)
+    assert report["factors"] == {name: [factor] * 3 for factor, name in enumerate(names, 2)}
+    return report["compiled"], process.stderr
+
+
+def test_damaged_files_are_made_anew(tmp_path):
+    """As a loss of power, a full disk or a copy that went wrong may leave them. Kernels that are whole are used."""
+    assert run_small(tmp_path) == ([*DAMAGES, "stays_whole"], ANNOUNCEMENT)
+    files = {path.name.split("-")[0].split(".")[1]: path for path in (tmp_path / "cache").glob("*/*")}
+    assert set(files) == {*DAMAGES, "stays_whole"}, "nothing else lies there"
+    for name, damage in DAMAGES.items():
+        kept = files[name].read_bytes()
+        damaged = damage(kept, files["stays_whole"].read_bytes())
+        assert damaged != kept
+        files[name].write_bytes(damaged)
+    assert run_small(tmp_path) == (list(DAMAGES), ANNOUNCEMENT)
+    assert run_small(tmp_path) == ([], "")
+
+
+def test_a_file_that_could_not_be_finished_is_removed(tmp_path, monkeypatch):
+    from dsv4_accel.numba.cache import KernelFiles
+
+    def full(path, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    files = KernelFiles(tmp_path, "kernel", "sources")
+    with pytest.raises(OSError, match="No space left"):
+        files.save("key", [1, 2])
+    assert list(tmp_path.iterdir()) == []
+    assert files.load("key") is None
 
 
 def test_kernels_of_others_are_not_announced(tmp_path):

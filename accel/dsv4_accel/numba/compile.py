@@ -4,20 +4,17 @@ A kernel has one signature. Arrays that it only reads are declared read-only, wh
 weight mapped from a file and an activation made a moment ago are served by the same machine code.
 """
 
-import hashlib
 import sys
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
 from numba import types
 from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.compiler_lock import global_compiler_lock
 
+from dsv4_accel.numba import threads
+from dsv4_accel.numba.cache import KernelCache, warn_of_no_place
 from dsv4_accel.numba.cpu import PORTABLE
 
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": None}
@@ -64,11 +61,15 @@ class Kernel:
 
     def __call__(self, work: int, *arguments: Any) -> None:
         """work: about how many multiply-adds the call takes, which decides whether threads share it."""
-        alone = work < WORK_FOR_THREADS or CHECKS_BOUNDS or numba.get_num_threads() == 1
+        alone = work < WORK_FOR_THREADS or CHECKS_BOUNDS or not threads.are_usable()
         form = self._one_thread if alone else self._all_threads
         if not form.is_ready:
             form.prepare()
-        form.dispatcher(*arguments)
+        if alone or not threads.take_turns():
+            form.dispatcher(*arguments)
+        else:
+            with threads.turn:
+                form.dispatcher(*arguments)
 
 
 def kernel(*arguments: types.Type) -> Callable[[Callable[..., None]], Kernel]:
@@ -85,70 +86,24 @@ class _Compiled:
         self.is_ready = False
 
     def prepare(self) -> None:
-        """Compile it, or fetch it from disk, if that has not been done."""
-        if self.is_ready:
-            return
-        with event.install_listener("numba:compile", _announcement):
-            self.dispatcher.compile(self._signature)
-        self.dispatcher.disable_compile()
-        self.is_ready = True
+        """Compile it, or fetch it from disk, if that has not been done; other threads wait meanwhile."""
+        with global_compiler_lock:
+            if self.is_ready:
+                return
+            with event.install_listener("numba:compile", _announcement):
+                self.dispatcher.compile(self._signature)
+            self.dispatcher.disable_compile()
+            self.is_ready = True
 
 
 def _dispatcher(function: Callable[..., None], parallel: bool) -> Any:
     """The function, ready to be compiled, with a place on disk where there is one."""
     dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
     try:
-        dispatcher._cache = _Cache(function, parallel)
+        dispatcher._cache = KernelCache(function, f"{parallel} {PORTABLE} {CHECKS_BOUNDS}")
     except (RuntimeError, OSError):
-        _warn_of_no_cache()
+        warn_of_no_place()
     return dispatcher
-
-
-class _Cache(FunctionCache):
-    """Numba's cache of machine code, which by itself looks only at a kernel's own file.
-
-    What is compiled into a kernel comes from the whole package, and depends on settings. A fingerprint of all of it
-    joins the names of the files, so that processes that compile different code at the same time write different files.
-    """
-
-    def __init__(self, function: Callable[..., None], parallel: bool) -> None:
-        super().__init__(function)
-        settings = f"{_sources()} {parallel} {PORTABLE} {CHECKS_BOUNDS}"
-        name = f"{self._impl.filename_base}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
-        self._cache_file = IndexDataCacheFile(self._cache_path, name, self._impl.locator.get_source_stamp())
-
-    def load_overload(self, signature: Any, context: Any) -> Any:
-        try:
-            return super().load_overload(signature, context)
-        except Exception:  # whatever a file that is damaged or may not be read makes of itself
-            with suppress(OSError):
-                self.flush()
-            return None
-
-    def save_overload(self, signature: Any, data: Any) -> None:
-        try:
-            super().save_overload(signature, data)
-        except OSError:
-            _warn_of_no_cache()
-
-
-@cache
-def _sources() -> str:
-    """A fingerprint of this package's files."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-@cache
-def _warn_of_no_cache() -> None:
-    warnings.warn(
-        "dsv4: found no directory to keep compiled kernels in, so each process compiles them anew; "
-        "set NUMBA_CACHE_DIR to a directory that can be written",
-        RuntimeWarning,
-        stacklevel=2,
-    )
 
 
 class _Announcement(event.Listener):

@@ -10,6 +10,7 @@ from mutants.catalogue.generation import GENERATION
 from mutants.catalogue.learning import LEARNING
 from mutants.catalogue.numba_attention import NUMBA_ATTENTION
 from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
+from mutants.catalogue.numba_processes import NUMBA_PROCESSES
 from mutants.catalogue.numba_products import NUMBA_PRODUCTS
 from mutants.catalogue.numba_rows import NUMBA_ROWS
 from mutants.catalogue.rounding import ROUNDING
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,
     "numba_attention": NUMBA_ATTENTION,
+    "numba_processes": NUMBA_PROCESSES,
 }
 
 MUTANTS = tuple(mutant for part in PARTS.values() for mutant in part)

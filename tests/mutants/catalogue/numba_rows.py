@@ -280,23 +280,4 @@ VECTORS = (
     ),
 )
 
-CACHED = (
-    kernel(
-        name="numba-cache-knows-one-file",
-        trap="compiled kernels are found again although a file that they take code from has changed",
-        file="numba/compile.py",
-        old='sorted(Path(__file__).parent.glob("*.py"))',
-        new="[Path(__file__)]",
-        tests=("accel/test_numba_compile.py::test_a_change_of_any_source_compiles_anew",),
-    ),
-    kernel(
-        name="numba-cache-without-settings",
-        trap="the portable path and checked bounds share compiled kernels with what is neither",
-        file="numba/compile.py",
-        old='f"{_sources()} {parallel} {PORTABLE} {CHECKS_BOUNDS}"',
-        new='f"{_sources()} {parallel}"',
-        tests=("accel/test_numba_compile.py::test_settings_have_machine_code_of_their_own",),
-    ),
-)
-
-NUMBA_ROWS = NORM + HADAMARD + ROPE + QUANTISE + EXPONENTIAL + VECTORS + CACHED
+NUMBA_ROWS = NORM + HADAMARD + ROPE + QUANTISE + EXPONENTIAL + VECTORS

@@ -1,0 +1,99 @@
+"""Where compiled kernels are kept for the next process: a file for each, which is believed as a whole or not at all."""
+
+import hashlib
+import pickle
+import uuid
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+
+
+class KernelCache(FunctionCache):
+    """Numba's cache of machine code, with files of our own behind it.
+
+    What is compiled into a kernel comes from the whole package, and depends on settings and on who compiled it, where
+    Numba's own files know of the kernel's source file and Numba's version. Numba keeps an index beside them, too, and
+    hands LLVM whatever it finds in them, which ends the process where they are damaged.
+    """
+
+    def __init__(self, function: Callable[..., None], settings: str) -> None:
+        """settings: what the machine code depends on besides the package's sources. OSError, RuntimeError: no place"""
+        super().__init__(function)
+        made_of = f"{numba.__version__} {llvmlite.__version__} {_sources()} {settings}"
+        self._cache_file = KernelFiles(Path(self._cache_path), self._impl.filename_base, made_of)
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        """Keep a compiled kernel; where that cannot be done, one warning says so."""
+        try:
+            super().save_overload(signature, data)
+        except OSError:
+            warn_of_no_place()
+
+
+class KernelFiles:
+    """A file for each key, whose name says all that it was made of.
+
+    It begins with a digest of its name and of all that follows, so that one that was cut short, has pages of zeros, as
+    a loss of power leaves them, or stands in another's place is as good as none.
+    """
+
+    def __init__(self, directory: Path, name: str, made_of: str) -> None:
+        self._directory, self._name, self._made_of = directory, name, made_of
+
+    def _path(self, key: Any) -> Path:
+        fingerprint = hashlib.sha256(f"{self._made_of} {key}".encode()).hexdigest()[:16]
+        return self._directory / f"{self._name}-{fingerprint}.kernel"
+
+    def load(self, key: Any) -> Any:
+        """What was saved for this key; None where nothing was, or it is damaged or may not be read."""
+        path = self._path(key)
+        try:
+            kept = path.read_bytes()
+        except OSError:
+            return None
+        digest, data = kept[: hashlib.sha256().digest_size], kept[hashlib.sha256().digest_size :]
+        return pickle.loads(data) if digest == _digest(path, data) else None
+
+    def save(self, key: Any, value: Any) -> None:
+        """Put the file into its place in one step: another process finds none or a whole one. OSError: no place"""
+        path, data = self._path(key), dumps(value)
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}.tmp")
+        try:
+            unfinished.write_bytes(_digest(path, data) + data)
+            unfinished.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
+
+
+def _digest(path: Path, data: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + data).digest()
+
+
+@cache
+def _sources() -> str:
+    """A fingerprint of this package's files."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def warn_of_no_place() -> None:
+    """Say once that no kernel can be kept."""
+    warnings.warn(
+        "dsv4: found no directory to keep compiled kernels in, so each process compiles them anew; "
+        "set NUMBA_CACHE_DIR to a directory that can be written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
