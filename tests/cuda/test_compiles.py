@@ -6,7 +6,7 @@ import pytest
 
 from cuda import nvrtc
 from dsv4_accel.cuda import source
-from dsv4_accel.cuda.device import COMPILER_OPTIONS
+from dsv4_accel.cuda.compiler import OPTIONS
 
 needs_compiler = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed: pip install 'dsv4[nvrtc]'")
 
@@ -15,7 +15,7 @@ needs_compiler = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is no
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("file", source.files())
 def test_compiles_without_warnings_and_spills(file, architecture):
-    status, log = nvrtc.compile_for(architecture, source.text(file), COMPILER_OPTIONS)
+    status, log = nvrtc.compile_for(architecture, source.text(file), OPTIONS)
     assert status == 0, log
     assert not re.search("warning", log, re.IGNORECASE), log
     found = nvrtc.resources(log)
@@ -33,6 +33,6 @@ def test_a_warning_and_a_spill_are_seen():
         for (int i = 0; i < 300; i++) a[i] = x[i * threadIdx.x];
         for (int i = 0; i < 300; i++) y[i] = a[(i * 7 + threadIdx.x) % 300];
     }"""
-    status, log = nvrtc.compile_for("sm_90", text, COMPILER_OPTIONS)
+    status, log = nvrtc.compile_for("sm_90", text, OPTIONS)
     assert status == 0 and "warning" in log
     assert nvrtc.resources(log)["spill"].stack_bytes >= 1200
