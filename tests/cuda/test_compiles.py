@@ -5,6 +5,7 @@ import re
 import pytest
 
 from cuda import nvrtc
+from cuda.host_device import flushes
 from dsv4_accel.cuda import source
 from dsv4_accel.cuda.compiler import OPTIONS
 
@@ -22,6 +23,20 @@ def test_compiles_without_warnings_and_spills(file, architecture):
     assert found.keys() == source.kernels(file).keys()
     for name, used in found.items():
         assert used.spilled_bytes == 0 and used.stack_bytes == 0, f"{name}: {used}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("file", source.files())
+def test_no_instruction_takes_subnormal_numbers_for_zeros(file):
+    assert ".ftz" not in nvrtc.ptx_for("compute_90", source.text(file), OPTIONS)
+
+
+@needs_compiler
+def test_an_option_that_flushes_is_seen():
+    """CuPy's RawModule adds it behind all others, where the last one counts."""
+    options = (*OPTIONS, "-ftz=true")
+    assert ".ftz" in nvrtc.ptx_for("compute_90", source.text("quantise.cu"), options)
+    assert (flushes(OPTIONS), flushes(options), flushes(("--use_fast_math",))) == (False, True, True)
 
 
 @needs_compiler
