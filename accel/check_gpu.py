@@ -46,7 +46,7 @@ class Probe:
         self.ops = create_backend({"host": CUDA_ON_HOST}.get(backend, backend))
         self.call = Caller(self.ops)
         self.failed = False
-        self.file = (Path(os.environ.get("OUT", ".")) / "probe.jsonl").open("a", encoding="utf-8")
+        self.file = Path(os.environ.get("OUT", "."), "probe.jsonl")
 
     def measure(self, name: str, function: Callable[[], Findings]) -> None:
         """Write what a function finds, or its error. `ok` false among its findings is a failure as well."""
@@ -59,8 +59,8 @@ class Probe:
         self.failed |= not found.get("ok", True)
         line = json.dumps({"name": name, "seconds": round(time.perf_counter() - start, 3), **found}, default=str)
         print(line, flush=True)
-        self.file.write(line + "\n")
-        self.file.flush()
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(line + "\n")
 
 
 def machine(probe: Probe) -> None:
