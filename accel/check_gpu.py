@@ -19,11 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / part) for part in ("ref", "accel", "tests")]
 
 import numpy as np  # noqa: E402
-from backends import CUDA_ON_HOST, Caller, create_backend  # noqa: E402
-from cuda.host_build import library  # noqa: E402
-from ops.catalogue import CALLS  # noqa: E402
 
+from backends import CUDA_ON_HOST, Caller, create_backend  # noqa: E402
 from check_gpu_timing import timings  # noqa: E402
+from cuda.host_build import library  # noqa: E402
 from dsv4.checkpoint import Checkpoint  # noqa: E402
 from dsv4.generate import generate  # noqa: E402
 from dsv4.loading import bundled_model  # noqa: E402
@@ -31,6 +30,7 @@ from dsv4.model.model import Model  # noqa: E402
 from dsv4.ops import Ops  # noqa: E402
 from dsv4.ops.quantise import dequantise, quantise_fp4, quantise_fp8  # noqa: E402
 from dsv4_accel.cuda import source  # noqa: E402
+from ops.catalogue import CALLS  # noqa: E402
 
 PACKAGES = "cupy-cuda12x cupy-cuda13x numpy ml_dtypes pytest pytest-xdist hypothesis".split()  # noqa: SIM905
 EPSILON = 2.0**-23
@@ -54,8 +54,8 @@ class Probe:
         try:
             found = function()
         except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            found = {"ok": False, "error": f"{type(error).__name__}: {error}"[:600], "at": f"{last.filename}:{last.lineno}"}
+            last, message = traceback.extract_tb(error.__traceback__)[-1], f"{type(error).__name__}: {error}"[:600]
+            found = {"ok": False, "error": message, "at": f"{last.filename}:{last.lineno}"}
         self.failed |= not found.get("ok", True)
         line = json.dumps({"name": name, "seconds": round(time.perf_counter() - start, 3), **found}, default=str)
         print(line, flush=True)
@@ -135,9 +135,7 @@ def numerics(probe: Probe) -> None:
         x = np.abs(generator.standard_normal((2, columns), np.float32))
         weight = store(np.abs(generator.standard_normal((16, columns), np.float32)))
         truth = x.astype(np.float64) @ dequantise(weight, np.float64).T
-        worst, numpys = (
-            float(np.abs(one.linear(x, weight) / truth - 1).max() / EPSILON) for one in (probe.call, Ops)
-        )
+        worst, numpys = (float(np.abs(one.linear(x, weight) / truth - 1).max() / EPSILON) for one in (probe.call, Ops))
         return {"epsilons": round(worst, 2), "numpy_epsilons": round(numpys, 2), "ok": worst < 3 * numpys + 1}
 
     def alone_and_among_many() -> Findings:
@@ -171,8 +169,8 @@ def text(probe: Probe) -> None:
     def both() -> Findings:
         (found, seconds), (expected, numpys) = timed(probe.ops), timed(Ops())
         alike = next((i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]), count)
-        # a near tie may fall the other way late in a text; it may not at once
-        return {"alike": alike, "of": count, "s_per_token": seconds, "numpy_s_per_token": numpys, "ok": alike >= count // 4}
+        ok = alike >= count // 4  # a near tie may fall the other way late in a text, but not at once
+        return {"alike": alike, "of": count, "s_per_token": seconds, "numpy_s_per_token": numpys, "ok": ok}
 
     probe.measure("bundled model", both)
 

@@ -93,14 +93,15 @@ def test_what_the_compiler_says_is_the_error(nvrtc):
 
 
 @pytest.mark.parametrize(
-    ("capability", "architecture"), [("80", "sm_80"), ("86", "sm_86"), ("89", "sm_86"), ("90", "sm_90"), ("103", "sm_100")]
+    ("capability", "architecture"),
+    [("80", "sm_80"), ("86", "sm_86"), ("89", "sm_86"), ("90", "sm_90"), ("103", "sm_100")],
 )
 def test_the_newest_that_the_gpu_runs(nvrtc, capability, architecture):
     assert compiler.architecture_for(nvrtc, capability) == architecture
 
 
 def test_a_gpu_that_the_compiler_does_not_know(nvrtc):
-    with pytest.raises(BackendError, match=r"^expected NVRTC that compiles for compute capability 12\.0, found 10\.0 as"):
+    with pytest.raises(BackendError, match=r"^expected NVRTC that compiles for .* 12\.0, found 10\.0 as"):
         compiler.architecture_for(nvrtc, "120")
 
 

@@ -25,8 +25,8 @@ CACHE_VARIABLE = "DSV4_CUDA_CACHE"
 def machine_code(nvrtc: Any, file: str, architecture: str) -> Path:
     """Where the machine code (a cubin) of a .cu file lies, compiled now unless it was before.
 
-    nvrtc: CuPy's module `cupy.cuda.nvrtc`; architecture: as `sm_90`. What is damaged on disk is compiled anew, and where
-    the directory cannot be written the file is temporary. Raises RuntimeError with what the compiler says.
+    nvrtc: CuPy's module `cupy.cuda.nvrtc`; architecture: as `sm_90`. What is damaged on disk is compiled anew, and
+    where the directory cannot be written the file is temporary. Raises RuntimeError with what the compiler says.
     """
     text = source.text(file)
     version = ".".join(map(str, nvrtc.getVersion()))

@@ -49,7 +49,8 @@ def _require_compiler(cupy: Any) -> None:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise BackendError(f"expected NVRTC, CUDA's compiler, found none that loads ({reason}): {_install_hint()}") from None
+        found = f"none that loads ({reason})"
+        raise BackendError(f"expected NVRTC, CUDA's compiler, found {found}: {_install_hint()}") from None
 
 
 def _install_hint() -> str:
