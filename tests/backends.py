@@ -1,26 +1,30 @@
 """The backends that the suite runs for, and a caller that speaks NumPy to each of them."""
 
 import copy
-from importlib.metadata import entry_points
+import tomllib
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import numpy as np
 
 import verdicts
 from cuda.host_device import HostDevice
-from dsv4.errors import DSV4Error
+from dsv4.errors import BackendError
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
 from dsv4_accel.cuda import CudaOps
 
 CUDA_ON_HOST = "cuda-on-host"
 """The CUDA backend with its kernels built by the C++ compiler of this machine, where no GPU is needed."""
 
-UNAVAILABLE = (ImportError, OSError, RuntimeError, DSV4Error)
+GROUP = "dsv4.ops"
+
+UNAVAILABLE = (ImportError, BackendError)
 """What a backend may raise where its library or its device is missing. Anything else is a mistake in the backend."""
 
 
 def backend_names() -> list[str]:
     """The reference, every backend registered in the entry-point group `dsv4.ops`, and CUDA's kernels on the host."""
-    return ["numpy", *sorted({entry.name for entry in entry_points(group="dsv4.ops")} - {"numpy"}), CUDA_ON_HOST]
+    return ["numpy", *sorted(_registered().keys() - {"numpy"}), CUDA_ON_HOST]
 
 
 def create_backend(name: str) -> Ops:
@@ -29,7 +33,14 @@ def create_backend(name: str) -> Ops:
         return Ops()
     if name == CUDA_ON_HOST:
         return CudaOps(HostDevice())
-    return next(iter(entry_points(group="dsv4.ops", name=name))).load()()
+    return _registered()[name].load()()
+
+
+def _registered() -> dict[str, EntryPoint]:
+    """The backends of this project, also where it lies uninstalled on a machine, and those of installed packages."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    own = {name: EntryPoint(name, value, GROUP) for name, value in project["entry-points"][GROUP].items()}
+    return own | {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 class Caller:

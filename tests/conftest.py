@@ -11,8 +11,9 @@ from hypothesis import settings
 
 from backends import CUDA_ON_HOST, UNAVAILABLE, Caller, backend_names, create_backend
 from mutants.summary import pytest_terminal_summary
+from required import pytest_configure, pytest_sessionfinish, pytest_sessionstart, skip
 
-__all__ = ["pytest_terminal_summary"]
+__all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
 settings.register_profile("fuzz", deadline=None, max_examples=200, print_blob=True)
@@ -25,11 +26,11 @@ def marked(name):
 
 
 def created(name):
-    """The backend of this name; the test is skipped where it cannot run."""
+    """The backend of this name; the test is skipped where it cannot run, or fails where it must (required.py)."""
     try:
         return create_backend(name)
     except UNAVAILABLE as error:
-        pytest.skip(f"backend {name} cannot run here: {type(error).__name__}: {error}")
+        skip(name, error)
 
 
 @pytest.fixture(scope="session", params=[marked(name) for name in backend_names() if name != CUDA_ON_HOST])

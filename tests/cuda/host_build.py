@@ -17,7 +17,17 @@ from pathlib import Path
 from dsv4_accel.cuda import source
 
 HEADERS = Path(__file__).parent / "host"
-OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+OPTIONS = (
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+)
 
 
 def compiler() -> str | None:

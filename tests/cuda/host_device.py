@@ -9,6 +9,7 @@ import numpy as np
 from cuda.host_array import HostArray
 from cuda.host_build import compiler, library
 from dsv4.errors import BackendError
+from dsv4_accel.cuda import compiler as for_gpus
 from dsv4_accel.cuda import status
 from dsv4_accel.cuda.source import Kernel
 
@@ -92,11 +93,22 @@ class HostDevice:
         grid = (ctypes.c_uint * 3)(*blocks, *[1] * (3 - len(blocks)))
         holders = [_holder(value) for value in values]
         addresses = (ctypes.c_void_p * len(holders))(*(holder.ctypes.data for holder in holders))
-        message = built.run_on_host(_call(kernel), addresses, grid, threads, shared, order)
+        message = built.run_on_host(_call(kernel), addresses, grid, threads, shared, order, flushes(for_gpus.OPTIONS))
         assert message is None, f"{kernel.name}: {message.decode()}"
         for parameter, value in zip(kernel.parameters, values, strict=True):
             if isinstance(value, HostArray):
                 assert value.guards_hold, f"{kernel.name}: wrote before or behind {parameter.name}"
+
+
+@cache
+def flushes(options: tuple[str, ...]) -> bool:
+    """Whether a GPU's program, so compiled, takes subnormal numbers for zeros. The last option counts."""
+    found = False
+    for option in options:
+        name, _, value = option.lstrip("-").partition("=")
+        if name in ("ftz", "use_fast_math"):
+            found = value != "false"
+    return found
 
 
 @cache

@@ -46,6 +46,22 @@ def compile_for(architecture: str, text: str, options: tuple[str, ...]) -> tuple
     return status, log.value.decode()
 
 
+def ptx_for(architecture: str, text: str, options: tuple[str, ...]) -> str:
+    """A program in the language between CUDA C++ and machine code, as `compute_90`: it names each instruction."""
+    nvrtc = library()
+    assert nvrtc is not None
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None)
+    given = [f"--gpu-architecture={architecture}".encode(), *(option.encode() for option in options)]
+    status = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
+    assert status == 0, f"NVRTC ended with {status}"
+    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+    ptx = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetPTX(program, ptx)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return ptx.value.decode()
+
+
 def resources(log: str) -> dict[str, Resources]:
     """What each kernel needs, read from what the compiler says."""
     found = {}

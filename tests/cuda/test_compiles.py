@@ -5,8 +5,9 @@ import re
 import pytest
 
 from cuda import nvrtc
+from cuda.host_device import flushes
 from dsv4_accel.cuda import source
-from dsv4_accel.cuda.device import COMPILER_OPTIONS
+from dsv4_accel.cuda.compiler import OPTIONS
 
 needs_compiler = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed: pip install 'dsv4[nvrtc]'")
 
@@ -15,13 +16,27 @@ needs_compiler = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is no
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("file", source.files())
 def test_compiles_without_warnings_and_spills(file, architecture):
-    status, log = nvrtc.compile_for(architecture, source.text(file), COMPILER_OPTIONS)
+    status, log = nvrtc.compile_for(architecture, source.text(file), OPTIONS)
     assert status == 0, log
     assert not re.search("warning", log, re.IGNORECASE), log
     found = nvrtc.resources(log)
     assert found.keys() == source.kernels(file).keys()
     for name, used in found.items():
         assert used.spilled_bytes == 0 and used.stack_bytes == 0, f"{name}: {used}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("file", source.files())
+def test_no_instruction_takes_subnormal_numbers_for_zeros(file):
+    assert ".ftz" not in nvrtc.ptx_for("compute_90", source.text(file), OPTIONS)
+
+
+@needs_compiler
+def test_an_option_that_flushes_is_seen():
+    """CuPy's RawModule adds it behind all others, where the last one counts."""
+    options = (*OPTIONS, "-ftz=true")
+    assert ".ftz" in nvrtc.ptx_for("compute_90", source.text("quantise.cu"), options)
+    assert (flushes(OPTIONS), flushes(options), flushes(("--use_fast_math",))) == (False, True, True)
 
 
 @needs_compiler
@@ -33,6 +48,6 @@ def test_a_warning_and_a_spill_are_seen():
         for (int i = 0; i < 300; i++) a[i] = x[i * threadIdx.x];
         for (int i = 0; i < 300; i++) y[i] = a[(i * 7 + threadIdx.x) % 300];
     }"""
-    status, log = nvrtc.compile_for("sm_90", text, COMPILER_OPTIONS)
+    status, log = nvrtc.compile_for("sm_90", text, OPTIONS)
     assert status == 0 and "warning" in log
     assert nvrtc.resources(log)["spill"].stack_bytes >= 1200

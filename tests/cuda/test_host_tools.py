@@ -6,6 +6,7 @@ import pytest
 from cuda.host_array import HostArray
 from cuda.host_build import compiler
 from cuda.host_device import HostDevice
+from dsv4_accel.cuda import compiler as compiler_for_gpus
 from dsv4_accel.cuda import source
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler is installed")
@@ -37,6 +38,15 @@ extern "C" __global__ void shuffle(const float* x, float* out, int distance) {
 extern "C" __global__ void shuffle_after_some_left(const float* x, float* out) {
     if (threadIdx.x == 5) return;
     out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, x[threadIdx.x], 1);
+}
+extern "C" __global__ void halve(const float* x, float* out) { out[threadIdx.x] = x[threadIdx.x] / 2; }
+extern "C" __global__ void multiply(const float* numbers, float* out) {
+    // a and b full of one bfloat16 each
+    const unsigned left = __float_as_uint(numbers[0]) >> 16, right = __float_as_uint(numbers[1]) >> 16;
+    const unsigned a[4] = {left * 0x10001u, left * 0x10001u, left * 0x10001u, left * 0x10001u};
+    float sum[4] = {numbers[2], numbers[2], numbers[2], numbers[2]};
+    host::multiply_add(sum, a, right * 0x10001u, right * 0x10001u);
+    out[threadIdx.x] = sum[threadIdx.x / 8 % 4];
 }
 extern "C" __global__ void forget_the_last(float* out, bool all) {
     if (all || threadIdx.x + 1 < blockDim.x) out[threadIdx.x] = 1;
@@ -142,6 +152,38 @@ def test_a_grid_that_no_gpu_runs_is_an_error(run, blocks):
             1,
             [nothing(1)],
         )
+
+
+@needs_compiler
+@pytest.mark.parametrize("option", ["--ftz=false", "--ftz=true"])
+def test_subnormal_numbers_are_zeros_where_the_options_ask_for_it(run, monkeypatch, option):
+    smallest = np.finfo(np.float32).smallest_normal
+    monkeypatch.setattr(compiler_for_gpus, "OPTIONS", (*compiler_for_gpus.OPTIONS, option))
+    out = nothing()
+    run("halve", HostArray(np.full(64, smallest)), out)
+    assert out.get().tolist() == [0.0 if option == "--ftz=true" else float(smallest / 2)] * 64
+    assert smallest / 2 > 0  # and here it is as it was
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("left", "right", "sum_before", "expected"),
+    [
+        (1, 1, 0, 16),
+        (1, 2.0**-25, 1, 1 + 2.0**-21),  # two bits below the last of 1, which is 2^−23: each of the 16 counts
+        (1, 2.0**-26, 1, 1),  # a bit further: none does, though together they are 2^−22
+        (1, 1.5 * 2.0**-25, 1, 1 + 2.0**-21),  # of each a half is cut
+        (-1, 2.0**-26, 1, 1),
+        (-1, 2.0**-25, 1, 1 - 2.0**-21),
+        (1, 0.25, 2.0**24 - 1, 2.0**24 + 2),  # 2^24 + 3: the total is cut as well, not rounded
+        (np.inf, 1, 5, np.inf),
+        (np.inf, 0, 5, np.nan),
+    ],
+)
+def test_a_tensor_core_cuts_what_it_adds(run, left, right, sum_before, expected):
+    out = nothing()
+    run("multiply", HostArray(np.array([left, right, sum_before], np.float32)), out)
+    np.testing.assert_array_equal(out.get(), np.full(64, expected, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,13 @@ class CUDARuntimeError(RuntimeError):
     """CuPy's error."""
 
 
-def fake_cupy(driver=13000, built_for=12090, devices=1, capability="90"):
-    """A module like CuPy on a machine with this driver, CUDA, number of GPUs (or error) and compute capability."""
+def fake_cupy(driver=13000, built_for=12090, devices=1, capability="90", compiler=(12, 9)):
+    """A module like CuPy with this driver, CUDA, GPUs (how many, or error), compute capability, NVRTC (or error)."""
+
+    def compiler_version():
+        if isinstance(compiler, Exception):
+            raise compiler
+        return compiler
 
     def device_count():
         if isinstance(devices, Exception):
@@ -31,7 +36,9 @@ def fake_cupy(driver=13000, built_for=12090, devices=1, capability="90"):
     )
     module = types.ModuleType("cupy")
     module.cuda = types.SimpleNamespace(
-        runtime=runtime, Device=lambda: types.SimpleNamespace(compute_capability=capability)
+        runtime=runtime,
+        nvrtc=types.SimpleNamespace(getVersion=compiler_version),
+        Device=lambda: types.SimpleNamespace(compute_capability=capability),
     )
     return module
 
@@ -88,6 +95,13 @@ def test_a_gpu_that_is_too_old(monkeypatch, capability, version):
 def test_a_gpu_that_is_new_enough(monkeypatch, capability):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(capability=capability))
     assert requirements.require_gpu()
+
+
+def test_no_compiler(monkeypatch):
+    """CuPy's wheels have none without the extra `ctk`; a driver has none either."""
+    found = refusal(monkeypatch, fake_cupy(compiler=RuntimeError("CuPy failed to load libnvrtc.so.12:\n no file")))
+    assert found.startswith("expected NVRTC, CUDA's compiler, found none that loads (CuPy failed to load libnvrtc.so")
+    assert found.endswith("pip install 'dsv4[cuda12]' or 'dsv4[cuda13]'")
 
 
 @pytest.mark.parametrize("by_variable", [False, True])

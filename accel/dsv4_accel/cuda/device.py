@@ -13,12 +13,11 @@ import numpy.typing as npt
 from dsv4.errors import BackendError
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 from dsv4_accel.cuda import source, status
+from dsv4_accel.cuda.compiler import architecture_for, machine_code
 from dsv4_accel.cuda.requirements import require_gpu
 
 PLAIN_SHARED_BYTES = 48 * 1024
 """The dynamic shared memory that a block may have without asking for more."""
-
-COMPILER_OPTIONS = ("-std=c++17",)
 
 VECTOR_BYTES = 16
 """The kernels' widest loads, and so the alignment that an array must have."""
@@ -100,10 +99,12 @@ class CupyDevice:
     """The current CUDA device of CuPy."""
 
     def __init__(self) -> None:
-        """Raises BackendError that says in one line what is missing: CuPy, a driver, a GPU, or a new enough one."""
+        """Raises BackendError that says in one line what is missing: CuPy, NVRTC, a driver, a GPU, a new enough one."""
         self._cupy = require_gpu()
         self.multiprocessors = int(self._cupy.cuda.Device().attributes["MultiProcessorCount"])
         self.status = self.zeros((status.FIELDS,), np.uint64)
+        capability = self._cupy.cuda.Device().compute_capability
+        self._architecture = architecture_for(self._cupy.cuda.nvrtc, capability)
         self._functions: dict[str, Any] = {}
 
     def asarray(self, array: Any) -> Any:
@@ -152,7 +153,7 @@ class CupyDevice:
         function(blocks, (threads,), tuple(values), shared_mem=shared)
 
     def _load(self, file: str) -> dict[str, Any]:
-        """Compile a source file, or take it from CuPy's cache on disk."""
-        module = self._cupy.RawModule(code=source.text(file), options=COMPILER_OPTIONS)
+        """The kernels of a source file by name, compiled now or before, and all others that were loaded."""
+        module = self._cupy.RawModule(path=str(machine_code(self._cupy.cuda.nvrtc, file, self._architecture)))
         self._functions |= {name: module.get_function(name) for name in source.kernels(file)}
         return self._functions

@@ -26,6 +26,9 @@ __device__ __forceinline__ unsigned finite(unsigned pair) {
     return pair & (first | second);
 }
 
+// Tensor cores cut what they add to a few bits below the largest term's last. So each chunk begins at zero, and has one
+// sum for the leading pieces of both factors and one for all others, which the leading ones would leave no room for.
+//
 // sums += rows `above` and `below` of the matrix, in some chunks, times TILES · 8 rows of x. columns: of each tile this
 // lane's row.
 template <class Storage, int TILES>
@@ -43,6 +46,7 @@ __device__ __forceinline__ void add_chunks(
             next_below.load(product.items, product.scales, below, product.chunks, chunk + 1);
         }
         const PairScale scale_above = here_above.scale(), scale_below = here_below.scale();
+        float leading[TILES][4] = {}, small[TILES][4] = {};
 #pragma unroll
         for (int word = 0; word < 4; ++word)
 #pragma unroll
@@ -60,11 +64,18 @@ __device__ __forceinline__ void add_chunks(
                         const unsigned short* place = columns[tile] + other * product.piece_size;
                         uint4 x = load16(place + chunk * CHUNK + word * 32);
                         if (piece > 0 && other == 0) x = {finite(x.x), finite(x.y), finite(x.z), finite(x.w)};
-                        multiply_add(sums[tile], low, x.x, x.y);
-                        multiply_add(sums[tile], high, x.z, x.w);
+                        if (piece + other == 0) {
+                            multiply_add(leading[tile], low, x.x, x.y);
+                            multiply_add(leading[tile], high, x.z, x.w);
+                        } else {
+                            multiply_add(small[tile], low, x.x, x.y);
+                            multiply_add(small[tile], high, x.z, x.w);
+                        }
                     }
                 }
             }
+#pragma unroll
+        for (int i = 0; i < TILES * 4; ++i) sums[i / 4][i % 4] += leading[i / 4][i % 4] + small[i / 4][i % 4];
     }
 }
 

@@ -11,8 +11,8 @@ MIN_CAPABILITY = (8, 0)
 def require_gpu() -> Any:
     """The module cupy, once a kernel could run.
 
-    Raises BackendError without CuPy, without a driver, without a GPU, with a driver too old for CuPy's CUDA, or with a
-    GPU older than compute capability 8.0.
+    Raises BackendError without CuPy, without a driver, without a GPU, with a driver too old for CuPy's CUDA, with a GPU
+    older than compute capability 8.0, or without NVRTC, which compiles the kernels.
     """
     try:
         import cupy
@@ -39,7 +39,18 @@ def require_gpu() -> Any:
     if capability < MIN_CAPABILITY:
         expected, found = (".".join(map(str, one)) for one in (MIN_CAPABILITY, capability))
         raise BackendError(f"expected a GPU of compute capability {expected} or newer, found {found}")
+    _require_compiler(cupy)
     return cupy
+
+
+def _require_compiler(cupy: Any) -> None:
+    """CuPy loads NVRTC at the first call, and raises RuntimeError, or another error of its own, where there is none."""
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        found = f"none that loads ({reason})"
+        raise BackendError(f"expected NVRTC, CUDA's compiler, found {found}: {_install_hint()}") from None
 
 
 def _install_hint() -> str:

@@ -9,14 +9,24 @@ struct Angles {
     float *cosines, *sines;
 };
 
+// Sine and cosine of an angle. sinf keeps an array in local memory for large angles; in half turns nothing is left of an
+// angle's size, once its product with 1/π is known to twice a double's precision.
+__device__ __forceinline__ void sine_and_cosine(float angle, float& sine, float& cosine) {
+    constexpr double INVERSE = 0x1.45f306dc9c883p-2, REST = -0x1.6b01ec5417056p-56;  // 1/π is their sum
+    const double wide = angle, half_turns = wide * INVERSE, missing = fma(wide, INVERSE, -half_turns) + wide * REST;
+    double exact_sine, exact_cosine;
+    sincospi(half_turns - 2 * rint(0.5 * half_turns) + missing, &exact_sine, &exact_cosine);
+    sine = static_cast<float>(exact_sine);
+    cosine = static_cast<float>(exact_cosine);
+}
+
 // The product is rounded to a float, as in the reference. frequencies [pairs] are cast to float first.
 __device__ __forceinline__ Angles angles_of(const long long* positions, int tokens, const double* frequencies, int pairs) {
     float* shared = dynamic_shared<float>();
     const Angles angles{shared, shared + tokens * pairs};
     for (int i = threadIdx.x; i < tokens * pairs; i += blockDim.x) {
         const float angle = __fmul_rn(static_cast<float>(positions[i / pairs]), static_cast<float>(frequencies[i % pairs]));
-        angles.cosines[i] = cosf(angle);
-        angles.sines[i] = sinf(angle);
+        sine_and_cosine(angle, angles.sines[i], angles.cosines[i]);
     }
     __syncthreads();
     return angles;

@@ -39,6 +39,11 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline void sincospi(double x, double* sine, double* cosine) {
+    const double angle = (x - 2 * std::rint(x / 2)) * 3.14159265358979323846;
+    *sine = std::sin(angle);
+    *cosine = std::cos(angle);
+}
 inline float fdividef(float a, float b) { return a / b; }
 
 template <class T>

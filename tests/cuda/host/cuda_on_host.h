@@ -164,12 +164,28 @@ void call(void (*kernel)(Parameters...), void** arguments) {
     call(kernel, arguments, std::index_sequence_for<Parameters...>{});
 }
 
+// Subnormal numbers, given or computed, are zeros from now on, as a compiler for GPUs can be asked for; or they are not.
+// What was set before is given back.
+static bool set_flush_to_zero(bool flush) {
+#ifdef __SSE__
+    constexpr unsigned BOTH = 0x8040;
+    const unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(flush ? before | BOTH : before & ~BOTH);
+    return before & BOTH;
+#else
+    if (flush) error = "this processor's way to take subnormal numbers for zeros is not known here";
+    return false;
+#endif
+}
+
 }  // namespace host
 
-// Run a kernel through its `call_…`. Returns null, or what went wrong.
+// Run a kernel through its `call_…`. flush: whether subnormal numbers are zeros. Returns null, or what went wrong.
 extern "C" const char* run_on_host(
-    void (*kernel)(void**), void** arguments, const unsigned* grid, unsigned threads, unsigned shared, unsigned order) {
+    void (*kernel)(void**), void** arguments, const unsigned* grid, unsigned threads, unsigned shared, unsigned order,
+    bool flush) {
     host::error = nullptr;
+    const bool before = host::set_flush_to_zero(flush);
     host::kernel_call = kernel;
     host::kernel_arguments = arguments;
     gridDim = {grid[0], grid[1], grid[2]};
@@ -183,6 +199,7 @@ extern "C" const char* run_on_host(
         blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
         host::run_block(threads, shared, order);
     }
+    host::set_flush_to_zero(before);
     return host::error;
 }
 
