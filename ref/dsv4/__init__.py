@@ -25,6 +25,7 @@ from dsv4.errors import (
     TokenizerError,
 )
 from dsv4.generate import generate
+from dsv4.generation_config import GenerationConfig
 from dsv4.loading import bundled_model, load
 from dsv4.model.model import Model
 
@@ -36,6 +37,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DSV4Error",
+    "GenerationConfig",
     "Model",
     "PromptError",
     "SettingError",
