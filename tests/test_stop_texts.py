@@ -1,4 +1,6 @@
-"""Stop texts: where a text ends, however it is cut into pieces, and that nothing is held back for longer than needed."""
+"""Stop texts: where a text ends, however it is cut into pieces, and that nothing waits for longer than it must."""
+
+import itertools
 
 import pytest
 from hypothesis import given
@@ -24,7 +26,7 @@ def naive(text, stops):
 def test_any_pieces_give_the_text_before_the_first_stop(text, stops, cuts):
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     stream, out = StopTexts(stops), ""
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         out += stream.push(text[start:stop])
         assert text.startswith(out)
         behind = text[len(out) : stop]
