@@ -6,21 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from dsv4 import Checkpoint, __version__, backends, bundled_model, generate, load
 from dsv4.backends import VARIABLE
-from dsv4.checkpoint import write_checkpoint
 from dsv4.cli import main
-from dsv4.cli import text as text_commands
-from dsv4.errors import CheckpointError
 from dsv4.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
@@ -83,126 +78,6 @@ def test_special_text_in_a_prompt_becomes_control_tokens_only_when_asked_for(dsv
     plain = json.loads(dsv4("generate", "<｜User｜>Hello", "-n", 5, "-t", 0, "--json")[1])["results"][0]["ids"]
     special = json.loads(dsv4("generate", "<｜User｜>Hello", "-n", 5, "-t", 0, "--json", "--allow-special")[1])
     assert plain != special["results"][0]["ids"]
-
-
-@pytest.fixture(scope="module")
-def text_of_romeo() -> str:
-    return greedy_text("ROMEO.", 16)
-
-
-@pytest.mark.parametrize("cut", [(0, 1), (4, 9), (18, 30)])
-def test_output_ends_before_a_stop_text(dsv4, text_of_romeo, cut) -> None:
-    """Stop texts that begin and end anywhere in tokens, streaming, in JSON, and beside a prompt that goes on."""
-    stop = text_of_romeo[slice(*cut)]
-    expected = text_of_romeo[: text_of_romeo.index(stop)]
-    options = ("-n", 16, "-t", 0, "--stop", "no such text", "--stop", stop)
-    assert dsv4("generate", "ROMEO.", *options)[:2] == (0, f"ROMEO.{expected}\n")
-    status, out, _ = dsv4("generate", "ROMEO.", "ROMEO.", *options, "--json")
-    for result in json.loads(out)["results"]:
-        assert result["text"] == expected
-        assert Tokenizer.from_file(bundled_model()).decode(result["ids"]).startswith(expected + stop)
-    assert status == 0
-
-
-def test_a_sequence_without_the_stop_text_goes_on(dsv4, text_of_romeo) -> None:
-    other = greedy_text("Enter the", 16)
-    stop = next(text_of_romeo[n : n + 6] for n in range(16) if text_of_romeo[n : n + 6] not in other)
-    _, out, _ = dsv4("generate", "ROMEO.", "Enter the", "-n", 16, "-t", 0, "--stop", stop)
-    assert out == f"ROMEO.{text_of_romeo[: text_of_romeo.index(stop)]}\n\nEnter the{other}\n\n"
-
-
-def test_a_control_token_may_be_the_stop_text() -> None:
-    """The text that is printed does not show it, so that its id is looked for."""
-    tokenizer = Tokenizer.from_file(bundled_model())
-    assert text_commands._control_ids(tokenizer, ["<｜User｜>", "a", "ROMEO.", "a<｜User｜>", "<｜Assistant｜>"]) == (
-        3,
-        4,
-    )
-
-
-def test_an_id_without_text_is_no_reason_to_lose_text(dsv4, tmp_path) -> None:
-    """A vocabulary larger than the tokenizer's, whose new ids are as likely as the likeliest old ones."""
-    larger = tmp_path / "larger"
-    source = Checkpoint.open(bundled_model())
-    likely = [*dict.fromkeys(token.id for token in generate(load(), [10, 11], max_new_tokens=20, temperature=0))]
-    extended = ("embed.weight", "head.weight", "layers.0.ffn.gate.tid2eid")
-    weights = {name: source.weight(name) for name in source.parameters}
-    weights |= {name: np.concatenate([weights[name], weights[name][likely]]) for name in extended}
-    config = replace(source.config, vocab_size=1024 + len(likely))
-    write_checkpoint(larger, config, weights.items())
-    shutil.copy(bundled_model() / "tokenizer.json", larger)
-    prompts = ("ROMEO.", "Enter the", "To be")
-    status, out, err = dsv4("generate", *prompts, "-m", larger, "-t", 1.3, "-s", 1, "-n", 12, "--json")
-    assert (status, err) == (0, "")
-    library = tokenizers.Tokenizer.from_file(str(larger / "tokenizer.json"))
-    results = json.loads(out)["results"]
-    for result in results:
-        assert result["text"] == library.decode(result["ids"], skip_special_tokens=True)
-    assert any(token >= 1024 for result in results for token in result["ids"])
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """The bundled model, which a test may break, in the place of what the command would open."""
-    model = load(backend="numpy")
-    monkeypatch.setattr(text_commands, "open_model", lambda *arguments: (model, Tokenizer.from_file(bundled_model())))
-    return model
-
-
-@pytest.mark.parametrize("as_json", [False, True])
-def test_an_error_in_one_sequence_takes_no_text_away(dsv4, opened, text_of_romeo, as_json) -> None:
-    """What one of the two has written ends with a token from which the model makes no numbers."""
-    tokenizer, prompt = Tokenizer.from_file(bundled_model()), "Enter the"
-    romeo, other = ([token.id for token in generate(load(), tokenizer.encode(p), 16, 0)] for p in ("ROMEO.", prompt))
-    poison = next(token for token in other[2:] if token not in romeo + tokenizer.encode("ROMEO." + prompt))
-    opened.embed = opened.embed.copy()
-    opened.embed[poison] = np.nan
-    written = tokenizer.decode(other[: other.index(poison) + 1], skip_special=True)
-    options = ["-n", 16, "-t", 0, *(["--json"] if as_json else [])]
-    status, out, err = dsv4("generate", "ROMEO.", prompt, *options)
-    assert (status, err) == (2, "dsv4: sequence 1: logits: expected numbers below infinity, found nan for token 0\n")
-    if as_json:
-        assert [result["text"] for result in json.loads(out)["results"]] == [text_of_romeo, written]
-    else:
-        assert out == f"ROMEO.{text_of_romeo}\n\n{prompt}{written}\n\n"
-        assert dsv4("generate", prompt, *options)[:2] == (2, f"{prompt}{written}\n")
-
-
-@pytest.mark.parametrize(("error", "status"), [(CheckpointError("broken"), 2), (KeyboardInterrupt(), 130)])
-def test_what_was_written_before_an_error_or_an_interruption_is_printed(dsv4, opened, error, status) -> None:
-    """Also the characters that were held back because a stop text might have begun with them."""
-    states, left = opened.states, iter(range(5))
-
-    def fail_in_the_end(*arguments):
-        if next(left, None) is None:
-            raise error
-        return states(*arguments)
-
-    opened.states = fail_in_the_end
-    expected = greedy_text("ROMEO.", 5)
-    found = dsv4("generate", "ROMEO.", "ROMEO.", "-n", 24, "-t", 0, "--stop", expected[-2:] + "no such text")
-    assert found == (status, f"ROMEO.{expected}\n\n" * 2, "dsv4: broken\n" if status == 2 else "")
-
-
-def test_generation_config_gives_the_defaults_and_the_command_line_comes_first(dsv4, tmp_path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(bundled_model(), copy)
-    file = copy / "generation_config.json"
-    file.write_text(json.dumps({"do_sample": False, "top_k": 20, "repetition_penalty": 1.05, "_from": 1}))
-    warning = f"dsv4: {file}: not applied, as dsv4 has no such setting: 'top_k', 'repetition_penalty'\n"
-    greedy = greedy_text("ROMEO.", 9)
-    assert dsv4("generate", "ROMEO.", "-m", copy, "-n", 9) == (0, f"ROMEO.{greedy}\n", warning)
-    drawn = dsv4("generate", "ROMEO.", "-n", 9, "-t", 1, "--top-p", 0.9, "-s", 3)[1]
-    assert dsv4("generate", "ROMEO.", "-m", copy, "-n", 9, "-t", 1, "--top-p", 0.9, "-s", 3)[1] == drawn != greedy
-    tokenizer = Tokenizer.from_file(copy)
-    ends = [token.id for token in generate(load(), tokenizer.encode("ROMEO."), 9, 0)][3:]
-    file.write_text(json.dumps({"eos_token_id": ends}))
-    ended = json.loads(dsv4("generate", "ROMEO.", "-m", copy, "-n", 9, "-t", 0, "--json")[1])["results"][0]["ids"]
-    assert ended[-1] in ends and len(ended) <= 4 and ends[0] not in ended[:-1]
-    file.write_text("{")
-    status, out, err = dsv4("generate", "ROMEO.", "-m", copy)
-    assert (status, out) == (2, "")
-    assert err.startswith(f"dsv4: {file}: expected JSON, found: ") and err.count("\n") == 1
 
 
 def test_chat_answers_line_by_line_until_an_empty_one(dsv4) -> None:
