@@ -7,6 +7,8 @@
     cache = model.new_cache()                        # decode: model(chunk, cache), any chunking
     for token in dsv4.generate(model, [5, 17, 3], max_new_tokens=20, temperature=0):
         print(token.id)
+    wanted = dsv4.GenerationConfig.load(model.checkpoint)    # temperature, top-p, end tokens: generation_config.json
+    dsv4.generate(model, [5, 17, 3], **wanted.settings)
 
 `dsv4.ops` defines every operation, `dsv4.model` composes them, `dsv4.chat` knows the prompt format.
 """

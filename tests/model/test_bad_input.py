@@ -148,6 +148,11 @@ def test_a_cache_of_no_size(model, arguments, message):
         model.new_cache(**arguments)
 
 
+def test_a_word_is_no_truth_value(backend):
+    with pytest.raises(SettingError, match="fake_quant: expected True or False, found 'off'"):
+        tiny.model(backend, fake_quant="off")
+
+
 def test_numbers_of_numpy_are_numbers(model):
     """Also unsigned ones, which NumPy turns into floats where it joins them with others."""
     expected = model.ops.to_numpy(model([[1, 2, 3]]))

@@ -28,13 +28,14 @@ class Model:
         """fake_quant: whether activations are rounded as the released model does; dtype: of activations and caches.
 
         Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
-        not fit in the backend's memory. Routed experts are read later.
+        not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true. Routed
+        experts are read later.
         """
+        self.rounds = flag("fake_quant", fake_quant)
         ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype = checkpoint, ops, np.dtype(dtype)
-        self.rounds = fake_quant
-        rounding = Rounding(ops, fake_quant, config.qk_rope_head_dim)
+        rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
         weights = Weights(checkpoint, ops)
         self.embed = weights["embed.weight"]
         self.layers = [
