@@ -237,6 +237,8 @@ def test_convert_and_back(dsv4, tmp_path) -> None:
     np.testing.assert_array_equal(found, load()(prompt))
 
 
+CONFIG = json.loads((bundled_model() / "config.json").read_text())
+
 WRONG = {
     "no such directory": (["inspect", "/no/such/place"], "/no/such/place"),
     "no such config": (["inspect", "nothing.json"], "nothing.json"),
@@ -249,6 +251,10 @@ WRONG = {
     "top-p of zero": (["generate", "x", "--top-p", "0"], "top_p"),
     "no tokens to generate": (["generate", "x", "-n", "0"], "max_new_tokens"),
     "an empty prompt": (["generate", ""], "prompt"),
+    "an empty stop text": (["generate", "x", "--stop", "\n", "--stop", ""], "stop"),
+    "a temperature that is no number": (["generate", "x", "-t", "nan"], "temperature"),
+    "a billion experts to inspect": (["inspect", "experts.json"], "n_routed_experts"),
+    "a billion experts to count": (["cost", "experts.json"], "n_routed_experts"),
     "a prompt beyond the context": (["generate", "word " * 3000], "2048"),
     "drafts without an MTP layer": (["generate", "x", "--speculative"], "MTP"),
     "ids that are not JSON": (["logits", "--ids", "text.json", "--out", "o.npy"], "text.json"),
@@ -281,6 +287,7 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(dsv4, case, tmp_path, monke
         "empty.json": "[]",
         "ids.json": "[1, 2]",
         "deep.json": "[" * 100000,
+        "experts.json": json.dumps(CONFIG | {"n_routed_experts": 10**9}),
     }
     for name, text in files.items():
         Path(name).write_text(text)

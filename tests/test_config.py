@@ -1,12 +1,12 @@
 """config.json in both spellings, and every way in which it can be wrong."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from dsv4.config import Config, Yarn
+from dsv4.config import MOST, MOST_EXPERTS, Config, Yarn
 from dsv4.errors import ConfigError
 from tiny_checkpoint import SETTINGS, tiny_config
 
@@ -109,7 +109,13 @@ BAD = [
     ("norm_topk_prob", 1, "true or false"),
     ("scoring_func", 3, "a string"),
     ("eos_token_id", 24, "below vocab_size 24"),
-    ("eos_token_id", [1, 2], "an integer"),
+    ("eos_token_id", [1, 24], "below vocab_size 24"),
+    ("eos_token_id", [1, -1], "below vocab_size 24"),
+    ("eos_token_id", [1, "2"], "an integer"),
+    ("eos_token_id", [1, True], "an integer"),
+    ("eos_token_id", [], "from 1 to 2048 token ids"),
+    ("eos_token_id", [1] * 10**6, "from 1 to 2048 token ids"),
+    ("eos_token_id", None, "an integer"),
     ("num_experts_per_tok", 4, "at most n_routed_experts 3"),
     ("qk_rope_head_dim", 7, "an even number"),
     ("head_dim", 6, "at least qk_rope_head_dim 8"),
@@ -137,7 +143,24 @@ BAD = [
     ("quantization_config", QUANTISATION | {"fmt": "e5m2"}, "'e4m3'"),
     ("quantization_config", QUANTISATION | {"scale_fmt": "float"}, "'ue8m0'"),
     ("quantization_config", QUANTISATION | {"weight_block_size": [64, 64]}, "[128, 128]"),
+    ("quantization_config", [1], "a JSON object"),
     ("expert_dtype", "int4", "'fp4' or 'fp8'"),
+    ("num_hidden_layers", 10**9, "at most 1024"),
+    ("num_hidden_layers", 10**400, "below 2^63"),
+    ("head_dim", 10**400, "below 2^63"),
+    ("n_routed_experts", 10**5, "at most 16384"),
+    ("num_nextn_predict_layers", 10**9, "0 or 1"),
+    ("hc_sinkhorn_iters", 10**6, "at most 1024"),
+    ("rope_scaling", YARN | {"factor": 1e31}, "a factor of at most 1e+30"),
+    ("rope_theta", 1e31, "at most 1e+30"),
+    ("compress_ratios", [0] * 10**6, "at most 2048 entries"),
+    ("compress_ratios", [[0] * 10**6], "an integer"),
+    ("compress_ratios", "0" * 10**6, "a list"),
+    ("mlp_layer_types", ["moe"] * 10**6, "at most 2048 entries"),
+    ("layer_types", ["x" * 10**6], "sliding_attention"),
+    ("rope_scaling", YARN | {"x" * 10**6: 1}, "beta_fast"),
+    ("scoring_func", "y" * 10**6, "sqrtsoftplus"),
+    ("model_type", [["z"] * 10**6] * 10, "'deepseek_v4'"),
 ]
 
 
@@ -150,6 +173,97 @@ def test_bad_value_is_named(key, value, expected):
     assert key in message
     assert "expected" in message and expected in message
     assert "found" in message and "\n" not in message
+    assert len(message) < 300
+
+
+NUMBERS = [entry.name for entry in fields(Config) if entry.type in (int, float)]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("power", [14, 40, 400, 4000])
+def test_every_number_has_a_bound(key, power):
+    """Of sizes that only loops feel, a file could otherwise ask for loops without an end. Floats end at 1e30."""
+    if type(getattr(tiny_config(), key)) is float and power < 30:
+        assert getattr(Config.from_dict(SETTINGS | {key: 10**power}), key) == 10.0**power
+        return
+    with pytest.raises(ConfigError, match=f"{key}: expected ") as caught:
+        Config.from_dict(SETTINGS | {key: 10**power})
+    assert len(str(caught.value)) < 200
+
+
+def test_bounds_are_far_above_the_largest_released_model():
+    pro = Config.load(CONFIGS / "deepseek-v4-pro.json")
+    for key, most in MOST.items():
+        assert most >= 16 * getattr(pro, key), key
+    assert 8 * pro.n_routed_experts * pro.num_hidden_layers <= MOST_EXPERTS
+
+
+def test_the_experts_of_all_layers_together_have_a_bound():
+    """Each number alone is within its own: the table of parameters would have millions of rows."""
+    layers = 1000
+    many = {"num_hidden_layers": layers, "compress_ratios": [0] * (layers + 1), "n_routed_experts": 10**4}
+    with pytest.raises(ConfigError, match="n_routed_experts: expected at most 262 for 1000 layers, found 10000"):
+        Config.from_dict(SETTINGS | many)
+
+
+@pytest.mark.parametrize("value", [[1, 5], [3], 2])
+def test_end_tokens_may_be_one_or_several(value):
+    """transformers 5.24 saves a list where its configuration has one."""
+    config = Config.from_dict(SETTINGS | {"eos_token_id": value})
+    assert list(config.eos_token_ids) == (value if isinstance(value, list) else [value])
+    written = json.loads(json.dumps(config.to_dict()))
+    assert written["eos_token_id"] == value
+    assert Config.from_dict(written) == config
+    assert hash(config) == hash(Config.from_dict(written))
+
+
+FOREIGN = [
+    ("quantization_config", {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "found quant_method 'modelopt'"),
+    ("quantization_config", {"quant_method": "compressed-tensors", "format": "pack"}, "'compressed-tensors'"),
+    ("quantization_config", {"quant_method": "gptq", "bits": 4}, "found quant_method 'gptq'"),
+    ("quantization_config", {"quant_method": None}, "found quant_method None"),
+    ("quantization_config", {"bits": 4, "group_size": 64}, "found no quant_method"),
+    ("compression_config", {"format": "int-quantized"}, "found another section: {'format': 'int-quantized'}"),
+    ("quantization", {"group_size": 64, "bits": 4}, "found another section: {'bits': 4, 'group_size': 64}"),
+]
+
+
+@pytest.mark.parametrize(("section", "value", "found"), FOREIGN, ids=[found for *_, found in FOREIGN])
+def test_a_foreign_quantisation_is_named_with_what_is_supported(section, value, found):
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(SETTINGS | {section: value}, source="model/config.json")
+    supported = "no quantisation, or quantization_config with quant_method 'fp8' (FP8 and FP4 as released)"
+    assert str(caught.value).startswith(f"model/config.json: {section}: expected {supported}, found ")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["activation_scheme", "fmt", "scale_fmt", "weight_block_size"])
+def test_fp8_that_lacks_what_the_released_one_says_is_named(key):
+    section = {name: value for name, value in QUANTISATION.items() if name != key}
+    with pytest.raises(ConfigError, match=f"quantization_config {key}: expected .* released .*, found no such key"):
+        Config.from_dict(SETTINGS | {"quantization_config": section})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": "64"},
+        {"hidden_size": 64.0},
+        {"norm_topk_prob": 1},
+        {"compress_ratios": [0, 4, 128, 0]},
+        {"compress_ratios": (0, 4.0, 128, 0)},
+        {"eos_token_id": "1"},
+        {"eos_token_id": (1, 2.0)},
+        {"rope_scaling": YARN},
+        {"rope_scaling": Yarn("4", 64, 32, 1)},
+    ],
+    ids=str,
+)
+def test_a_config_made_from_values_has_their_types(change):
+    (key,) = change
+    named = "factor" if isinstance(change[key], Yarn) else key
+    with pytest.raises(ConfigError, match=f"^tiny/config.json: {named}: expected .*, found "):
+        replace(tiny_config(), **change)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +292,32 @@ def test_file_that_is_no_config(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.json: expected .*found"):
         Config.load(tmp_path)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (POINTER, "found a Git LFS pointer: the file itself was not fetched (git lfs pull)"),
+        (b"\n<!doctype html>\n<html><body>Not found</body></html>", "found a web page"),
+        (b" \n", "found an empty file"),
+        (b"{" + b" " * 2**24, "expected at most 16777216 bytes, found more"),
+        (b'{"vocab_size": ' + b"1" * 10000 + b"}", "expected JSON, found: Exceeds the limit"),
+    ],
+    ids=["pointer", "page", "empty", "large", "digits"],
+)
+def test_what_stands_where_a_config_should_be_is_named(tmp_path, content, found):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        Config.load(tmp_path)
+    assert found in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_device_that_never_ends_is_refused():
+    with pytest.raises(ConfigError, match="/dev/zero: expected at most"):
+        Config.load("/dev/zero")
 
 
 def test_missing_file(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tiny
-from dsv4.errors import CheckpointError, PromptError, SettingError
+from dsv4.errors import CheckpointError, DSV4Error, PromptError, SettingError
 from dsv4.generate import generate
 from dsv4.sampling import Sampler
 
@@ -210,15 +210,92 @@ def tally(found, vocab):
         yield np.bincount(codes, minlength=vocab**length)
 
 
+SHORT = [[1, 2], [3, 4, 5], [6], [2, 2]]
+
+
+def until_failure(generation, count):
+    """The ids of each sequence, and the error in the end."""
+    found = [[] for _ in range(count)]
+    with np.errstate(all="ignore"), pytest.raises(DSV4Error) as caught:
+        for token in generation:
+            found[token.sequence].append(token.id)
+    return found, str(caught.value)
+
+
+@pytest.mark.parametrize("speculative", [False, True])
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 3}], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("agreement", ["sometimes", "always"])
+def test_a_token_that_makes_no_numbers_ends_its_own_sequence_only(backend, agreement, settings, speculative):
+    """Its embedding is NaN: the sequences that come to it give it and then fail, the others are what they were."""
+    source, options = drafting(agreement), settings | {"stop_ids": [], "speculative": speculative, "max_new_tokens": 12}
+    whole = texts(generate(tiny.model(backend, source), SHORT, **options), len(SHORT))
+    poisons = [token for token in whole[1][1:-2] if token not in [*itertools.chain(*SHORT), *whole[0]]]
+    assert poisons, whole
+    rows = np.arange(source.config.vocab_size)[:, None]
+    broken = source.changed(embed__weight=lambda weight: np.where(rows == poisons[0], np.float32(np.nan), weight))
+    found, message = until_failure(generate(tiny.model(backend, broken), SHORT, **options), len(SHORT))
+    expected = [ids[: ids.index(poisons[0]) + 1] if poisons[0] in ids else ids for ids in whole]
+    assert found == expected
+    failed = sum(len(ids) < 12 for ids in expected)
+    assert failed < len(SHORT)
+    more = f" ({failed - 1} more failed, too)" if failed > 1 else ""
+    assert message == f"sequence 1: logits: expected numbers below infinity, found nan for token 0{more}"
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_no_token_is_taken_where_none_has_a_number(backend, temperature):
+    model = tiny.model(backend)
+    head = model.head
+    model.head = lambda states: head(states) * 0 - np.inf
+    found, message = until_failure(generate(model, [[1, 2], [3]], temperature=temperature), 2)
+    assert found == [[], []]
+    expected = "logits: expected a number for one token at least, found -inf for all of them"
+    assert message == f"sequence 0: {expected} (1 more failed, too)"
+
+
+@pytest.mark.parametrize("speculative", [False, True])
+@pytest.mark.parametrize("agreement", ["sometimes", "always"])
+def test_whoever_takes_the_tokens_may_end_a_sequence(backend, agreement, speculative):
+    """Its own one at its fourth token, and the one behind it whose turn has not come in that step."""
+    model = tiny.model(backend, drafting(agreement))
+    options = {"temperature": 0, "stop_ids": [], "max_new_tokens": 12, "speculative": speculative}
+    whole = texts(generate(model, SHORT, **options), len(SHORT))
+    generation, found = generate(model, SHORT, **options), [[] for _ in SHORT]
+    for token in generation:
+        found[token.sequence].append(token.id)
+        if len(found[1]) == 4:
+            generation.end(1)
+            generation.end(np.int64(2))
+    assert [found[0], found[1], found[3]] == [whole[0], whole[1][:4], whole[3]]
+    assert found[2] == whole[2][: len(found[2])] and 3 <= len(found[2]) < 12
+    for sequence in (4, -1, 1.0, True, None):
+        with pytest.raises(SettingError, match="sequence: expected an integer from 0 to 3, found"):
+            generation.end(sequence)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1, found 0"),
-        ({"max_new_tokens": 2.5}, "max_new_tokens: expected .*, found 2.5"),
-        ({"prefill_chunk": 0}, "prefill_chunk: expected at least 1, found 0"),
+        *(
+            ({name: value}, f"{name}: expected an integer of at least 1, found {value!r}$")
+            for name in ("max_new_tokens", "prefill_chunk")
+            for value in (0, -3, 2.5, 3.0, None, "5", True)
+        ),
         ({"temperature": -1.0}, "temperature: expected a number of at least 0, found -1.0"),
+        ({"temperature": "0"}, "temperature: expected a finite number, found '0'"),
+        ({"temperature": None}, "temperature: expected a finite number, found None"),
         ({"top_p": 0.0}, "top_p: expected a number above 0 and at most 1, found 0.0"),
+        ({"top_p": True}, "top_p: expected a finite number, found True"),
         ({"seed": -1}, "seed: expected .*, found -1"),
+        ({"seed": 1.0}, "seed: expected .*, found 1.0"),
+        ({"stop_ids": 1}, "stop_ids: expected a list of token ids, found 1"),
+        ({"stop_ids": "\n"}, r"stop_ids: expected a list of token ids, found '\\n'"),
+        ({"stop_ids": ["\n"]}, r"stop_ids: expected an integer of at least 0, found '\\n'"),
+        ({"stop_ids": [1.0]}, "stop_ids: expected an integer of at least 0, found 1.0"),
+        ({"stop_ids": [True]}, "stop_ids: expected an integer of at least 0, found True"),
+        ({"stop_ids": {-1}}, "stop_ids: expected an integer of at least 0, found -1"),
+        ({"speculative": "no"}, "speculative: expected True or False, found 'no'"),
+        ({"speculative": 1}, "speculative: expected True or False, found 1"),
     ],
 )
 def test_settings_out_of_range(model, options, message):
@@ -235,12 +312,37 @@ def test_settings_out_of_range(model, options, message):
         ([1.5, 2.5], r"prompt 0: expected a list of integers, found float64 \(2,\)"),
         ([[1], [[2]]], r"prompt 1: expected a list of integers, found int64 \(1, 1\)"),
         ([[1, [2]]], "prompt 0: expected a list of integers"),
+        ("ROMEO.", "prompt 0: expected a list of integers, found the text 'ROMEO.'"),
+        (["ROMEO.", "O"], "prompt 0: expected a list of integers, found the text 'ROMEO.'"),
+        (b"RO", "prompt 0: expected a list of integers, found the text b'RO'"),
+        (5, "prompt: expected a list of token ids or several lists, found 5"),
+        (None, "prompt: expected a list of token ids or several lists, found None"),
+        (np.array(5), "prompt: expected a list of token ids or several lists, found array"),
+        (iter([1, 2]), "prompt: expected a list of token ids or several lists, found <list_iterator"),
+        ([True, False], "prompt 0: expected a list of integers, found bool"),
+        ({1, 2}, "prompt 0: expected a list of integers, found object"),
+        ([[1], [2**70]], "prompt 1: expected a list of integers, found object"),
+        (np.array([2**63 + 1], np.uint64), "token ids: expected 0 … 39, found 9223372036854775809 at token 0"),
         ([[1, 2], [3, 40]], "token ids: expected 0 … 39, found 40 at token 1 of sequence 1"),
     ],
 )
 def test_prompts_that_are_none(model, prompts, message):
     with pytest.raises(PromptError, match=message):
         list(generate(model, prompts, max_new_tokens=2))
+
+
+def test_a_model_that_is_none():
+    with pytest.raises(SettingError, match=r"model: expected what dsv4\.load gives, found 'model'"):
+        generate("model", [1])
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    """Also prompts of different dtypes, which NumPy would join into floats."""
+    expected = texts(generate(model, [[1, 2], [3]], 4, temperature=0.5, seed=2, stop_ids=[7], prefill_chunk=2), 2)
+    prompts = [np.array([1, 2], np.uint64), np.array([3], np.int8)]
+    numbers = {"temperature": np.float32(0.5), "seed": np.uint8(2), "prefill_chunk": np.int16(2)}
+    found = generate(model, prompts, np.int64(4), **numbers, stop_ids=np.array([7]), speculative=np.bool(False))
+    assert texts(found, 2) == expected
 
 
 def test_ids_are_looked_at_before_anything_is_generated(model):

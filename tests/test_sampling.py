@@ -1,5 +1,7 @@
 """From logits to tokens: greedy ties, temperature, nucleus, seeds, and the residual of speculative sampling."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,11 +125,66 @@ def test_a_sequence_draws_the_same_whatever_the_others_do():
     assert draws(sampler(seed=7, batch=2), 0) != draws(sampler(seed=7, batch=2), 1)
 
 
-@pytest.mark.parametrize("temperature", [0, 1])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_logits_that_are_no_numbers_are_an_error(temperature, bad):
-    with pytest.raises(DSV4Error, match=f"logits: expected numbers below infinity, found {bad} for token 1"):
-        sampler(temperature).distribution(np.array([1, bad, 2, bad]))
+WITHOUT_A_BEST = [
+    ([1, np.nan, 2, np.nan], "expected numbers below infinity, found nan for token 1"),
+    ([1, 0, np.inf, -np.inf], "expected numbers below infinity, found inf for token 2"),
+    ([-np.inf, np.nan, -np.inf], "expected numbers below infinity, found nan for token 1"),
+    ([-np.inf] * 3, "expected a number for one token at least, found -inf for all of them"),
+    ([-np.inf], "expected a number for one token at least, found -inf for all of them"),
+]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+@pytest.mark.parametrize("temperature", [0, 1, 5e-324])
+@pytest.mark.parametrize(("logits", "message"), WITHOUT_A_BEST)
+def test_logits_that_are_no_numbers_are_an_error(logits, message, temperature, top_p):
+    """`choose` says it by a −1, and only for the sequence that it is about."""
+    with pytest.raises(DSV4Error, match=f"logits: {message}"):
+        sampler(temperature, top_p).distribution(np.array(logits))
+    rows = np.array([np.arange(len(logits)), logits, np.zeros(len(logits))])
+    first, second, third = sampler(temperature, top_p, batch=3).choose(rows)
+    assert second == -1
+    assert 0 <= first < len(logits) and 0 <= third < len(logits)
+
+
+@given(
+    logits=st.lists(st.sampled_from([-np.inf, np.inf, np.nan, -1e300, -3.0, 0.0, 1.0, 1e300]), min_size=1, max_size=6),
+    temperature=st.sampled_from([0, 5e-324, 0.7, 1e300]),
+    top_p=st.sampled_from([1e-9, 0.5, 1.0]),
+)
+def test_a_token_is_one_that_may_be_drawn_or_there_is_an_error(logits, temperature, top_p):
+    one, array = sampler(temperature, top_p), np.array(logits)
+    (token,) = one.choose(array[None])
+    if np.isnan(array).any() or max(logits) in (np.inf, -np.inf):
+        assert token == -1
+        with pytest.raises(DSV4Error, match="logits: expected"):
+            one.distribution(array)
+    else:
+        assert 0 <= token < len(logits) and logits[token] > -np.inf
+        shares = one.distribution(array)
+        np.testing.assert_allclose(shares.sum(), 1)
+        assert not shares[array == -np.inf].any()
+
+
+@pytest.mark.parametrize("probabilities", [[0.0, 0.0], [0.5, np.nan], [np.nan, 0.5]])
+def test_probabilities_from_which_nothing_can_be_drawn(probabilities):
+    with pytest.raises(DSV4Error, match=r"probabilities: expected a sum .*, found (0\.0|nan)"):
+        sampler().draw(np.array(probabilities), 0)
+
+
+@pytest.mark.parametrize("sequence", [2, -1, 0.0, True, None])
+def test_a_sequence_that_there_is_not(sequence):
+    with pytest.raises(SettingError, match=f"sequence: expected an integer from 0 to 1, found {sequence}"):
+        sampler(batch=2).chance(sequence)
+
+
+@pytest.mark.parametrize("logits", [[0.0, 1.0], np.zeros((1, 4)), np.zeros(0), np.float64(3), None])
+def test_logits_of_another_shape(logits):
+    with pytest.raises(SettingError, match=r"logits: expected an array of shape \[vocab\], found"):
+        sampler().distribution(logits)
+    for rows in (logits, np.zeros((3, 5))):
+        with pytest.raises(SettingError, match=r"logits: expected an array of shape \[2, vocab\], found"):
+            sampler(batch=2).choose(rows)
 
 
 def test_greedy_at_the_released_vocabulary_needs_no_more_than_a_row():
@@ -153,11 +210,20 @@ def test_the_residual_of_equal_distributions_is_the_target():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("temperature", value) for value in (-0.1, np.nan, np.inf)],
-        *[("top_p", value) for value in (0.0, -1.0, 1.01, np.nan)],
-        ("seed", -1),
+        *[("temperature", value) for value in (-0.1, np.nan, np.inf, "0", None, True, 1j, [1.0], 10**400)],
+        *[("top_p", value) for value in (0.0, -1.0, 1.01, np.nan, "1", None, True)],
+        *[("seed", value) for value in (-1, 3.0, "3", True)],
+        *[("batch", value) for value in (0, 2.0, None, True)],
     ],
 )
 def test_settings_out_of_range(name, value):
-    with pytest.raises(SettingError, match=f"{name}: expected .*, found {value}"):
+    found = "an integer of about 401 digits" if value == 10**400 else re.escape(repr(value))
+    with pytest.raises(SettingError, match=f"^{name}: expected .*, found {found}$"):
         sampler(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = sampler(0.5, 0.75, 3, 2)
+    numpys = sampler(np.float32(0.5), np.float64(0.75), np.uint8(3), np.int64(2))
+    assert [draws(plain, 1), plain.temperature, plain.top_p] == [draws(numpys, 1), 0.5, 0.75]
+    np.testing.assert_array_equal(sampler(np.int64(1)).distribution(LOGITS), sampler(1.0).distribution(LOGITS))

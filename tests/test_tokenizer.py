@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
@@ -245,10 +246,27 @@ def test_a_character_is_given_with_its_last_byte_and_an_unfinished_one_at_the_en
     assert stream.flush() == ""
 
 
-@pytest.mark.parametrize("token_id", [1024, -1])
-def test_an_id_outside_the_vocabulary_is_reported(token_id):
-    with pytest.raises(TokenizerError, match=rf"token id: .*at most 1023.* found {token_id}"):
+@given(st.lists(st.integers(0, TOKENIZER.vocab_size + 30) | st.integers(0, 2**32 - 1), max_size=12), st.booleans())
+def test_an_id_without_text_adds_none_as_in_the_library(ids, skip_special):
+    """A model may have more ids than its tokenizer, and draws them, too; also between the bytes of a character."""
+    assert TOKENIZER.decode(ids, skip_special) == OFFICIAL.decode(ids, skip_special_tokens=skip_special)
+
+
+def test_an_id_without_text_parts_no_character():
+    first, *others = TOKENIZER.encode("💡")
+    assert TOKENIZER.decode([first, 1029, *others, 10**30]) == "💡"
+
+
+@pytest.mark.parametrize("token_id", [-1, 70.0, "a", None, True, [70]])
+def test_what_is_no_id_is_reported(token_id):
+    with pytest.raises(TokenizerError, match=r"token id: expected an integer of at least 0, found"):
         TOKENIZER.decode([70, token_id])
+
+
+def test_ids_may_be_numbers_of_numpy_and_must_be_a_list():
+    assert TOKENIZER.decode(np.array([70, 71], np.uint16)) == TOKENIZER.decode([70, 71])
+    with pytest.raises(TokenizerError, match="token ids: expected a list of integers, found 70"):
+        TOKENIZER.decode(70)
 
 
 # --- files that cannot be used ----------------------------------------------------------------------------------

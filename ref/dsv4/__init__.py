@@ -7,6 +7,8 @@
     cache = model.new_cache()                        # decode: model(chunk, cache), any chunking
     for token in dsv4.generate(model, [5, 17, 3], max_new_tokens=20, temperature=0):
         print(token.id)
+    wanted = dsv4.GenerationConfig.load(model.checkpoint)    # temperature, top-p, end tokens: generation_config.json
+    dsv4.generate(model, [5, 17, 3], **wanted.settings)
 
 `dsv4.ops` defines every operation, `dsv4.model` composes them, `dsv4.chat` knows the prompt format.
 """
@@ -25,6 +27,7 @@ from dsv4.errors import (
     TokenizerError,
 )
 from dsv4.generate import generate
+from dsv4.generation_config import GenerationConfig
 from dsv4.loading import bundled_model, load
 from dsv4.model.model import Model
 
@@ -36,6 +39,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DSV4Error",
+    "GenerationConfig",
     "Model",
     "PromptError",
     "SettingError",

@@ -5,12 +5,12 @@ transformers writes is read as well; `dsv4.config_json` translates it. Everythin
 file: nothing is filled in from the settings of another model.
 """
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from dsv4 import config_json
+from dsv4.arguments import shown
 from dsv4.errors import ConfigError
 
 LayerKind = Literal["SWA", "CSA", "HCA"]
@@ -20,6 +20,34 @@ LAYER_KINDS: dict[int, LayerKind] = {0: "SWA", 4: "CSA", 128: "HCA"}
 """The compression ratios that V4 knows: none, m = 4, and m' = 128."""
 
 SCORING_FUNCTIONS = ("sqrtsoftplus", "sigmoid", "softmax")
+
+MOST = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**18,
+    "num_hidden_layers": 2**10,
+    "num_attention_heads": 2**14,
+    "head_dim": 2**14,
+    "qk_rope_head_dim": 2**14,
+    "q_lora_rank": 2**18,
+    "o_lora_rank": 2**18,
+    "sliding_window": 2**14,
+    "index_n_heads": 2**14,
+    "index_head_dim": 2**14,
+    "index_topk": 2**16,
+    "max_position_embeddings": 2**40,
+    "n_routed_experts": 2**14,
+    "moe_intermediate_size": 2**18,
+    "hc_mult": 2**8,
+    "hc_sinkhorn_iters": 2**10,
+}
+"""The largest value of each size that no other one bounds, far above V4-Pro's: beyond it, a file is damaged, and
+loops over layers, experts or iterations would not end."""
+
+MOST_EXPERTS = 2**18
+"""Routed experts of all layers together at most; V4-Pro has 23,424."""
+
+LARGEST_FLOAT = 1e30
+"""No setting is larger; float32, in which they take part, ends at 3.4e38."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +69,8 @@ class Config:
     """The settings of one DeepSeek-V4 model, under the names of config.json.
 
     A Config that exists is consistent: the constructor raises ConfigError naming file, key, expected and found.
-    `compress_ratios` has one entry per layer and one per MTP layer. `quantised` says whether the file has a
+    `compress_ratios` has one entry per layer and one per MTP layer. `eos_token_id` is a tuple where config.json has a
+    list; `eos_token_ids` has them in either case. `quantised` says whether the file has a
     quantization_config, `expert_dtype` in which format such a checkpoint stores the routed experts.
     `source` is the file that the messages name; it does not take part in comparison.
     """
@@ -80,7 +109,7 @@ class Config:
     hc_eps: float
     rms_norm_eps: float
     bos_token_id: int
-    eos_token_id: int
+    eos_token_id: int | tuple[int, ...]
     tie_word_embeddings: bool
     torch_dtype: str
     quantised: bool
@@ -88,6 +117,7 @@ class Config:
     source: str = field(default="Config", compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check_sizes(self)
         _check_choices(self)
         _check_attention(self)
@@ -102,13 +132,7 @@ class Config:
         file = Path(path)
         if file.is_dir():
             file = file / "config.json"
-        try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ConfigError(f"{file}: expected a config.json, found no such file") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{file}: expected a readable JSON file, found: {error}") from error
-        return cls.from_dict(raw, source=str(file))
+        return cls.from_dict(config_json.parse(file), source=str(file))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str = "config.json") -> Self:
@@ -128,6 +152,11 @@ class Config:
         """The configuration as a config.json in the official spelling, readable by transformers and by `from_dict`."""
         return config_json.write(asdict(self))
 
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text, one or several."""
+        return (self.eos_token_id,) if isinstance(self.eos_token_id, int) else self.eos_token_id
+
     def layer_kind(self, layer: int) -> LayerKind:
         """The attention of a layer; the MTP layers are numbered on from num_hidden_layers."""
         return LAYER_KINDS[self.compress_ratios[layer]]
@@ -139,22 +168,40 @@ class Config:
 
 def _require(config: Config, condition: bool, key: str, expected: str) -> None:
     if not condition:
-        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {getattr(config, key)!r}")
+        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {shown(getattr(config, key))}")
+
+
+def _check_types(config: Config) -> None:
+    """What a file holds has been checked; a Config may also be made from values, or changed with `replace`."""
+    _require(config, isinstance(config.rope_scaling, Yarn | None), "rope_scaling", "a Yarn or None")
+    for section in (config, config.rope_scaling) if config.rope_scaling else (config,):
+        for entry in fields(section):
+            if isinstance(entry.type, type):
+                config_json.typed(getattr(section, entry.name), entry.type, config.source, entry.name)
+    for key, found in (("compress_ratios", config.compress_ratios), ("eos_token_id", config.eos_token_ids)):
+        are_integers = isinstance(found, tuple) and all(type(entry) is int for entry in found)
+        _require(config, are_integers, key, "a tuple of integers")
 
 
 def _check_sizes(config: Config) -> None:
-    """Every size is at least 1; counts that may be 0 and numbers that must be positive."""
-    may_be_zero = {"num_hash_layers", "num_nextn_predict_layers", "bos_token_id", "eos_token_id"}
+    """Every size is at least 1 and has a bound; counts that may be 0 and numbers that must be positive."""
+    may_be_zero = {"num_hash_layers", "num_nextn_predict_layers", "bos_token_id"}
     for entry in fields(config):
+        value = getattr(config, entry.name)
         if entry.type is int:
             least = 0 if entry.name in may_be_zero else 1
-            _require(config, getattr(config, entry.name) >= least, entry.name, f"an integer of at least {least}")
+            _require(config, value >= least, entry.name, f"an integer of at least {least}")
+        if entry.type is float:
+            _require(config, value <= LARGEST_FLOAT, entry.name, f"a number of at most {LARGEST_FLOAT:g}")
+    for key, most in MOST.items():
+        _require(config, getattr(config, key) <= most, key, f"an integer of at most {most}")
     for key in ("rms_norm_eps", "hc_eps", "swiglu_limit", "routed_scaling_factor"):
         _require(config, getattr(config, key) > 0, key, "a positive number")
     for key in ("rope_theta", "compress_rope_theta"):
         _require(config, getattr(config, key) > 1, key, "a number above 1")
-    for key in ("bos_token_id", "eos_token_id"):
-        _require(config, getattr(config, key) < config.vocab_size, key, f"a token below vocab_size {config.vocab_size}")
+    for key, ids in (("bos_token_id", (config.bos_token_id,)), ("eos_token_id", config.eos_token_ids)):
+        expected = f"a token from 0 and below vocab_size {config.vocab_size}"
+        _require(config, all(0 <= token < config.vocab_size for token in ids), key, expected)
 
 
 def _check_choices(config: Config) -> None:
@@ -167,6 +214,9 @@ def _check_choices(config: Config) -> None:
     _require(config, config.expert_dtype in ("fp4", "fp8"), "expert_dtype", "'fp4' or 'fp8'")
     experts, chosen = config.n_routed_experts, config.num_experts_per_tok
     _require(config, chosen <= experts, "num_experts_per_tok", f"at most n_routed_experts {experts}")
+    per_layer = MOST_EXPERTS // config.num_hidden_layers
+    expected = f"at most {per_layer} for {config.num_hidden_layers} layers"
+    _require(config, experts <= per_layer, "n_routed_experts", expected)
 
 
 def _check_attention(config: Config) -> None:
@@ -181,6 +231,7 @@ def _check_attention(config: Config) -> None:
     yarn = config.rope_scaling
     if yarn is not None:
         _require(config, yarn.factor >= 1, "rope_scaling", "a factor of at least 1")
+        _require(config, yarn.factor <= LARGEST_FLOAT, "rope_scaling", f"a factor of at most {LARGEST_FLOAT:g}")
         context = yarn.original_max_position_embeddings
         _require(config, context >= 1, "rope_scaling", "original_max_position_embeddings of at least 1")
         sane = 1e6 > yarn.beta_fast > yarn.beta_slow > 1e-6 and context < 2**53

@@ -5,10 +5,19 @@ partial_rotary_factor for qk_rope_head_dim, rope_parameters for rope_scaling, an
 holds both spellings of a value, the two must agree.
 """
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
+from dsv4.arguments import shown
 from dsv4.errors import ConfigError
+
+LARGEST_FILE = 2**24
+"""Bytes of a JSON file at most. A config.json has some thousands, or millions where it lists every matrix by name."""
+
+LONGEST_LIST = 2**11
+"""Entries of a list at most: those with one for each layer are the longest."""
 
 RATIO_OF_LAYER_TYPE = {"sliding_attention": 0, "compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 
@@ -24,12 +33,17 @@ QUANTISATION = {
 }
 """The quantization_config of every released V4 checkpoint."""
 
+OTHER_QUANTISATIONS = ("compression_config", "quantization")
+"""Sections in which other tools describe formats of their own."""
+
+SUPPORTED = "no quantisation, or quantization_config with quant_method 'fp8' (FP8 and FP4 as released)"
+
 PLAIN = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_nextn_predict_layers", "num_attention_heads", "head_dim"),
     *("q_lora_rank", "o_lora_rank", "o_groups", "sliding_window", "index_n_heads", "index_head_dim", "index_topk"),
     *("max_position_embeddings", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
     *("moe_intermediate_size", "scoring_func", "norm_topk_prob", "routed_scaling_factor", "swiglu_limit", "hc_mult"),
-    *("hc_sinkhorn_iters", "hc_eps", "rms_norm_eps", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
+    *("hc_sinkhorn_iters", "hc_eps", "rms_norm_eps", "bos_token_id", "tie_word_embeddings"),
 )
 """Keys that both spellings share and every file must have."""
 
@@ -37,6 +51,23 @@ YARN = {"factor": float, "original_max_position_embeddings": int, "beta_fast": f
 """The fields of `Yarn` and of rope_scaling, with their types."""
 
 TYPE_NAMES = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
+
+
+def parse(file: Path) -> Any:
+    """What a JSON file holds. Raises ConfigError where it is missing, too large, not JSON, or not the file itself."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{file}: expected a JSON file, found no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a readable file, found: {error.strerror}") from error
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{file}: expected at most {LARGEST_FILE} bytes, found more")
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: expected JSON, found{_what_else(content) or f': {error}'}") from error
 
 
 def read(raw: Any, source: str) -> dict[str, Any]:
@@ -51,6 +82,7 @@ def read(raw: Any, source: str) -> dict[str, Any]:
         _require_equal(_get(raw, key, source), expected, source, key)
     _require_equal(raw.get("mlp_bias", False), False, source, "mlp_bias")
     values = {key: _get(raw, key, source) for key in PLAIN}
+    values["eos_token_id"] = token_ids(_get(raw, "eos_token_id", source), source, "eos_token_id")
     values["topk_method"] = raw.get("topk_method", "noaux_tc")
     values["torch_dtype"] = raw.get("torch_dtype") or raw.get("dtype") or "bfloat16"
     values["num_hash_layers"] = _hash_layers(raw, source)
@@ -63,7 +95,7 @@ def write(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `Config` (rope_scaling as a dictionary or None) as an official config.json, ready for JSON."""
     result: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"]} | FIXED
     result |= {key: value for key, value in values.items() if key not in ("quantised", "expert_dtype", "source")}
-    result["compress_ratios"] = list(values["compress_ratios"])
+    result |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
     yarn = values["rope_scaling"]
     result["rope_scaling"] = None if yarn is None else {"type": "yarn"} | yarn
     if values["quantised"]:
@@ -77,8 +109,28 @@ def typed(value: Any, expected: type, source: str, key: str) -> Any:
     if expected is float and type(value) is int and abs(value) < 2**1000:
         value = float(value)
     if type(value) is not expected or (type(value) is float and not math.isfinite(value)):
-        raise ConfigError(f"{source}: {key}: expected {TYPE_NAMES[expected]}, found {found!r}")
+        raise ConfigError(f"{source}: {key}: expected {TYPE_NAMES[expected]}, found {shown(found)}")
+    if type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"{source}: {key}: expected an integer below 2^63, found {shown(found)}")
     return value
+
+
+def token_ids(value: Any, source: str, key: str) -> int | tuple[int, ...]:
+    """A token id, or several as a tuple where the file has a list. Raises ConfigError for anything else."""
+    if not isinstance(value, list):
+        return int(typed(value, int, source, key))
+    if not 1 <= len(value) <= LONGEST_LIST:
+        raise ConfigError(f"{source}: {key}: expected from 1 to {LONGEST_LIST} token ids, found {len(value)}")
+    return tuple(typed(entry, int, source, key) for entry in value)
+
+
+def _what_else(content: bytes) -> str | None:
+    """What stands where a JSON file should be, if it is one of the usual things."""
+    if not content.strip():
+        return " an empty file"
+    if content.startswith(b"version https://git-lfs"):
+        return " a Git LFS pointer: the file itself was not fetched (git lfs pull)"
+    return " a web page" if content.lstrip().startswith(b"<") else None
 
 
 def _get(raw: dict[str, Any], key: str, source: str) -> Any:
@@ -89,21 +141,23 @@ def _get(raw: dict[str, Any], key: str, source: str) -> Any:
 
 def _require_equal(found: Any, expected: Any, source: str, key: str) -> None:
     if type(found) is not type(expected) or found != expected:
-        raise ConfigError(f"{source}: {key}: expected {expected!r}, found {found!r}")
+        raise ConfigError(f"{source}: {key}: expected {shown(expected)}, found {shown(found)}")
 
 
 def _section(raw: dict[str, Any], key: str, source: str) -> dict[str, Any]:
     """A JSON object inside another; empty where it is absent or null."""
     found = raw.get(key)
     if found is not None and not isinstance(found, dict):
-        raise ConfigError(f"{source}: {key}: expected a JSON object, found {found!r}")
+        raise ConfigError(f"{source}: {key}: expected a JSON object, found {shown(found)}")
     return found or {}
 
 
 def _list(raw: dict[str, Any], key: str, source: str) -> list[Any]:
     found = _get(raw, key, source)
     if not isinstance(found, list):
-        raise ConfigError(f"{source}: {key}: expected a list, found {found!r}")
+        raise ConfigError(f"{source}: {key}: expected a list, found {shown(found)}")
+    if len(found) > LONGEST_LIST:
+        raise ConfigError(f"{source}: {key}: expected at most {LONGEST_LIST} entries, found {len(found)}")
     return found
 
 
@@ -112,10 +166,11 @@ def _hash_layers(raw: dict[str, Any], source: str) -> Any:
     if raw.get("mlp_layer_types") is None:
         return _get(raw, "num_hash_layers", source)
     types = _list(raw, "mlp_layer_types", source)
+    layers = typed(raw["num_hidden_layers"], int, source, "num_hidden_layers")
     count = types.count("hash_moe")
-    if types != ["hash_moe"] * count + ["moe"] * (len(types) - count) or len(types) != raw["num_hidden_layers"]:
-        expected = f"{raw['num_hidden_layers']} entries, 'hash_moe' first, then 'moe'"
-        raise ConfigError(f"{source}: mlp_layer_types: expected {expected}, found {types}")
+    if types != ["hash_moe"] * count + ["moe"] * (len(types) - count) or len(types) != layers:
+        expected = f"{layers} entries, 'hash_moe' first, then 'moe'"
+        raise ConfigError(f"{source}: mlp_layer_types: expected {expected}, found {len(types)}: {shown(types)}")
     _require_equal(raw.get("num_hash_layers", count), count, source, "num_hash_layers")
     return count
 
@@ -149,7 +204,9 @@ def _ratios_of_types(raw: dict[str, Any], source: str) -> list[int]:
     types = _list(raw, "layer_types", source)
     unknown = [found for found in types if not isinstance(found, str) or found not in RATIO_OF_LAYER_TYPE]
     if unknown:
-        raise ConfigError(f"{source}: layer_types: expected one of {list(RATIO_OF_LAYER_TYPE)}, found {unknown[0]!r}")
+        raise ConfigError(
+            f"{source}: layer_types: expected one of {list(RATIO_OF_LAYER_TYPE)}, found {shown(unknown[0])}"
+        )
     ratios = [RATIO_OF_LAYER_TYPE[found] for found in types]
     if raw.get("compress_ratios") is not None:
         official = _list(raw, "compress_ratios", source)
@@ -196,7 +253,7 @@ def _yarn(section: dict[str, Any], source: str, key: str) -> dict[str, Any] | No
     )
     if unknown:
         raise ConfigError(
-            f"{source}: {key}: expected {', '.join(YARN)}, found {min(unknown)!r}, which V4 does not know"
+            f"{source}: {key}: expected {', '.join(YARN)}, found {shown(min(unknown))}, which V4 does not know"
         )
     factor = typed(section.get("attention_factor", 1.0), float, source, f"{key} attention_factor")
     _require_equal(factor, 1.0, source, f"{key} attention_factor")
@@ -205,7 +262,16 @@ def _yarn(section: dict[str, Any], source: str, key: str) -> dict[str, Any] | No
 
 def _quantisation(raw: dict[str, Any], source: str) -> dict[str, Any]:
     """quantised and expert_dtype; transformers moves the latter into quantization_config."""
+    for key in OTHER_QUANTISATIONS:
+        if raw.get(key):
+            raise ConfigError(f"{source}: {key}: expected {SUPPORTED}, found another section: {shown(raw[key])}")
     section = _section(raw, "quantization_config", source)
+    if section and section.get("quant_method") != QUANTISATION["quant_method"]:
+        method = f"quant_method {shown(section['quant_method'])}" if "quant_method" in section else "no quant_method"
+        raise ConfigError(f"{source}: quantization_config: expected {SUPPORTED}, found {method}")
     for key, expected in QUANTISATION.items() if section else ():
-        _require_equal(_get(section, key, source), expected, source, f"quantization_config {key}")
+        if key not in section:
+            expectation = f"{shown(expected)}, as the released checkpoints have it"
+            raise ConfigError(f"{source}: quantization_config {key}: expected {expectation}, found no such key")
+        _require_equal(section[key], expected, source, f"quantization_config {key}")
     return {"quantised": bool(section), "expert_dtype": raw.get("expert_dtype") or section.get("expert_dtype") or "fp4"}

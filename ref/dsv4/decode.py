@@ -1,10 +1,12 @@
 """The two decoding loops: token by token, and with a draft of the next one from the MTP module (report §2.4)."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from dsv4.errors import DSV4Error
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints, Mask
 from dsv4.sampling import Sampler, require_numbers, residual
@@ -28,26 +30,50 @@ class Batch:
         self.model, self.sampler, self.stop_ids, self.left = model, sampler, stop_ids, left
         self.cache = model.new_cache(len(left), max_rollback=1)
         self.drafted = self.accepted = 0
+        self.failures: dict[int, DSV4Error] = {}
 
     @property
     def active(self) -> Ints:
         """The numbers of the sequences that are not finished."""
         return np.nonzero(self.left)[0]
 
+    def in_turn(self) -> Iterator[int]:
+        """The same one by one, without those that are ended before it is their turn."""
+        return (int(sequence) for sequence in self.active if self.left[sequence])
+
     def take(self, sequence: int, token: int) -> Token:
         """Count a token of a sequence, which ends with a stop id or with its last allowed token."""
         self.left[sequence] = 0 if token in self.stop_ids else self.left[sequence] - 1
-        return Token(int(sequence), int(token))
+        return Token(sequence, int(token))
+
+    @contextmanager
+    def by_itself(self, sequence: int) -> Iterator[None]:
+        """What raises inside ends this sequence alone: the others go on, and `raise_failure` says it in the end."""
+        try:
+            yield
+        except DSV4Error as error:
+            self.left[sequence] = 0
+            self.failures[sequence] = error
+
+    def raise_failure(self) -> None:
+        """Raises DSV4Error for the first sequence that did not end by itself."""
+        if self.failures:
+            first = min(self.failures)
+            others = len(self.failures) - 1
+            more = f" ({others} more failed, too)" if others else ""
+            raise DSV4Error(f"sequence {first}: {self.failures[first]}{more}") from self.failures[first]
 
     def next_tokens(self, states: Array) -> Ints:
         """A token for each sequence, finished or not, from its streams [B, 1, n, d]. Returns [B] on the host.
 
-        Raises DSV4Error for logits that are no numbers.
+        Logits that are no numbers end their sequence.
         """
         logits = self.model.head(states)[:, 0]  # [B, vocab]
         tokens = self.model.ops.to_numpy(self.sampler.choose(logits))
-        for sequence in np.nonzero(tokens < 0)[0]:
-            require_numbers(logits[sequence])
+        for sequence in self.in_turn():
+            if tokens[sequence] < 0:
+                with self.by_itself(sequence):
+                    require_numbers(logits[sequence])
         return tokens
 
 
@@ -55,7 +81,7 @@ def decode(batch: Batch, states: Array) -> Iterator[Token]:
     """Token by token, from the streams of each prompt's last token, [B, 1, n, d]."""
     while True:
         tokens = batch.next_tokens(states)
-        for sequence in batch.active:
+        for sequence in batch.in_turn():
             yield batch.take(sequence, tokens[sequence])
         if not len(batch.active):
             return
@@ -70,22 +96,23 @@ def decode_with_drafts(batch: Batch, states: Array) -> Iterator[Token]:
     """
     model = batch.model
     newest = batch.next_tokens(states)
-    for sequence in batch.active:
+    for sequence in batch.in_turn():
         yield batch.take(sequence, newest[sequence])
     unseen = _Unseen(states, newest[:, None], batch.left[:, None] > 0)
     while len(batch.active):
-        running, drafting = batch.left > 0, batch.left > 1  # with one token to go there is no use for a draft
         drafts, guesses = _draft(batch, unseen)
+        running, drafting = batch.left > 0, batch.left > 1  # with one token to go there is no use for a draft
         states = model.states(np.stack([newest, drafts], 1), batch.cache, np.stack([running, drafting], 1))
         logits = model.head(states)
         tokens, kept = np.zeros((len(running), 2), np.int64), np.zeros(len(running), bool)
-        for sequence in batch.active:
+        for sequence in batch.in_turn():
             guess = guesses[sequence] if drafting[sequence] else None
-            chosen = _check(batch, sequence, drafts[sequence], guess, logits[sequence])
-            tokens[sequence, : len(chosen)] = chosen
-            kept[sequence] = len(chosen) == 2
-            newest[sequence] = chosen[-1]
-            for token in chosen:
+            with batch.by_itself(sequence):
+                chosen = _check(batch, sequence, drafts[sequence], guess, logits[sequence])
+                tokens[sequence, : len(chosen)] = chosen
+                kept[sequence] = len(chosen) == 2
+                newest[sequence] = chosen[-1]
+            for token in tokens[sequence, : 1 + kept[sequence]]:
                 if batch.left[sequence]:  # a draft that is a stop id ends the sequence
                     yield batch.take(sequence, token)
         batch.cache.rollback((drafting & ~kept).astype(np.int64))
@@ -103,12 +130,17 @@ class _Unseen:
 
 
 def _draft(batch: Batch, unseen: _Unseen) -> tuple[Ints, list[Array]]:
-    """A draft for each sequence, and the distribution it was drawn from."""
+    """A draft for each sequence that goes on, and the distribution it was drawn from."""
     model, sampler = batch.model, batch.sampler
     logits = model.mtp_logits(unseen.states, unseen.next_ids, batch.cache, unseen.mask)
     newest = np.maximum(unseen.mask.sum(axis=1) - 1, 0)
-    guesses = [sampler.distribution(logits[b, column]) for b, column in enumerate(newest)]
-    return np.array([sampler.draw(guess, b) for b, guess in enumerate(guesses)]), guesses
+    drafts: Ints = np.zeros(len(newest), np.int64)
+    guesses: list[Array] = [np.empty(0)] * len(newest)
+    for sequence in batch.in_turn():
+        with batch.by_itself(sequence):
+            guesses[sequence] = sampler.distribution(logits[sequence, newest[sequence]])
+            drafts[sequence] = sampler.draw(guesses[sequence], sequence)
+    return drafts, guesses
 
 
 def _check(batch: Batch, sequence: int, draft: int, guess: Array | None, logits: Array) -> list[int]:
@@ -124,4 +156,8 @@ def _check(batch: Batch, sequence: int, draft: int, guess: Array | None, logits:
     if sampler.chance(sequence) * guess[draft] >= target[draft]:
         return [sampler.draw(residual(target, guess), sequence)]
     batch.accepted += 1
-    return [int(draft), sampler.draw(sampler.distribution(logits[1]), sequence)]
+    try:
+        behind = sampler.distribution(logits[1])
+    except DSV4Error:  # the draft is a token of the text all the same; the next step reads it again, and fails
+        return [int(draft)]
+    return [int(draft), sampler.draw(behind, sequence)]

@@ -1,10 +1,12 @@
 """From prompts to tokens: the prompts go through the model in chunks, then one decoding loop takes over."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.arguments import flag, integer, shown
 from dsv4.decode import Batch, Token, decode, decode_with_drafts
 from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.model.model import Model
@@ -22,7 +24,7 @@ def generate(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int | None = None,
-    stop_ids: Collection[int] | None = None,
+    stop_ids: Iterable[int] | None = None,
     speculative: bool = False,
     prefill_chunk: int = 512,
 ) -> "Generation":
@@ -36,26 +38,28 @@ def generate(
 
     Returns a Generation: iterate over it for Token after Token. A sequence ends early where the model's context ends.
     Raises PromptError for an empty or too long prompt or ids outside the vocabulary, SettingError for settings out
-    of range, CheckpointError for speculative without an MTP layer.
+    of range or of another type, CheckpointError for speculative without an MTP layer. Logits that are no numbers end
+    their sequence; the iteration raises DSV4Error, which names it, once the others have ended.
     """
+    if not isinstance(model, Model):
+        raise SettingError(f"model: expected what dsv4.load gives, found {shown(model)}")
     prompts = _as_prompts(ids)
-    for name, number in (("max_new_tokens", max_new_tokens), ("prefill_chunk", prefill_chunk)):
-        if number < 1:
-            raise SettingError(f"{name}: expected at least 1, found {number}")
-        if not isinstance(number, int | np.integer):
-            raise SettingError(f"{name}: expected an integer, found {number}")
+    count = integer("max_new_tokens", max_new_tokens, least=1)
+    chunk = integer("prefill_chunk", prefill_chunk, least=1)
+    drafts = flag("speculative", speculative)
     context = model.config.max_position_embeddings
     for number, prompt in enumerate(prompts):
         if len(prompt) > context:
             raise PromptError(f"prompt {number}: expected at most {context} tokens, found {len(prompt)}")
         check_ids(prompt[None], model.config.vocab_size, first_sequence=number)
-    if speculative and model.mtp is None:
+        prompts[number] = prompt.astype(np.int64)
+    if drafts and model.mtp is None:
         raise CheckpointError(f"{model.checkpoint.directory}: expected an MTP layer to draft with, found none")
     sampler = Sampler(temperature, top_p, seed, len(prompts))
     room = np.array([context - len(prompt) + 1 for prompt in prompts])  # the last token need not be read again
-    stops = frozenset([model.config.eos_token_id] if stop_ids is None else stop_ids)
-    batch = Batch(model, sampler, stops, np.minimum(min(max_new_tokens, context), room))
-    return Generation(batch, prompts, speculative, prefill_chunk)
+    stops = frozenset(model.config.eos_token_ids if stop_ids is None else _as_stop_ids(stop_ids))
+    batch = Batch(model, sampler, stops, np.minimum(min(count, context), room))
+    return Generation(batch, prompts, drafts, chunk)
 
 
 class Generation:
@@ -70,6 +74,13 @@ class Generation:
 
     def __iter__(self) -> Iterator[Token]:
         return self._tokens
+
+    def end(self, sequence: int) -> None:
+        """No more tokens of a sequence, which counts from 0: for an end that only the text shows.
+
+        Raises SettingError for a sequence that there is not.
+        """
+        self._batch.left[integer("sequence", sequence, most=len(self._prompts) - 1)] = 0
 
     @property
     def drafted(self) -> int:
@@ -89,6 +100,7 @@ class Generation:
     def _run(self) -> Iterator[Token]:
         states = self._prefill()
         yield from decode_with_drafts(self._batch, states) if self._speculative else decode(self._batch, states)
+        self._batch.raise_failure()
 
     def _prefill(self) -> Array:
         """Put the prompts through the model; the streams of each one's last token, [B, 1, n, d]."""
@@ -111,16 +123,31 @@ class Generation:
 
 def _as_prompts(ids: Prompts) -> list[Ints]:
     """One array of ids per prompt. Raises PromptError for what is neither a prompt nor a list of prompts."""
-    several = len(ids) > 0 and all(isinstance(prompt, Sequence | np.ndarray) for prompt in ids)
-    prompts = []
-    for number, tokens in enumerate(ids if several else [ids]):
-        try:
-            prompt = np.asarray(tokens)
-        except ValueError as error:
-            raise PromptError(f"prompt {number}: expected a list of integers, found {error}") from error
-        prompts.append(prompt)
-        if prompt.size == 0:
-            raise PromptError(f"prompt {number}: expected at least one token, found none")
-        if prompt.ndim != 1 or not np.issubdtype(prompt.dtype, np.integer):
-            raise PromptError(f"prompt {number}: expected a list of integers, found {prompt.dtype} {prompt.shape}")
-    return prompts
+    try:
+        several = len(ids) > 0 and all(isinstance(each, Sequence | np.ndarray) for each in ids)
+    except TypeError as error:  # a number, or an iterator
+        raise PromptError(f"prompt: expected a list of token ids or several lists, found {shown(ids)}") from error
+    prompts = ids if several and not isinstance(ids, str | bytes) else [ids]
+    return [_as_prompt(number, tokens) for number, tokens in enumerate(prompts)]
+
+
+def _as_prompt(number: int, tokens: Any) -> Ints:
+    """The ids of one prompt as an array."""
+    if isinstance(tokens, str | bytes):
+        raise PromptError(f"prompt {number}: expected a list of integers, found the text {shown(tokens)}")
+    try:
+        prompt = np.asarray(tokens)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"prompt {number}: expected a list of integers, found {error}") from error
+    if prompt.size == 0:
+        raise PromptError(f"prompt {number}: expected at least one token, found none")
+    if prompt.ndim != 1 or not np.issubdtype(prompt.dtype, np.integer):
+        raise PromptError(f"prompt {number}: expected a list of integers, found {prompt.dtype} {prompt.shape}")
+    return prompt
+
+
+def _as_stop_ids(stop_ids: Iterable[int]) -> Iterator[int]:
+    """The ids one by one. Raises SettingError for what are no token ids, such as the text of a token."""
+    if isinstance(stop_ids, str | bytes) or not isinstance(stop_ids, Iterable):
+        raise SettingError(f"stop_ids: expected a list of token ids, found {shown(stop_ids)}")
+    return (integer("stop_ids", token) for token in stop_ids)

@@ -1,11 +1,13 @@
 """From the path of a checkpoint to a model."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.arguments import shown
 from dsv4.backends import backend as backend_named
 from dsv4.checkpoint import Checkpoint
 from dsv4.errors import SettingError
@@ -32,16 +34,30 @@ def load(
     The files stay on disk, mapped into memory, FP4 and FP8 weights packed. Raises ConfigError, CheckpointError,
     BackendError or SettingError, each naming what was expected and found.
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise SettingError(f"path: expected the path of a directory, or None, found {shown(path)}")
+    if not isinstance(backend, str):
+        raise SettingError(f"backend: expected the name of one, found {shown(backend)}")
     if fake_quant not in FAKE_QUANT:
-        raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {fake_quant}")
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise SettingError(f"dtype: expected float32 or float64, found {np.dtype(dtype)}")
+        raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {shown(fake_quant)}")
+    chosen = _float_type(dtype)
     checkpoint = Checkpoint.open(bundled_model() if path is None else path)
     checkpoint.validate()
     rounds = checkpoint.config.quantised if fake_quant == "auto" else fake_quant == "on"
-    return Model(checkpoint, backend_named(backend), rounds, dtype)
+    return Model(checkpoint, backend_named(backend), rounds, chosen)
 
 
 def bundled_model() -> Path:
     """The directory of the model that comes with the package."""
     return Path(str(files("dsv4"))) / "bundled"
+
+
+def _float_type(dtype: npt.DTypeLike) -> np.dtype:
+    """The dtype, which must be float32 or float64. Raises SettingError for any other."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise SettingError(f"dtype: expected float32 or float64, found {shown(dtype)}") from error
+    if dtype is None or found not in (np.float32, np.float64):
+        raise SettingError(f"dtype: expected float32 or float64, found {'None' if dtype is None else found}")
+    return found

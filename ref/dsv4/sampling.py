@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dsv4.arguments import integer, number, shown
 from dsv4.errors import DSV4Error, SettingError
 from dsv4.ops.types import Array, Ints
 
@@ -15,48 +16,58 @@ class Sampler:
     """Chooses tokens for a batch of sequences; each sequence has its own stream of random numbers."""
 
     def __init__(self, temperature: float, top_p: float, seed: int | None, batch: int) -> None:
-        """temperature ≥ 0, where 0 means greedy; 0 < top_p ≤ 1; seed: None for a new one every time.
+        """temperature ≥ 0, where 0 means greedy; 0 < top_p ≤ 1; seed ≥ 0, or None for a new one every time; batch ≥ 1.
 
-        Raises SettingError for values outside these ranges.
+        Raises SettingError for other values.
         """
-        if not (np.isfinite(temperature) and temperature >= 0):
-            raise SettingError(f"temperature: expected a number of at least 0, found {temperature}")
-        if not 0 < top_p <= 1:
-            raise SettingError(f"top_p: expected a number above 0 and at most 1, found {top_p}")
-        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
-            raise SettingError(f"seed: expected None or an integer of at least 0, found {seed}")
-        self.temperature, self.top_p = temperature, top_p
-        self._random = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(batch)]
+        self.temperature, self.top_p = number("temperature", temperature), number("top_p", top_p)
+        if self.temperature < 0:
+            raise SettingError(f"temperature: expected a number of at least 0, found {shown(temperature)}")
+        if not 0 < self.top_p <= 1:
+            raise SettingError(f"top_p: expected a number above 0 and at most 1, found {shown(top_p)}")
+        seeds = np.random.SeedSequence(None if seed is None else integer("seed", seed))
+        self._random = [np.random.default_rng(child) for child in seeds.spawn(integer("batch", batch, least=1))]
 
     def choose(self, logits: Array) -> Ints:
         """The next token of every sequence: greedy, or drawn with the sequence's next random number.
 
         logits [B, vocab] float. Returns [B] token ids where the logits are, the lowest among equals if greedy, and −1
         where `require_numbers` would raise, so that nothing has to be looked at before the tokens themselves.
+        Raises SettingError for another number of rows than there are sequences.
         """
+        _check_shape("logits", logits, len(self._random))
         if self.temperature == 0:
             tokens = np.argmax(logits, axis=-1)
         else:
             with np.errstate(invalid="ignore"):
                 tokens = np.stack([self._draw(self._shares(row), number) for number, row in enumerate(logits)])
-        return np.where(logits.max(axis=-1) < np.inf, tokens, -1)
+        return np.where(np.isfinite(logits.max(axis=-1)), tokens, -1)
 
     def distribution(self, logits: Array) -> Array:
         """The probabilities to draw from. logits [vocab] float. Returns [vocab] float64, summing to 1.
 
-        Greedy puts everything on the largest logit, the lowest id among equals. Raises DSV4Error for a NaN or +∞;
-        −∞ is a token that is never drawn.
+        Greedy puts everything on the largest logit, the lowest id among equals. −∞ is a token that is never drawn.
+        Raises DSV4Error for a NaN, a +∞, or −∞ for every token, whatever the temperature and top-p.
         """
+        _check_shape("logits", logits)
         require_numbers(logits)
         return self._shares(logits)
 
     def draw(self, probabilities: Array, sequence: int) -> int:
-        """One token id from the probabilities [vocab], with the next random number of that sequence."""
-        return int(self._draw(probabilities, sequence))
+        """One token id from the probabilities [vocab], with the next random number of that sequence.
+
+        Raises DSV4Error for probabilities whose sum is not a positive number, SettingError for an unknown sequence.
+        """
+        _check_shape("probabilities", probabilities)
+        token = int(self._draw(probabilities, sequence))
+        if token == len(probabilities):  # no share of the sum holds the random number
+            found = float(probabilities.sum())
+            raise DSV4Error(f"probabilities: expected a sum that is a positive number, found {found}")
+        return token
 
     def chance(self, sequence: int) -> float:
-        """The next random number of a sequence, uniform in [0, 1)."""
-        return float(self._random[sequence].random())
+        """The next random number of a sequence, uniform in [0, 1). Raises SettingError for an unknown sequence."""
+        return float(self._random[integer("sequence", sequence, most=len(self._random) - 1)].random())
 
     def _shares(self, logits: Array) -> Array:
         """As `distribution`, without a look at the logits."""
@@ -77,8 +88,11 @@ class Sampler:
 
 
 def require_numbers(logits: Array) -> None:
-    """Raises DSV4Error for a NaN or +∞ in logits [vocab], and names the first."""
-    if not logits.max() < np.inf:  # the largest of numbers with a NaN among them is NaN
+    """Raises DSV4Error for a NaN or +∞ in logits [vocab], and names the first; and for −∞ throughout."""
+    largest = float(logits.max())  # of numbers with a NaN among them, this is NaN
+    if largest == -np.inf:
+        raise DSV4Error("logits: expected a number for one token at least, found -inf for all of them")
+    if not np.isfinite(largest):
         first = int(np.argmax(np.isnan(logits) | (logits == np.inf)))
         raise DSV4Error(f"logits: expected numbers below infinity, found {float(logits[first])} for token {first}")
 
@@ -105,3 +119,11 @@ def residual(target: Array, draft: Array) -> Array:
     """
     left = np.maximum(target - draft, 0)
     return left / left.sum() if left.any() else target
+
+
+def _check_shape(name: str, array: Array, *batch: int) -> None:
+    """The array has the axes [*batch, vocab], and vocab is not 0. Raises SettingError."""
+    found: tuple[int, ...] = getattr(array, "shape", ())
+    if found[:-1] != batch or 0 in (found or (0,)):
+        expected = ", ".join([*map(str, batch), "vocab"])
+        raise SettingError(f"{name}: expected an array of shape [{expected}], found {shown(found or array)}")

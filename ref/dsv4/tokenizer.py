@@ -15,6 +15,7 @@ from typing import Any
 
 import tokenizers
 
+from dsv4.arguments import integer, shown
 from dsv4.chat import CONTROL_TOKENS, Control, Piece, Text
 from dsv4.chat.templates import BEGIN, END
 from dsv4.errors import TokenizerError
@@ -148,11 +149,14 @@ class Tokenizer:
             skip_special: leave out every control token, also those that the file does not call special.
 
         Returns:
-            The text; bytes that are not UTF-8 become U+FFFD.
+            The text; bytes that are not UTF-8 become U+FFFD. An id without text, as a model has them whose vocabulary
+            is larger than the tokenizer's, gives none.
 
         Raises:
-            TokenizerError: an id is not in the vocabulary.
+            TokenizerError: what is no list of integers of at least 0.
         """
+        if not isinstance(ids, Iterable):
+            raise TokenizerError(f"token ids: expected a list of integers, found {shown(ids)}")
         stream = self.stream(skip_special)
         return "".join([stream.push(token_id) for token_id in ids]) + stream.flush()
 
@@ -193,18 +197,13 @@ class TextStream:
             token_id: the next token id.
 
         Returns:
-            The text that is now complete, which may be empty.
+            The text that is now complete, which may be empty; an id without text adds none.
 
         Raises:
-            TokenizerError: the id is not in the vocabulary.
+            TokenizerError: the id is no integer of at least 0.
         """
-        if token_id not in self._bytes_of_id:
-            raise TokenizerError(
-                f"token id: expected one of the vocabulary (at most {max(self._bytes_of_id)}), found {token_id!r}"
-            )
-        if token_id in self._hidden:
-            return ""
-        return self._decoder.decode(self._bytes_of_id[token_id])
+        known = integer("token id", token_id, error=TokenizerError)
+        return "" if known in self._hidden else self._decoder.decode(self._bytes_of_id.get(known, b""))
 
     def flush(self) -> str:
         """End the text: give what is still held back, as U+FFFD because it is not a whole character."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import tiny
-from dsv4.errors import CheckpointError, DSV4Error, PromptError
+from dsv4.errors import CheckpointError, DSV4Error, PromptError, SettingError
+from dsv4.loading import load
 
 VOCAB = tiny.CONFIG.vocab_size
 CONTEXT = 16
@@ -130,10 +131,94 @@ def test_the_mtp_layer_cannot_run_ahead_of_the_layers(model):
     np.testing.assert_array_equal(cache.mtp.lengths, [3, 3])
 
 
-@pytest.mark.parametrize(("batch", "back"), [(0, 1), (-1, 1), (1, -1)])
-def test_a_cache_of_no_size(model, batch, back):
-    with pytest.raises(PromptError, match=f"found {batch} and {back}"):
-        model.new_cache(batch, back)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch": 0}, "batch: expected an integer of at least 1, found 0"),
+        ({"batch": 2.0}, "batch: expected an integer of at least 1, found 2.0"),
+        ({"batch": True}, "batch: expected an integer of at least 1, found True"),
+        ({"max_rollback": -1}, "max_rollback: expected an integer of at least 0, found -1"),
+        ({"max_rollback": None}, "max_rollback: expected an integer of at least 0, found None"),
+        ({"max_rollback": "3"}, "max_rollback: expected an integer of at least 0, found '3'"),
+        ({"packed": 1}, "packed: expected True or False, found 1"),
+    ],
+)
+def test_a_cache_of_no_size(model, arguments, message):
+    with pytest.raises(DSV4Error, match=message):
+        model.new_cache(**arguments)
+
+
+def test_a_word_is_no_truth_value(backend):
+    with pytest.raises(SettingError, match="fake_quant: expected True or False, found 'off'"):
+        tiny.model(backend, fake_quant="off")
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    """Also unsigned ones, which NumPy turns into floats where it joins them with others."""
+    expected = model.ops.to_numpy(model([[1, 2, 3]]))
+    cache = model.new_cache(np.int8(1), np.uint64(2))
+    model(np.array([[1, 9, 9]], np.uint64), cache, np.ones((1, 3), np.uint8))
+    cache.rollback(np.array([2], np.uint64))
+    np.testing.assert_array_equal(cache.lengths, [1])
+    found = model.ops.to_numpy(model(np.array([[2, 3]], np.uint64), cache))
+    tiny.close(found, expected[:, 1:])
+
+
+def test_more_rollback_than_a_context_has_tokens_takes_no_more_room(model):
+    cache = model.new_cache(max_rollback=10**30)
+    model([[1, 2]], cache)
+    cache.rollback(2)
+    np.testing.assert_array_equal(cache.lengths, [0])
+
+
+@pytest.mark.parametrize("count", [None, "1", 1.0, True, [1, [2]], [1.0, 1.0], 2**70, [3, 1]])
+def test_a_rollback_by_what_is_no_number_of_tokens(model, count):
+    cache = model.new_cache(2)
+    model([[1, 2], [3, 4]], cache)
+    with pytest.raises(PromptError, match="rollback: expected"):
+        cache.rollback(count)
+    np.testing.assert_array_equal(cache.lengths, [2, 2])
+
+
+@pytest.mark.parametrize(
+    "mask", ["ab", [["a", "b"]], [[1, 2]], [[0.0, -1e4]], [[np.nan, 1]], [[1], [1, 1]], [[None, 1]]]
+)
+def test_masks_that_are_none(model, mask):
+    """Among them one that is added to scores, which would mean the opposite."""
+    with pytest.raises(PromptError, match="mask: expected"):
+        model([[1, 2]], mask=mask)
+
+
+def test_caches_that_are_none_or_of_another_model(backend, model):
+    other = tiny.model(backend, compress_ratios=(0, 4), num_nextn_predict_layers=0)
+    states = model.states([[1, 2]])
+    for cache, message in (({}, "expected what new_cache gives, found {}"), (other.new_cache(), "found one of 2")):
+        with pytest.raises(PromptError, match=f"cache: .*{message}"):
+            model([[1, 2]], cache)
+        with pytest.raises(PromptError, match=f"cache: .*{message}"):
+            model.mtp_logits(states, [[2, 3]], cache)
+
+
+@pytest.mark.parametrize("number", [-1, 4, 1.0, True, None])
+def test_a_layer_that_there_is_not(model, number):
+    with pytest.raises(PromptError, match=f"layer: expected an integer from 0 to 3, found {number}"):
+        model.layer(number, model.first_streams([[1]]), [[1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": 5}, "path: expected the path of a directory, or None, found 5"),
+        ({"backend": None}, "backend: expected the name of one, found None"),
+        ({"fake_quant": True}, "fake_quant: expected one of auto, on, off, found True"),
+        ({"dtype": "float99"}, "dtype: expected float32 or float64, found 'float99'"),
+        ({"dtype": np.float16}, "dtype: expected float32 or float64, found float16"),
+        ({"dtype": None}, "dtype: expected float32 or float64, found None"),
+    ],
+)
+def test_what_cannot_be_loaded(arguments, message):
+    with pytest.raises(SettingError, match=message):
+        load(**arguments)
 
 
 def test_one_layer_looks_at_its_ids_too(model):

@@ -1,13 +1,16 @@
 """The command-line application and the options that several commands share."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dsv4 import __version__
+from dsv4.arguments import shown
 from dsv4.cli.ending import STATUSES
 from dsv4.cli.panics import QuietTokenizer
+from dsv4.generation_config import GenerationConfig
 from dsv4.loading import load
 from dsv4.model.model import Model
 from dsv4.tokenizer import Tokenizer
@@ -51,6 +54,23 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate at most.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="Randomness; 0 always takes the best token.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Draw from the likeliest tokens that together reach this.")]
+WantedTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        "-t",
+        help="Randomness; 0 always takes the best token.",
+        show_default="what generation_config.json says, else 1",
+    ),
+]
+WantedTopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        help="Draw from the likeliest tokens that together reach this.",
+        show_default="what generation_config.json says, else 1",
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", "-s", help="Makes the draws repeatable.", show_default="random")]
 Speculative = Annotated[bool, typer.Option("--speculative", help="Let the MTP module draft tokens.")]
 
@@ -59,3 +79,16 @@ def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model,
     """The model and the tokenizer of a checkpoint, or of the bundled model."""
     model = load(path, backend, fake_quant)
     return model, QuietTokenizer.from_file(model.checkpoint.directory)
+
+
+def wanted_settings(model: Model, temperature: float | None, top_p: float | None) -> dict[str, Any]:
+    """temperature, top_p and stop_ids for `generate`: the user's, or else those of generation_config.json.
+
+    Says on standard error which settings of the file are not applied.
+    """
+    wanted = GenerationConfig.load(model.checkpoint)
+    if wanted.ignored:
+        names = ", ".join(map(shown, wanted.ignored))
+        print(f"dsv4: {wanted.source}: not applied, as dsv4 has no such setting: {names}", file=sys.stderr)
+    given = {"temperature": temperature, "top_p": top_p}
+    return wanted.settings | {name: value for name, value in given.items() if value is not None}

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -20,13 +19,17 @@ from dsv4.cli.app import (
     Speculative,
     Temperature,
     TopP,
+    WantedTemperature,
+    WantedTopP,
     app,
     open_model,
+    wanted_settings,
 )
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
 from dsv4.errors import PromptError
 from dsv4.generate import Generation, generate
+from dsv4.stop_texts import StopTexts
 from dsv4.tokenizer import Tokenizer
 
 
@@ -35,9 +38,13 @@ def generate_command(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="One text or several to continue.")],
     model: ModelOption = None,
     max_new_tokens: MaxNewTokens = 200,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
+    temperature: WantedTemperature = None,
+    top_p: WantedTopP = None,
     seed: Seed = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times."),
+    ] = None,
     speculative: Speculative = False,
     allow_special: Annotated[
         bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
@@ -47,22 +54,25 @@ def generate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text; several texts are continued together, as one batch."""
+    stops = stop or []
+    StopTexts(stops)  # refuse an empty one at once
     loaded, tokenizer = open_model(model, backend, fake_quant)
     ids = [_encode(tokenizer, prompt, allow_special) for prompt in prompts]
-    generation = generate(loaded, ids, max_new_tokens, temperature, top_p, seed, speculative=speculative)
+    settings = wanted_settings(loaded, temperature, top_p)
+    settings["stop_ids"] += _control_ids(tokenizer, stops)
+    generation = generate(loaded, ids, max_new_tokens, seed=seed, speculative=speculative, **settings)
     streams = len(prompts) == 1 and not as_json
     if streams:
         _write(prompts[0])
-    replies = _collect(generation, tokenizer, len(prompts), streams)
-    if as_json:
-        print(json.dumps(_report(prompts, replies, generation, speculative), ensure_ascii=False, indent=1))
-        return
-    if not streams:
-        for prompt, reply in zip(prompts, replies, strict=True):
-            print(f"{prompt}{reply.text}\n")
-    else:
-        print()
-    if speculative:
+    replies = [_Reply(tokenizer, streams, stops) for _ in prompts]
+    try:
+        _collect(generation, replies, streams)
+    finally:  # what was generated before an error or an interruption is not lost
+        if streams:
+            print()
+        elif any(reply.ids for reply in replies):
+            _print_all(prompts, replies, generation if speculative else None, as_json)
+    if speculative and not as_json:
         rate, kept, drafted = generation.acceptance_rate, generation.accepted, generation.drafted
         print(f"accepted {kept} of {drafted} drafted tokens ({rate:.0%})", file=sys.stderr)
 
@@ -94,46 +104,70 @@ def chat(
             continue
         draws = None if seed is None else seed + turn
         generation = generate(loaded, ids, max_new_tokens, temperature, top_p, draws, speculative=speculative)
-        reply = _collect(generation, tokenizer, 1, streams=True)[0]
+        reply = _Reply(tokenizer, streams=True)
+        _collect(generation, [reply], streams=True)
         print()
         conversation.hear(reply.ids)
         turn += 1
 
 
-@dataclass
 class _Reply:
-    """What was generated for one prompt."""
+    """What is generated for one prompt: ids, those of a stop text included, and the text before it."""
 
-    ids: list[int] = field(default_factory=list)
-    text: str = ""
+    def __init__(self, tokenizer: Tokenizer, streams: bool, stops: Sequence[str] = ()) -> None:
+        """streams: whether the text is printed as it comes."""
+        self.ids: list[int] = []
+        self.text = ""
+        self.stops = StopTexts(stops)
+        self._decoder, self._streams = tokenizer.stream(skip_special=True), streams
+
+    def take(self, token_id: int) -> None:
+        """One more token."""
+        self.ids.append(token_id)
+        self._add(self.stops.push(self._decoder.push(token_id)))
+
+    def finish(self) -> None:
+        """Add the text that was held back for what might have followed."""
+        self._add(self.stops.push(self._decoder.flush()))
+        self._add(self.stops.flush())
+
+    def _add(self, text: str) -> None:
+        self.text += text
+        if self._streams:
+            _write(text)
 
 
-def _collect(generation: Generation, tokenizer: Tokenizer, count: int, streams: bool) -> list[_Reply]:
-    """Run a generation to its end; with `streams`, print the text as it comes."""
-    replies = [_Reply() for _ in range(count)]
-    decoders = [tokenizer.stream(skip_special=True) for _ in range(count)]
-    with progress("generating", wanted=not streams) as report:
-        for done, token in enumerate(generation, start=1):
-            reply, piece = replies[token.sequence], decoders[token.sequence].push(token.id)
-            reply.ids.append(token.id)
-            reply.text += piece
-            report(done, generation.most_tokens, "")
-            if streams:
-                _write(piece)
-    for reply, decoder in zip(replies, decoders, strict=True):
-        rest = decoder.flush()
-        reply.text += rest
-        if streams:
-            _write(rest)
-    return replies
+def _collect(generation: Generation, replies: list[_Reply], streams: bool) -> None:
+    """Run a generation to its end; where it fails, the replies have what came before."""
+    try:
+        with progress("generating", wanted=not streams) as report:
+            for done, token in enumerate(generation, start=1):
+                reply = replies[token.sequence]
+                reply.take(token.id)
+                if reply.stops.ended:
+                    generation.end(token.sequence)
+                report(done, generation.most_tokens, "")
+    finally:
+        for reply in replies:
+            reply.finish()
 
 
-def _report(prompts: list[str], replies: Iterable[_Reply], generation: Generation, speculative: bool) -> dict[str, Any]:
-    results = [
-        {"prompt": prompt, "text": reply.text, "ids": reply.ids} for prompt, reply in zip(prompts, replies, strict=True)
-    ]
-    drafts = {"drafted": generation.drafted, "accepted": generation.accepted} if speculative else {}
-    return {"results": results, **drafts}
+def _control_ids(tokenizer: Tokenizer, stops: list[str]) -> tuple[int, ...]:
+    """The ids of the stop texts that are control tokens, which the text that is printed leaves out."""
+    encoded = [tokenizer.encode(stop, allow_special=True) for stop in stops]
+    return tuple(ids[0] for ids in encoded if len(ids) == 1 and not tokenizer.decode(ids, skip_special=True))
+
+
+def _print_all(prompts: list[str], replies: list[_Reply], drafting: Generation | None, as_json: bool) -> None:
+    """The prompts with their replies; in JSON also how many tokens were drafted, where any were."""
+    pairs = list(zip(prompts, replies, strict=True))
+    if not as_json:
+        for prompt, reply in pairs:
+            print(f"{prompt}{reply.text}\n")
+        return
+    results = [{"prompt": prompt, "text": reply.text, "ids": reply.ids} for prompt, reply in pairs]
+    drafts = {"drafted": drafting.drafted, "accepted": drafting.accepted} if drafting else {}
+    print(json.dumps({"results": results, **drafts}, ensure_ascii=False, indent=1))
 
 
 def _encode(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dsv4.arguments import shown
 from dsv4.errors import PromptError
 from dsv4.model.span import Index, Span
 from dsv4.ops import Ops
@@ -158,12 +159,16 @@ class Cache:
         Raises PromptError if a sequence has fewer tokens, or if the rows before them are overwritten: at most
         max_rollback tokens behind the furthest position.
         """
-        counts = np.asarray(count)
+        try:
+            counts = np.asarray(count)
+        except ValueError as error:  # lists within lists
+            raise PromptError(f"rollback: expected an integer or a list of them, found {shown(count)}") from error
         if counts.shape not in ((), self.lengths.shape) or not np.issubdtype(counts.dtype, np.integer):
-            raise PromptError(f"rollback: expected an integer, or one for each of {len(self.lengths)}, found {count}")
-        left = self.lengths - counts
-        if (counts < 0).any() or (left < 0).any():
-            raise PromptError(f"rollback: expected 0 … {self.lengths.min()} tokens, found {count}")
+            expected = f"an integer, or one for each of {len(self.lengths)}"
+            raise PromptError(f"rollback: expected {expected}, found {shown(count)}")
+        if (counts < 0).any() or (counts > self.lengths).any():
+            raise PromptError(f"rollback: expected 0 … {self.lengths.min()} tokens, found {shown(count)}")
+        left = self.lengths - counts.astype(np.int64)
         most, found = self.main.max_rollback, (self.main.furthest - left).max()
         if found > most:
             raise PromptError(

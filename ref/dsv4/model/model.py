@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.arguments import flag, integer, shown
 from dsv4.checkpoint import Checkpoint
 from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.model.block import Block, Head
@@ -27,13 +28,14 @@ class Model:
         """fake_quant: whether activations are rounded as the released model does; dtype: of activations and caches.
 
         Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
-        not fit in the backend's memory. Routed experts are read later.
+        not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true. Routed
+        experts are read later.
         """
+        self.rounds = flag("fake_quant", fake_quant)
         ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype = checkpoint, ops, np.dtype(dtype)
-        self.rounds = fake_quant
-        rounding = Rounding(ops, fake_quant, config.qk_rope_head_dim)
+        rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
         weights = Weights(checkpoint, ops)
         self.embed = weights["embed.weight"]
         self.layers = [
@@ -71,6 +73,7 @@ class Model:
         """The n streams after the last block, [B, S, n, d]: what `head` and `mtp_logits` take. Else as `__call__`."""
         padding = Padding.of(ids, mask)
         cache = self.new_cache(len(padding.ids), max_rollback=0) if cache is None else cache
+        _check_cache(cache, len(self.layers))
         span = self._span(padding, cache.main)
         if (span.ends == 0).any():
             raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
@@ -91,9 +94,11 @@ class Model:
         """One block by itself, on streams [B, S, n, d] of the tokens ids [B, S] from position 0.
 
         Returns the streams after it, [B, S, n, d]. This is how a layer is held against stored results: what it is
-        fed is then not its own model's, and its differences are its own. Raises PromptError for ids that do not fit.
+        fed is then not its own model's, and its differences are its own. Raises PromptError for another layer than
+        0 … L − 1 and for ids that do not fit.
         """
-        block, padding = self.layers[number], Padding.of(ids, None)
+        block = self.layers[integer("layer", number, most=len(self.layers) - 1, error=PromptError)]
+        padding = Padding.of(ids, None)
         check_ids(padding.ids, self.config.vocab_size)
         batch, length = padding.ids.shape
         span = Span(np.zeros(batch, np.int64), padding.counts, length, self.ops.asarray)
@@ -120,10 +125,14 @@ class Model:
             raise CheckpointError(f"{self.checkpoint.directory}: expected an MTP layer (mtp.0.*), found none")
         padding = Padding.of(next_ids, mask)
         shape = (*padding.ids.shape, self.config.hc_mult, self.config.hidden_size)
-        if states.shape != shape:
-            raise PromptError(f"states: expected n streams for each token, {shape}, found {states.shape}")
+        found = getattr(states, "shape", None)
+        if found != shape:
+            raise PromptError(f"states: expected n streams for each token, {shape}, found {shown(found or states)}")
         given = cache is not None
         cache = self.new_cache(len(padding.ids), max_rollback=0) if cache is None else cache
+        _check_cache(cache, len(self.layers))
+        if not cache.mtp.layers:
+            raise PromptError("cache: expected one with an MTP layer, found one without")
         span = self._span(padding, cache.mtp)
         if given and (span.ends > cache.lengths).any():
             most, found = cache.lengths.tolist(), span.ends.tolist()
@@ -141,9 +150,10 @@ class Model:
         the rotated channels, which bf16 rounds, is what a float cache holds. Raises PromptError for a batch below 1
         or a max_rollback below 0, SettingError for packed where the model does not round its activations.
         """
-        if batch < 1 or max_rollback < 0:
-            raise PromptError(f"cache: expected batch ≥ 1 and max_rollback ≥ 0, found {batch} and {max_rollback}")
-        if packed and not self.rounds:
+        batch = integer("batch", batch, least=1, error=PromptError)
+        max_rollback = integer("max_rollback", max_rollback, error=PromptError)
+        max_rollback = min(max_rollback, self.config.max_position_embeddings)  # a sequence has no more tokens
+        if flag("packed", packed) and not self.rounds:
             raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
 
         def track(blocks: Sequence[Block | MTP], back: int) -> Track:
@@ -166,3 +176,11 @@ class Model:
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
         return Span(starts, counts, ids.shape[1], self.ops.asarray)
+
+
+def _check_cache(cache: Cache, layers: int) -> None:
+    """Raise PromptError for what is no cache, or one of a model with another number of layers."""
+    if not isinstance(cache, Cache):
+        raise PromptError(f"cache: expected what new_cache gives, found {shown(cache)}")
+    if len(cache.main.layers) != layers:
+        raise PromptError(f"cache: expected one of {layers} layers, found one of {len(cache.main.layers)}")

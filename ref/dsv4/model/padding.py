@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.arguments import shown
 from dsv4.errors import PromptError
 from dsv4.ops.types import Array, Ints, Mask
 
@@ -22,12 +23,12 @@ class Padding:
     @classmethod
     def of(cls, ids: npt.ArrayLike, mask: npt.ArrayLike | None) -> "Padding":
         """ids [B, S] or [S]; mask of the same shape or None for no padding. Raises PromptError if they do not fit."""
-        tokens = _as_array(ids)
+        tokens = _as_array("token ids", ids)
         if tokens.ndim != 2 or tokens.size == 0:
             raise PromptError(f"token ids: expected [batch, length], at least one token, found shape {tokens.shape}")
         if not np.issubdtype(tokens.dtype, np.integer):
             raise PromptError(f"token ids: expected integers, found {tokens.dtype}")
-        real = np.ones(tokens.shape, bool) if mask is None else np.atleast_2d(np.asarray(mask)).astype(bool)
+        real = np.ones(tokens.shape, bool) if mask is None else _as_mask(mask)
         if real.shape != tokens.shape:
             raise PromptError(f"mask: expected the shape of the ids, {tokens.shape}, found {real.shape}")
         rows = np.arange(len(tokens))[:, None]
@@ -64,12 +65,20 @@ def check_ids(ids: Ints, vocab_size: int, first_sequence: int = 0) -> None:
         raise PromptError(f"token ids: expected 0 … {vocab_size - 1}, found {ids[row, token]} at {place}")
 
 
-def _as_array(ids: npt.ArrayLike) -> npt.NDArray[Any]:
-    """ids with two axes. Raises PromptError for lists that are not equally long."""
+def _as_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Token ids or a mask with two axes. Raises PromptError for lists that are not equally long."""
     try:
-        return np.atleast_2d(np.asarray(ids))
-    except ValueError as error:
-        raise PromptError(f"token ids: expected [batch, length], rows of one length, found {error}") from error
+        return np.atleast_2d(np.asarray(values))
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{name}: expected [batch, length], rows of one length, found {error}") from error
+
+
+def _as_mask(mask: npt.ArrayLike) -> Mask:
+    """The mask as truth values. Raises PromptError for others than true and false, or 1 and 0."""
+    array = _as_array("mask", mask)
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise PromptError(f"mask: expected true or 1 at tokens and false or 0 at padding, found {shown(mask)}")
+    return array.astype(bool)
 
 
 def _real_first(mask: Mask) -> Ints:
