@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint.record import RECORD
 from dsv4.convert import convert
 from dsv4.errors import CheckpointError
 from dsv4.ops import formats
@@ -112,16 +113,16 @@ def test_what_is_released_already_is_copied(tmp_path):
 
 def test_progress_and_tokenizer_files(float_model, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "notes.txt"):
-        (float_model / name).write_text(name)
+        (float_model / name).write_text(f'"{name}"')
     seen = []
     convert(float_model, tmp_path / "target", "bfloat16", progress=lambda *step: seen.append(step))
     names = list(Checkpoint.open(float_model).parameters)
     assert seen == [(number, len(names), name) for number, name in enumerate(names, start=1)]
     assert set(listing(tmp_path / "target")) == {
-        *("config.json", "model.safetensors"),
+        *(RECORD, "config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "generation_config.json"),
     }
-    assert (tmp_path / "target/tokenizer.json").read_text() == "tokenizer.json"
+    assert (tmp_path / "target/tokenizer.json").read_text() == '"tokenizer.json"'
 
 
 def test_mtp_layers_without_tensors_are_no_longer_declared(tmp_path):

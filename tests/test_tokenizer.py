@@ -221,7 +221,7 @@ def test_an_id_outside_the_vocabulary_is_reported(token_id):
 
 def test_a_missing_file_is_reported(tmp_path):
     for path in (tmp_path, tmp_path / "none", tmp_path / "none" / "tokenizer.json"):
-        with pytest.raises(TokenizerError, match="expected a readable file, found: No such file"):
+        with pytest.raises(TokenizerError, match="expected JSON, found no such file"):
             Tokenizer.from_file(path)
 
 

@@ -5,13 +5,13 @@ transformers writes is read as well; `dsv4.config_json` translates it. Everythin
 file: nothing is filled in from the settings of another model.
 """
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from dsv4 import config_json
 from dsv4.errors import ConfigError
+from dsv4.input_files import is_directory, read_json
 
 LayerKind = Literal["SWA", "CSA", "HCA"]
 """Sliding-window attention only, compressed sparse attention, or heavily compressed attention (report §2.3)."""
@@ -100,14 +100,9 @@ class Config:
         Raises ConfigError where the file is missing, is not JSON, lacks a key, or holds a value that V4 does not know.
         """
         file = Path(path)
-        if file.is_dir():
+        if is_directory(file):
             file = file / "config.json"
-        try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ConfigError(f"{file}: expected a config.json, found no such file") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{file}: expected a readable JSON file, found: {error}") from error
+        raw = read_json(file, ConfigError, "a config.json")
         return cls.from_dict(raw, source=str(file))
 
     @classmethod

@@ -4,6 +4,11 @@ All derive from `DSV4Error`, so that one `except` catches what bad input can rai
 is one line that says what was wrong, where (file, tensor, position), what was expected and what was found.
 """
 
+import reprlib
+
+LONGEST_QUOTE = 120
+"""Characters of a foreign text or value in a message."""
+
 
 class DSV4Error(ValueError):
     """Some input is not what it must be. The command prints the message and exits with 2."""
@@ -35,3 +40,28 @@ class BackendError(DSV4Error):
 
 class SettingError(DSV4Error):
     """An option that is out of range or unknown."""
+
+
+def quoted(found: object) -> str:
+    """A value as a message quotes it: its repr, without the middle where that is long."""
+    return _cut(_BRIEF.repr(found))
+
+
+def reason(error: Exception) -> str:
+    """What an exception from elsewhere says: the system's words where there are some, else its own, cut short."""
+    return _cut(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+
+
+def _brief() -> reprlib.Repr:
+    """What abbreviates a value without building the whole text first."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxdict, brief.maxlist = 2, 4, 8
+    brief.maxstring = brief.maxother = 100
+    return brief
+
+
+_BRIEF = _brief()

@@ -15,7 +15,8 @@ import tokenizers
 
 from dsv4.chat import CONTROL_TOKENS, Control, Piece
 from dsv4.chat.templates import BEGIN, END
-from dsv4.errors import TokenizerError
+from dsv4.errors import TokenizerError, reason
+from dsv4.input_files import is_directory, read_json
 
 
 class Tokenizer:
@@ -61,7 +62,7 @@ class Tokenizer:
                 that the chat format needs.
         """
         path = Path(path)
-        if path.is_dir():
+        if is_directory(path):
             path = path / "tokenizer.json"
         data = _read_json(path)
         _check_is_byte_level_bpe(data, path)
@@ -72,7 +73,7 @@ class Tokenizer:
         except TokenizerError:
             raise
         except Exception as error:  # the tokenizers library raises plain Exception for a malformed file
-            raise TokenizerError(f"{path}: expected a tokenizer that can be built, found: {error}") from error
+            raise TokenizerError(f"{path}: expected a tokenizer that can be built, found: {reason(error)}") from error
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Turn text into ids; no begin token is added.
@@ -190,12 +191,7 @@ class TextStream:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TokenizerError(f"{path}: expected a readable file, found: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: expected JSON, found: {error}") from error
+    data = read_json(path, TokenizerError, "JSON")
     if not isinstance(data, dict):
         raise TokenizerError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.atomic import replacing
+from dsv4.checkpoint.header import read_header
+from dsv4.checkpoint.mapping import MappedFile
 from dsv4.config import Config
-from dsv4.errors import PromptError
+from dsv4.errors import CheckpointError, PromptError
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
 
@@ -107,15 +109,12 @@ def read_results(path: Path, config: Config) -> Results:
     Raises PromptError where the file is missing or foreign, or where input_ids or the streams that the layers of this
     configuration would be fed have another shape.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not path.is_file():
-        raise PromptError(f"{path}: expected a safetensors file of results, found no such file")
     try:
-        results: Results = load_file(path)
-    except (SafetensorError, KeyError) as error:
-        raise PromptError(f"{path}: expected a safetensors file of results, found {error}") from error
+        entries = read_header(path)
+        content = MappedFile(path)
+        results = {name: content.tensor(entry) for name, entry in entries.items()}
+    except CheckpointError as error:
+        raise PromptError(f"expected results to compare with: {error}") from error
     ids = results.get("input_ids")
     if ids is None or ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         found = "none" if ids is None else f"{ids.dtype} {ids.shape}"
@@ -132,10 +131,14 @@ def read_results(path: Path, config: Config) -> Results:
 
 def write_results(path: Path, results: Results) -> None:
     """Store results in a safetensors file, whole or not at all. Raises SettingError where that cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in results.items()}, temporary)
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in results.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Difference:

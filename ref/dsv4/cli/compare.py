@@ -13,6 +13,7 @@ from dsv4.cli.app import BackendOption, FakeQuantOption, JsonOption, ModelArgume
 from dsv4.cli.progress import progress
 from dsv4.config import Config
 from dsv4.errors import DSV4Error, PromptError, SettingError
+from dsv4.input_files import read_json
 from dsv4.loading import load
 from dsv4.verify import (
     Difference,
@@ -159,12 +160,11 @@ def _prefill(tokens: npt.NDArray[np.integer[Any]], stored: Results) -> int:
 
 
 def _read_ids(path: Path) -> npt.NDArray[np.integer[Any]]:
+    content = read_json(path, PromptError, "JSON with token ids")
     try:
-        tokens = np.array(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PromptError(f"{path}: expected a file of token ids, found: {error.strerror}") from error
+        tokens = np.array(content)
     except (ValueError, RecursionError) as error:
-        raise PromptError(f"{path}: expected JSON with one list of token ids or equal lists, found {error}") from error
+        raise PromptError(f"{path}: expected one list of token ids or equal lists, found {error}") from error
     if tokens.ndim not in (1, 2) or not np.issubdtype(tokens.dtype, np.integer):
         raise PromptError(f"{path}: expected one list of token ids or equal lists, found {tokens.dtype} {tokens.shape}")
     return np.atleast_2d(tokens)
