@@ -232,7 +232,7 @@ def test_a_missing_file_is_reported(tmp_path):
         (b"\xff\xfe", "tokenizer.json: expected JSON, found"),
         (b"[1, 2]", "tokenizer.json: expected a JSON object, found list"),
         (b"{}", "tokenizer.json: expected model BPE and decoder ByteLevel, found None and None"),
-        (b'{"model": {"type": "WordPiece"}, "decoder": null}', "found WordPiece and None"),
+        (b'{"model": {"type": "WordPiece"}, "decoder": null}', "found 'WordPiece' and None"),
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_reported(tmp_path, content, report):

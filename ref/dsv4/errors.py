@@ -44,15 +44,16 @@ class SettingError(DSV4Error):
 
 def quoted(found: object) -> str:
     """A value as a message quotes it: its repr, without the middle where that is long."""
-    return _cut(_BRIEF.repr(found))
+    return shortened(_BRIEF.repr(found))
 
 
 def reason(error: Exception) -> str:
     """What an exception from elsewhere says: the system's words where there are some, else its own, cut short."""
-    return _cut(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
-def _cut(text: str) -> str:
+def shortened(text: str) -> str:
+    """A foreign text for a message, cut where it is long."""
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
 
 

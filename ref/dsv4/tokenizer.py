@@ -15,7 +15,7 @@ import tokenizers
 
 from dsv4.chat import CONTROL_TOKENS, Control, Piece
 from dsv4.chat.templates import BEGIN, END
-from dsv4.errors import TokenizerError, reason
+from dsv4.errors import TokenizerError, quoted, reason, shortened
 from dsv4.input_files import is_directory, read_json
 
 
@@ -142,7 +142,7 @@ class Tokenizer:
 
     def _control_id(self, token: str) -> int:
         if token not in self._control_ids:
-            raise TokenizerError(f"{self._path}: expected {token} among added_tokens, found no such token")
+            raise TokenizerError(f"{self._path}: expected {shortened(token)} among added_tokens, found no such token")
         return self._control_ids[token]
 
     def _all_bytes(self) -> dict[int, bytes]:
@@ -201,7 +201,7 @@ def _check_is_byte_level_bpe(data: dict[str, Any], path: Path) -> None:
     model, decoder = data.get("model"), data.get("decoder")
     kinds = [part.get("type") if isinstance(part, dict) else None for part in (model, decoder)]
     if not isinstance(model, dict) or kinds != ["BPE", "ByteLevel"] or not isinstance(model.get("vocab"), dict):
-        raise TokenizerError(f"{path}: expected model BPE and decoder ByteLevel, found {kinds[0]} and {kinds[1]}")
+        raise TokenizerError(f"{path}: expected model BPE and decoder ByteLevel, found {quoted(kinds[0])} and {quoted(kinds[1])}")
     tokens = data.get("added_tokens")
     if not isinstance(tokens, list) or not all(
         isinstance(t, dict) and isinstance(t.get("content"), str) for t in tokens
