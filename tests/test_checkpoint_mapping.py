@@ -87,7 +87,7 @@ def test_a_file_that_was_cut_after_it_was_opened(model):
             opened.tensor(last)
         assert opened.tensor(first).tobytes() == expected
     os.truncate(model / FILE, 0)
-    with pytest.raises(CheckpointError, match="truncated after it was opened: .* found 0"):
+    with pytest.raises(CheckpointError, match=r"truncated after it was opened: .* found 0"):
         Checkpoint(model, checkpoint.config, checkpoint.entries).weight(first)
 
 

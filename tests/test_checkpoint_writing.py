@@ -135,14 +135,20 @@ write_checkpoint(sys.argv[1], tiny_config(), stuck(), max_shard_bytes=10_000)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL, which this system does not have")
 def test_killed_write_leaves_nothing_under_the_name(tmp_path):
+    """What it leaves beside is locked while the process lives, and cleared by the next to write there."""
+    config = tiny_config()
+    tensors = random_tensors(config)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "model")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"
+        with pytest.raises(CheckpointError, match=r"nothing else writes there, found \.model\.partial of another"):
+            write_checkpoint(tmp_path / "model", config, tensors.items())
         process.kill()
         process.wait()
-    assert not (tmp_path / "model").exists()
-    assert all(name.startswith(".model.") and name.endswith(".partial") for name in listing(tmp_path))
-    config = tiny_config()
-    write_checkpoint(tmp_path / "model", config, random_tensors(config).items())
-    Checkpoint.open(tmp_path / "model").validate()
+    assert listing(tmp_path) == [".model.partial"]
+    assert len(listing(tmp_path / ".model.partial")) > 3
+    write_checkpoint(tmp_path / "model", config, tensors.items())
+    assert_holds(Checkpoint.open(tmp_path / "model"), tensors)
+    assert listing(tmp_path) == ["model"]
+    assert listing(tmp_path / "model") == [RECORD, "config.json", FILE]

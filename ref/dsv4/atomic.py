@@ -19,8 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         target = Path(os.path.realpath(path))  # unlike resolve(), it does not mind a link that leads to itself
-        if target.exists() and not target.is_file():
-            kind = "directory" if target.is_dir() else "device or pipe"
+        if os.path.lexists(target) and not target.is_file():
+            kind = "directory" if target.is_dir() else "device or pipe" if target.exists() else "link to itself"
             raise SettingError(f"{path}: expected a file to write, found a {kind}")
         handle, name = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
         os.close(handle)

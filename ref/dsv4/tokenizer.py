@@ -201,7 +201,9 @@ def _check_is_byte_level_bpe(data: dict[str, Any], path: Path) -> None:
     model, decoder = data.get("model"), data.get("decoder")
     kinds = [part.get("type") if isinstance(part, dict) else None for part in (model, decoder)]
     if not isinstance(model, dict) or kinds != ["BPE", "ByteLevel"] or not isinstance(model.get("vocab"), dict):
-        raise TokenizerError(f"{path}: expected model BPE and decoder ByteLevel, found {quoted(kinds[0])} and {quoted(kinds[1])}")
+        raise TokenizerError(
+            f"{path}: expected model BPE and decoder ByteLevel, found {quoted(kinds[0])} and {quoted(kinds[1])}"
+        )
     tokens = data.get("added_tokens")
     if not isinstance(tokens, list) or not all(
         isinstance(t, dict) and isinstance(t.get("content"), str) for t in tokens
