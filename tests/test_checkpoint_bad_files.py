@@ -25,9 +25,11 @@ def model(tmp_path):
 
 
 def test_missing_pieces(model, tmp_path):
-    with pytest.raises(CheckpointError, match="absent: expected a directory with a checkpoint, found none"):
+    with pytest.raises(CheckpointError, match="absent: expected a directory with a checkpoint, found no such file"):
         Checkpoint.open(tmp_path / "absent")
-    with pytest.raises(CheckpointError, match="expected a directory"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: expected a directory with a checkpoint, found a file"
+    ):
         Checkpoint.open(model / FILE)
     (model / FILE).rename(tmp_path / FILE)
     with pytest.raises(CheckpointError, match=r"expected model\.safetensors .* found no safetensors file"):

@@ -174,6 +174,33 @@ def test_targets_in_the_way(float_model, tmp_path):
     assert_same_values(float_model, tmp_path / "target")
 
 
+def test_the_source_by_another_name_is_no_target(float_model, tmp_path):
+    """Neither a link to it, nor the place where the files are to which its links lead."""
+    (tmp_path / "link").symlink_to(float_model)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for file in float_model.iterdir():
+        (linked / file.name).symlink_to(file)
+    before = bytes_of(float_model)
+    for source, target in (
+        *((float_model, "link"), (tmp_path / "link", "source"), (linked, "source"), (linked, "link")),
+        (linked, "source/../linked"),
+    ):
+        with pytest.raises(CheckpointError, match="expected a target apart from the source"):
+            convert(source, tmp_path / target, overwrite=True)
+    assert bytes_of(float_model) == before
+    assert listing(tmp_path) == ["link", "linked", "source"]
+
+
+def test_a_target_in_the_source_leaves_it_as_it_is(float_model, monkeypatch):
+    monkeypatch.chdir(float_model)
+    before = bytes_of(float_model)
+    names = listing(float_model)
+    convert(".", "copy", "float32")
+    assert bytes_of("copy") == bytes_of(".") == before
+    assert listing(float_model) == sorted([*names, "copy"])
+
+
 def test_unknown_storage(float_model, tmp_path):
     with pytest.raises(ValueError, match=r"convert: `to` must be one of .*, found 'int4'"):
         convert(float_model, tmp_path / "target", "int4")

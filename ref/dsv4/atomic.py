@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        found = reason(error) if error.strerror else f"a write that was cut short ({reason(error)})"
+        found = reason(error) if error.strerror else f"a write that was cut short, as on a full disk ({reason(error)})"
         raise SettingError(f"{path}: expected a file that can be written, found: {found}") from error
 
 

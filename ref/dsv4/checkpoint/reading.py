@@ -15,7 +15,7 @@ from dsv4.checkpoint.mapping import MappedFile
 from dsv4.checkpoint.names import official_entries
 from dsv4.config import Config
 from dsv4.errors import CheckpointError, quoted
-from dsv4.input_files import is_directory
+from dsv4.input_files import is_directory, regular_size
 from dsv4.ops.formats import e8m0_encode
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4.parameters import Format, Parameter, parameters
@@ -61,7 +61,8 @@ class Checkpoint:
         """
         directory = Path(directory)
         if not is_directory(directory):
-            raise CheckpointError(f"{directory}: expected a directory with a checkpoint, found none")
+            regular_size(directory, CheckpointError, "a directory with a checkpoint")
+            raise CheckpointError(f"{directory}: expected a directory with a checkpoint, found a file")
         config = Config.load(directory)
         table = parameters(config)
         known = table.keys() | {parameter.scale_name for parameter in table.values()}
