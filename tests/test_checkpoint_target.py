@@ -199,6 +199,11 @@ def test_a_hidden_directory_of_somebody_else_stays(tmp_path):
     with pytest.raises(CheckpointError, match=rf"^{partial}: expected what a killed process has left, found notes.txt"):
         write(tmp_path / "model")
     assert (partial / "notes.txt").read_text() == "two years of work"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".other.partial").symlink_to("elsewhere")
+    with pytest.raises(CheckpointError, match=r"\.other\.partial: expected nothing of this name, found"):
+        write(tmp_path / "other")
+    assert listing(tmp_path / "elsewhere") == []
 
 
 @pytest.mark.parametrize("name", [".", "../here", "../link", "sub/.."])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -127,7 +128,8 @@ def test_a_file_of_three_gigabytes_is_not_read(reader):
         (b'"\xff"', "no valid JSON: 'utf-8' codec"),
         (b"[" + b"[]," * MOST_CONTAINERS + b"[]]", "more than 1,000,000 lists and objects"),
         (f'{{"{LONG}": 1, "{LONG}": 1}}'.encode(), "no valid JSON: the name 'xxx"),
-        (b"", "no valid JSON: Expecting value"),
+        (b" ", "an empty file"),
+        (b'{"a": 1}x', "no valid JSON: Extra data"),
         (b"<html>", "an HTML page"),
     ],
 )
@@ -208,6 +210,34 @@ def test_huge_values_in_a_tokenizer_are_not_quoted(tmp_path, value):
         data[section][key] = HUGE_VALUES[value]
         (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
         refusal(Tokenizer.from_file, tmp_path / "tokenizer.json", TokenizerError)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([], "found lists of length .0."),
+        ([[], []], "found lists of length .0."),
+        ([[1], [1, 2]], "found lists of length .1, 2."),
+        ([*([1] * n for n in range(1, 1000))], "found lists of length .1, 2, 3"),
+        (7, "found 7"),
+        ({"ids": [1]}, "found .'ids': "),
+        ([1, [2]], "list 0: expected integers as token ids, found .2."),
+        ([[1], 2], "found ..1., 2."),
+        ([[[1]]], "list 0: expected integers as token ids, found .1."),
+        ([1, 2.0], "list 0: expected integers as token ids, found 2.0"),
+        ([[1], [True]], "list 1: expected integers as token ids, found True"),
+        ([1, 2**63], "list 0: expected integers as token ids, found 9223372036854775808"),
+        ([1, 10**4000], "list 0: expected integers as token ids, found 1000"),
+        ([LONG * 10] + ["x"] * 100_000, "list 0: expected integers as token ids, found 'xxx"),
+        ([[LONG] * 3], "list 0: expected integers as token ids, found 'xxx"),
+        (LONG, "found 'xxx"),
+    ],
+)
+def test_ids_that_are_none_are_said_in_one_line(tmp_path, content, found):
+    """A list of texts, one of them long, would become an array of terabytes."""
+    read, error = READERS["ids.json"]
+    (tmp_path / "ids.json").write_text(json.dumps(content))
+    assert re.search(found, refusal(read, tmp_path / "ids.json", error))
 
 
 def test_a_long_token_in_tokenizer_config_is_not_quoted(tmp_path):

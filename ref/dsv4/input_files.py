@@ -50,6 +50,8 @@ def parse_json(content: bytes) -> Any:
     than MOST_CONTAINERS lists and objects or nests them too deep, names a value of an object twice, and where a
     number is not finite or has thousands of digits.
     """
+    if not content.strip():
+        raise ValueError("an empty file")
     containers = content.count(b"[") + content.count(b"{")
     if containers > MOST_CONTAINERS:
         raise ValueError(f"more than {MOST_CONTAINERS:,} lists and objects")
@@ -88,7 +90,7 @@ def is_directory(path: Path) -> bool:
 def foreign_kind(start: bytes) -> str | None:
     """What a file is that was left or sent in another's place, told from its first bytes; None for anything else."""
     if start.startswith(b"version https://git-lfs"):
-        return "a git-LFS pointer; the file that it stands for has not been downloaded"
+        return "a git-LFS pointer; the file that it stands for has not been downloaded (git lfs pull)"
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page, such as a server sends in place of a file"
     return None

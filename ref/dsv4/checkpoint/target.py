@@ -95,7 +95,7 @@ def _claim(target: Path, partial: Path) -> int:
     """Make the directory, or clear what a killed process has left of it, and lock it; return the lock to be closed."""
     while True:
         made = _make(partial)
-        if not made and any(partial.iterdir()) and not (partial / RECORD).exists():
+        if not made and (partial.is_symlink() or (any(partial.iterdir()) and not (partial / RECORD).exists())):
             raise CheckpointError(f"{partial}: expected nothing of this name, found what dsv4 did not write")
         try:
             lock = os.open(partial / RECORD, os.O_RDWR | os.O_CREAT, 0o666)
