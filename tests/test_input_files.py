@@ -212,6 +212,12 @@ def test_huge_values_in_a_tokenizer_are_not_quoted(tmp_path, value):
         refusal(Tokenizer.from_file, tmp_path / "tokenizer.json", TokenizerError)
 
 
+def test_what_the_tokenizers_library_says_becomes_one_line(tmp_path):
+    data = json.loads(TOKENIZER.read_text(encoding="utf-8")) | {"version": "one\ntwo\n" * 99}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    assert "'one two one" in refusal(Tokenizer.from_file, tmp_path / "tokenizer.json", TokenizerError)
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

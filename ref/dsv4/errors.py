@@ -44,16 +44,20 @@ class SettingError(DSV4Error):
 
 def quoted(found: object) -> str:
     """A value as a message quotes it: its repr, without the middle where that is long."""
-    return shortened(_BRIEF.repr(found))
-
-
-def reason(error: Exception) -> str:
-    """What an exception from elsewhere says: the system's words where there are some, else its own, cut short."""
-    return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    return _cut(_BRIEF.repr(found))
 
 
 def shortened(text: str) -> str:
-    """A foreign text for a message, cut where it is long."""
+    """A foreign text for a message, on one line and cut where it is long."""
+    return _cut(" ".join(text.split()))
+
+
+def reason(error: Exception) -> str:
+    """What an exception from elsewhere says: the system's words where there are some, else its own."""
+    return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
 
 
