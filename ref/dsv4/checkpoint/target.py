@@ -95,9 +95,9 @@ def _claim(target: Path, partial: Path) -> int:
     """Make the directory, or clear what a killed process has left of it, and lock it; return the lock to be closed."""
     while True:
         made = _make(partial)
-        if not made and (partial.is_symlink() or (any(partial.iterdir()) and not (partial / RECORD).exists())):
-            raise CheckpointError(f"{partial}: expected nothing of this name, found what dsv4 did not write")
         try:
+            if not made and not _may_be_own(partial):
+                raise CheckpointError(f"{partial}: expected nothing of this name, found what dsv4 did not write")
             lock = os.open(partial / RECORD, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # another process has just moved or removed it
             continue
@@ -121,6 +121,14 @@ def _make(partial: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _may_be_own(partial: Path) -> bool:
+    """Whether a directory that is there already is one of dsv4's: its lock is the first file in it and the last."""
+    if partial.is_symlink():
+        return False
+    names = [path.name for path in partial.iterdir()]
+    return not names or RECORD in names or (partial / RECORD).exists()
 
 
 def _locked(lock: int, made: bool) -> bool:
@@ -179,12 +187,14 @@ def _put_in_place(partial: Path, target: Path, overwrite: bool) -> Path | None:
             raise
         _require_free(target, overwrite)
     old = target.with_name(f".{target.name}.{uuid4().hex}.old")
-    target.rename(old)
     try:
-        _require_free(old, overwrite=True)
+        target.rename(old)
+        if strangers(old):
+            raise CheckpointError(f"{target}: expected what dsv4 wrote there, found {strangers(old)[0]}")
         partial.rename(target)
     except BaseException:
-        old.rename(target)
+        if old.exists():
+            old.rename(target)
         raise
     return old
 
