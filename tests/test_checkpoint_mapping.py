@@ -74,7 +74,7 @@ def test_a_model_of_many_shards_needs_few_descriptors(tmp_path):
 
 
 def test_a_file_that_was_cut_after_it_was_opened(model):
-    """Before its first tensor is read, and after: the tensors that are still whole can be read."""
+    """Before its first tensor is read, and after, when the tensors that are still whole can be read."""
     checkpoint = Checkpoint.open(model)
     names = sorted(checkpoint.names, key=lambda name: checkpoint.entries[name].start)
     first, last = names[0], names[-1]
@@ -85,7 +85,7 @@ def test_a_file_that_was_cut_after_it_was_opened(model):
         message = rf"model\.safetensors: tensor '{last}': truncated after it was opened: expected {end} bytes of file, "
         with pytest.raises(CheckpointError, match=message + f"found {end - 1}"):
             opened.tensor(last)
-        assert opened.tensor(first).tobytes() == expected
+    assert checkpoint.tensor(first).tobytes() == expected
     os.truncate(model / FILE, 0)
     with pytest.raises(CheckpointError, match=r"truncated after it was opened: .* found 0"):
         Checkpoint(model, checkpoint.config, checkpoint.entries).weight(first)
@@ -102,6 +102,23 @@ def test_a_file_that_was_replaced_or_removed_stays_whole(model):
     assert checkpoint.tensor(name).tobytes() == expected
     with pytest.raises(CheckpointError, match=r"model\.safetensors: expected a readable file, found: No such file"):
         Checkpoint(model, checkpoint.config, checkpoint.entries).tensor(name)
+
+
+@pytest.mark.parametrize("change", ["replaced", "written to"])
+def test_a_file_that_was_changed_before_it_was_first_read(model, change):
+    """Its header may be another one, so that what lies at a place is another tensor."""
+    os.utime(model / FILE, ns=(1, 1))  # long before, as the clock of files ticks slowly
+    checkpoint = Checkpoint.open(model)
+    content = (model / FILE).read_bytes()
+    if change == "replaced":
+        (model / "other").write_bytes(content)
+        (model / "other").replace(model / FILE)
+    else:
+        with (model / FILE).open("r+b") as stream:
+            stream.write(content[:8])
+    with pytest.raises(CheckpointError, match=r"'norm.weight': expected the file as it was when it was opened, found"):
+        checkpoint.tensor("norm.weight")
+    assert Checkpoint.open(model).tensor("norm.weight").shape == (64,)
 
 
 def test_a_file_without_numbers_is_mapped_too(tmp_path):

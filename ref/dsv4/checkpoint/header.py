@@ -4,7 +4,8 @@ A file is an eight-byte little-endian length, a JSON header of that length, and 
 header is parsed here and not by the safetensors library, whose NumPy side does not know the FP8 and FP4 dtypes.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -47,7 +48,8 @@ LARGEST_COUNT = 2**63 - 1
 class Entry:
     """Where one tensor is: its file, the name it has there, its dtype in safetensors' spelling, its shape, its place.
 
-    `start` counts bytes from the beginning of the file.
+    `start` counts bytes from the beginning of the file; `stamp` is what the file was when its header was read, empty
+    where nobody looked.
     """
 
     file: Path
@@ -55,6 +57,7 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     start: int
+    stamp: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -74,6 +77,7 @@ def read_header(file: Path) -> dict[str, Entry]:
     file_size = regular_size(file, CheckpointError, "a safetensors file")
     try:
         with file.open("rb") as stream:
+            stamp = stamp_of(os.fstat(stream.fileno()))
             start = stream.read(100)
             length = _header_length(file, start, file_size)
             stream.seek(8)
@@ -81,9 +85,17 @@ def read_header(file: Path) -> dict[str, Entry]:
     except OSError as error:
         raise CheckpointError(f"{file}: expected a readable safetensors file, found: {reason(error)}") from error
     header = _parse(file, text)
-    entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
+    entries = {name: _entry(file, name, fields, 8 + length, stamp) for name, fields in header.items()}
     _check_layout(file, list(entries.values()), 8 + length, file_size)
     return entries
+
+
+def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    """What tells one state of a file from another: its size, and when it was written to.
+
+    Its number is not among it, as some network file systems give a file another one each time.
+    """
+    return found.st_size, found.st_mtime_ns
 
 
 def _header_length(file: Path, start: bytes, file_size: int) -> int:
@@ -120,7 +132,7 @@ def _parse(file: Path, text: bytes) -> dict[str, Any]:
     return header
 
 
-def _entry(file: Path, name: str, fields: Any, data_start: int) -> Entry:
+def _entry(file: Path, name: str, fields: Any, data_start: int, stamp: tuple[int, ...]) -> Entry:
     """One checked line of the header."""
     place = f"{file}: tensor {quoted(name)}"
     if len(name) > LONGEST_NAME:
@@ -135,7 +147,7 @@ def _entry(file: Path, name: str, fields: Any, data_start: int) -> Entry:
         raise CheckpointError(f"{place}: shape: expected {expected}, found {quoted(shape)}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(f"{place}: data_offsets: expected a rising pair of integers, found {quoted(offsets)}")
-    entry = Entry(file, name, dtype, tuple(shape), data_start + offsets[0])
+    entry = Entry(file, name, dtype, tuple(shape), data_start + offsets[0], stamp)
     if entry.size != offsets[1] - offsets[0]:
         raise CheckpointError(
             f"{place}: expected {entry.size} bytes for {dtype} {list(shape)}, found {offsets[1] - offsets[0]}"

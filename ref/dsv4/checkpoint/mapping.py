@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.checkpoint.header import DTYPES, Entry
+from dsv4.checkpoint.header import DTYPES, Entry, stamp_of
 from dsv4.errors import CheckpointError, reason
 
 
@@ -35,12 +35,15 @@ class MappedFile:
     def tensor(self, entry: Entry) -> npt.NDArray[Any]:
         """A read-only view of one of the file's tensors.
 
-        Raises CheckpointError where the file has become too short for it since its header was read. Where that
-        happens later, the system ends the process when it reads bytes that are gone (SIGBUS).
+        Raises CheckpointError where the file has become too short for it, or was changed before it was mapped, since
+        its header was read. Where it becomes too short later, the system ends the process when it reads bytes that are
+        gone (SIGBUS).
         """
         end, size = entry.start + entry.size, min(self._found.st_size, self._size_now())
         if size < end:
             raise CheckpointError(f"{entry}: truncated after it was opened: expected {end} bytes of file, found {size}")
+        if entry.stamp and entry.stamp != stamp_of(self._found):
+            raise CheckpointError(f"{entry}: expected the file as it was when it was opened, found it changed since")
         return np.ndarray(entry.shape, DTYPES[entry.dtype], buffer=self._bytes, offset=entry.start)
 
     def _size_now(self) -> int:
