@@ -280,7 +280,8 @@ def test_results_of_gigabytes_are_mapped_and_not_read(tmp_path):
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text + ids)
         stream.truncate(8 + len(text) + 16 + 3 * 10**9)
-    resource.setrlimit(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)[1:] * 2)  # mappings count in it
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))  # in which mappings count
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results = read_results(file, tiny_config())
     assert results["other"].shape == (750_000_000,)
