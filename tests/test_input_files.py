@@ -116,6 +116,24 @@ def test_a_file_of_three_gigabytes_is_not_read(reader):
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("pipe", "found a pipe"),
+        ("loop", "found: Too many levels of symbolic links"),
+        ("n" * 300, "found: File name too long"),
+        ("pipe/model", "found no such file"),
+        ("none", "found no such file"),
+        ("a\0b", "found: embedded null"),
+    ],
+)
+def test_a_place_that_holds_no_checkpoint_is_called_what_it_is(tmp_path, name, found):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    assert found in refusal(Checkpoint.open, tmp_path / name, CheckpointError)
+    assert found in refusal(Config.load, tmp_path / name, ConfigError)
+
+
+@pytest.mark.parametrize(
     ("content", "found"),
     [
         (b'{"a": 1, "b": {"c": 1, "c": 1}}', "no valid JSON: the name 'c' twice in one object"),
