@@ -9,8 +9,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint import Checkpoint, reading, write_checkpoint
 from dsv4.checkpoint.header import read_header
+from dsv4.checkpoint.record import RECORD
 from dsv4.checkpoint.writing import write_safetensors
 from dsv4.errors import CheckpointError
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
@@ -59,7 +60,7 @@ def test_round_trip_is_exact(tmp_path, config, max_shard_bytes, index):
 def test_one_file_has_no_index_and_shards_have_one(tmp_path, config):
     tensors = random_tensors(config)
     write_checkpoint(tmp_path / "one", config, tensors.items())
-    assert listing(tmp_path / "one") == ["config.json", FILE]
+    assert listing(tmp_path / "one") == [RECORD, "config.json", FILE]
     write_checkpoint(tmp_path / "many", config, tensors.items(), max_shard_bytes=60_000)
     files = sorted(file.name for file in (tmp_path / "many").glob("*.safetensors"))
     assert files == [f"model-{n:05}-of-{len(files):05}.safetensors" for n in range(1, len(files) + 1)]
@@ -130,7 +131,7 @@ def test_opening_touches_no_tensor(model, monkeypatch):
     with (model / FILE).open("r+b") as stream:
         stream.truncate(start)
         stream.truncate(start + 4 * shape[0] * shape[1])
-    monkeypatch.setattr(np, "memmap", lambda *arguments, **options: pytest.fail("a file was mapped"))
+    monkeypatch.setattr(reading, "MappedFile", lambda file: pytest.fail("a file was mapped"))
     before = bytes_read()
     checkpoint = Checkpoint.open(model)
     with pytest.raises(CheckpointError, match=r"found none named embed.weight"):

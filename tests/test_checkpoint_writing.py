@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint.record import RECORD
 from dsv4.errors import CheckpointError
 from dsv4.ops.quantise import Fp8Weight
 from tiny_checkpoint import FILE, assert_holds, listing, random_tensors, tiny_config
@@ -65,12 +66,12 @@ def test_existing_directories_are_kept(tmp_path):
     with pytest.raises(CheckpointError, match="expected a directory, found a file"):
         write_checkpoint(target / FILE, config, tensors.items())
     (target / "thesis.txt").write_text("two years of work")
-    with pytest.raises(CheckpointError, match=r"a checkpoint alone, found thesis\.txt"):
+    with pytest.raises(CheckpointError, match=r"or what dsv4 wrote there, found thesis\.txt"):
         write_checkpoint(target, config, tensors.items(), overwrite=True)
     assert (target / "thesis.txt").read_text() == "two years of work"
     (target / "thesis.txt").unlink()
-    (target / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"found no config\.json"):
+    (target / RECORD).unlink()
+    with pytest.raises(CheckpointError, match=r"or what dsv4 wrote there, found config\.json"):
         write_checkpoint(target, config, tensors.items(), overwrite=True)
 
 
@@ -79,7 +80,7 @@ def test_overwriting_replaces_the_whole_directory(tmp_path):
     write_checkpoint(tmp_path / "model", config, random_tensors(config, 1).items(), max_shard_bytes=50_000)
     tensors = random_tensors(config, 2)
     write_checkpoint(tmp_path / "model", config, tensors.items(), overwrite=True)
-    assert listing(tmp_path / "model") == ["config.json", FILE]
+    assert listing(tmp_path / "model") == [RECORD, "config.json", FILE]
     assert listing(tmp_path) == ["model"]
     assert_holds(Checkpoint.open(tmp_path / "model"), tensors)
 
@@ -134,14 +135,20 @@ write_checkpoint(sys.argv[1], tiny_config(), stuck(), max_shard_bytes=10_000)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL, which this system does not have")
 def test_killed_write_leaves_nothing_under_the_name(tmp_path):
+    """What it leaves beside is locked while the process lives, and cleared by the next to write there."""
+    config = tiny_config()
+    tensors = random_tensors(config)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "model")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"
+        with pytest.raises(CheckpointError, match=r"nothing else writes there, found \.model\.partial of another"):
+            write_checkpoint(tmp_path / "model", config, tensors.items())
         process.kill()
         process.wait()
-    assert not (tmp_path / "model").exists()
-    assert all(name.startswith(".model.") and name.endswith(".partial") for name in listing(tmp_path))
-    config = tiny_config()
-    write_checkpoint(tmp_path / "model", config, random_tensors(config).items())
-    Checkpoint.open(tmp_path / "model").validate()
+    assert listing(tmp_path) == [".model.partial"]
+    assert len(listing(tmp_path / ".model.partial")) > 3
+    write_checkpoint(tmp_path / "model", config, tensors.items())
+    assert_holds(Checkpoint.open(tmp_path / "model"), tensors)
+    assert listing(tmp_path) == ["model"]
+    assert listing(tmp_path / "model") == [RECORD, "config.json", FILE]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint.record import RECORD
 from dsv4.convert import convert
 from dsv4.errors import CheckpointError
 from dsv4.ops import formats
@@ -112,16 +113,16 @@ def test_what_is_released_already_is_copied(tmp_path):
 
 def test_progress_and_tokenizer_files(float_model, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "notes.txt"):
-        (float_model / name).write_text(name)
+        (float_model / name).write_text(f'"{name}"')
     seen = []
     convert(float_model, tmp_path / "target", "bfloat16", progress=lambda *step: seen.append(step))
     names = list(Checkpoint.open(float_model).parameters)
     assert seen == [(number, len(names), name) for number, name in enumerate(names, start=1)]
     assert set(listing(tmp_path / "target")) == {
-        *("config.json", "model.safetensors"),
+        *(RECORD, "config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "generation_config.json"),
     }
-    assert (tmp_path / "target/tokenizer.json").read_text() == "tokenizer.json"
+    assert (tmp_path / "target/tokenizer.json").read_text() == '"tokenizer.json"'
 
 
 def test_mtp_layers_without_tensors_are_no_longer_declared(tmp_path):
@@ -171,6 +172,33 @@ def test_targets_in_the_way(float_model, tmp_path):
         convert(float_model, tmp_path / "target")
     convert(float_model, tmp_path / "target", "float32", overwrite=True)
     assert_same_values(float_model, tmp_path / "target")
+
+
+def test_the_source_by_another_name_is_no_target(float_model, tmp_path):
+    """Neither a link to it, nor the place where the files are to which its links lead."""
+    (tmp_path / "link").symlink_to(float_model)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for file in float_model.iterdir():
+        (linked / file.name).symlink_to(file)
+    before = bytes_of(float_model)
+    for source, target in (
+        *((float_model, "link"), (tmp_path / "link", "source"), (linked, "source"), (linked, "link")),
+        (linked, "source/../linked"),
+    ):
+        with pytest.raises(CheckpointError, match="expected a target apart from the source"):
+            convert(source, tmp_path / target, overwrite=True)
+    assert bytes_of(float_model) == before
+    assert listing(tmp_path) == ["link", "linked", "source"]
+
+
+def test_a_target_in_the_source_leaves_it_as_it_is(float_model, monkeypatch):
+    monkeypatch.chdir(float_model)
+    before = bytes_of(float_model)
+    names = listing(float_model)
+    convert(".", "copy", "float32")
+    assert bytes_of("copy") == bytes_of(".") == before
+    assert listing(float_model) == sorted([*names, "copy"])
 
 
 def test_unknown_storage(float_model, tmp_path):

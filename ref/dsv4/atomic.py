@@ -1,36 +1,42 @@
 """Files that are there whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsv4.errors import SettingError
+from dsv4.errors import SettingError, reason
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to, which takes its place at the end, or vanishes on failure.
 
-    A link is followed. Raises SettingError where `path` is a directory, a device or a pipe, or cannot be written to.
+    A link is followed; a file that is replaced passes on who may read and write it. Raises SettingError where `path` is
+    a directory, a device or a pipe, or cannot be written to, and where the disk is full.
     """
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        kind = "directory" if target.is_dir() else "device or pipe"
-        raise SettingError(f"{path}: expected a file to write, found a {kind}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        target = Path(os.path.realpath(path))  # unlike resolve(), it does not mind a link that leads to itself
+        if os.path.lexists(target) and not target.is_file():
+            kind = "directory" if target.is_dir() else "device or pipe" if target.exists() else "link to itself"
+            raise SettingError(f"{path}: expected a file to write, found a {kind}")
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            else:
+                temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise SettingError(f"{path}: expected a file that can be written, found: {error.strerror}") from error
+        found = reason(error) if error.strerror else f"a write that was cut short, as on a full disk ({reason(error)})"
+        raise SettingError(f"{path}: expected a file that can be written, found: {found}") from error
 
 
 def _umask() -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from dsv4 import config_json
-from dsv4.arguments import shown
-from dsv4.errors import ConfigError
+from dsv4.errors import ConfigError, quoted
+from dsv4.input_files import is_directory, read_json
 
 LayerKind = Literal["SWA", "CSA", "HCA"]
 """Sliding-window attention only, compressed sparse attention, or heavily compressed attention (report §2.3)."""
@@ -130,9 +130,10 @@ class Config:
         Raises ConfigError where the file is missing, is not JSON, lacks a key, or holds a value that V4 does not know.
         """
         file = Path(path)
-        if file.is_dir():
+        if is_directory(file):
             file = file / "config.json"
-        return cls.from_dict(config_json.parse(file), source=str(file))
+        raw = read_json(file, ConfigError, "a config.json")
+        return cls.from_dict(raw, source=str(file))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], source: str = "config.json") -> Self:
@@ -168,7 +169,7 @@ class Config:
 
 def _require(config: Config, condition: bool, key: str, expected: str) -> None:
     if not condition:
-        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {shown(getattr(config, key))}")
+        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {quoted(getattr(config, key))}")
 
 
 def _check_types(config: Config) -> None:

@@ -5,16 +5,10 @@ partial_rotary_factor for qk_rope_head_dim, rope_parameters for rope_scaling, an
 holds both spellings of a value, the two must agree.
 """
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
-from dsv4.arguments import shown
-from dsv4.errors import ConfigError
-
-LARGEST_FILE = 2**24
-"""Bytes of a JSON file at most. A config.json has some thousands, or millions where it lists every matrix by name."""
+from dsv4.errors import ConfigError, quoted
 
 LONGEST_LIST = 2**11
 """Entries of a list at most: those with one for each layer are the longest."""
@@ -51,23 +45,6 @@ YARN = {"factor": float, "original_max_position_embeddings": int, "beta_fast": f
 """The fields of `Yarn` and of rope_scaling, with their types."""
 
 TYPE_NAMES = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
-
-
-def parse(file: Path) -> Any:
-    """What a JSON file holds. Raises ConfigError where it is missing, too large, not JSON, or not the file itself."""
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST_FILE + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{file}: expected a JSON file, found no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{file}: expected a readable file, found: {error.strerror}") from error
-    if len(content) > LARGEST_FILE:
-        raise ConfigError(f"{file}: expected at most {LARGEST_FILE} bytes, found more")
-    try:
-        return json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: expected JSON, found{_what_else(content) or f': {error}'}") from error
 
 
 def read(raw: Any, source: str) -> dict[str, Any]:
@@ -109,9 +86,9 @@ def typed(value: Any, expected: type, source: str, key: str) -> Any:
     if expected is float and type(value) is int and abs(value) < 2**1000:
         value = float(value)
     if type(value) is not expected or (type(value) is float and not math.isfinite(value)):
-        raise ConfigError(f"{source}: {key}: expected {TYPE_NAMES[expected]}, found {shown(found)}")
+        raise ConfigError(f"{source}: {key}: expected {TYPE_NAMES[expected]}, found {quoted(found)}")
     if type(value) is int and abs(value) >= 2**63:
-        raise ConfigError(f"{source}: {key}: expected an integer below 2^63, found {shown(found)}")
+        raise ConfigError(f"{source}: {key}: expected an integer below 2^63, found {quoted(found)}")
     return value
 
 
@@ -124,15 +101,6 @@ def token_ids(value: Any, source: str, key: str) -> int | tuple[int, ...]:
     return tuple(typed(entry, int, source, key) for entry in value)
 
 
-def _what_else(content: bytes) -> str | None:
-    """What stands where a JSON file should be, if it is one of the usual things."""
-    if not content.strip():
-        return " an empty file"
-    if content.startswith(b"version https://git-lfs"):
-        return " a Git LFS pointer: the file itself was not fetched (git lfs pull)"
-    return " a web page" if content.lstrip().startswith(b"<") else None
-
-
 def _get(raw: dict[str, Any], key: str, source: str) -> Any:
     if key not in raw:
         raise ConfigError(f"{source}: {key}: expected a value, found no such key")
@@ -141,21 +109,21 @@ def _get(raw: dict[str, Any], key: str, source: str) -> Any:
 
 def _require_equal(found: Any, expected: Any, source: str, key: str) -> None:
     if type(found) is not type(expected) or found != expected:
-        raise ConfigError(f"{source}: {key}: expected {shown(expected)}, found {shown(found)}")
+        raise ConfigError(f"{source}: {key}: expected {quoted(expected)}, found {quoted(found)}")
 
 
 def _section(raw: dict[str, Any], key: str, source: str) -> dict[str, Any]:
     """A JSON object inside another; empty where it is absent or null."""
     found = raw.get(key)
     if found is not None and not isinstance(found, dict):
-        raise ConfigError(f"{source}: {key}: expected a JSON object, found {shown(found)}")
+        raise ConfigError(f"{source}: {key}: expected a JSON object, found {quoted(found)}")
     return found or {}
 
 
 def _list(raw: dict[str, Any], key: str, source: str) -> list[Any]:
     found = _get(raw, key, source)
     if not isinstance(found, list):
-        raise ConfigError(f"{source}: {key}: expected a list, found {shown(found)}")
+        raise ConfigError(f"{source}: {key}: expected a list, found {quoted(found)}")
     if len(found) > LONGEST_LIST:
         raise ConfigError(f"{source}: {key}: expected at most {LONGEST_LIST} entries, found {len(found)}")
     return found
@@ -170,7 +138,7 @@ def _hash_layers(raw: dict[str, Any], source: str) -> Any:
     count = types.count("hash_moe")
     if types != ["hash_moe"] * count + ["moe"] * (len(types) - count) or len(types) != layers:
         expected = f"{layers} entries, 'hash_moe' first, then 'moe'"
-        raise ConfigError(f"{source}: mlp_layer_types: expected {expected}, found {len(types)}: {shown(types)}")
+        raise ConfigError(f"{source}: mlp_layer_types: expected {expected}, found {len(types)}: {quoted(types)}")
     _require_equal(raw.get("num_hash_layers", count), count, source, "num_hash_layers")
     return count
 
@@ -205,7 +173,7 @@ def _ratios_of_types(raw: dict[str, Any], source: str) -> list[int]:
     unknown = [found for found in types if not isinstance(found, str) or found not in RATIO_OF_LAYER_TYPE]
     if unknown:
         raise ConfigError(
-            f"{source}: layer_types: expected one of {list(RATIO_OF_LAYER_TYPE)}, found {shown(unknown[0])}"
+            f"{source}: layer_types: expected one of {list(RATIO_OF_LAYER_TYPE)}, found {quoted(unknown[0])}"
         )
     ratios = [RATIO_OF_LAYER_TYPE[found] for found in types]
     if raw.get("compress_ratios") is not None:
@@ -253,7 +221,7 @@ def _yarn(section: dict[str, Any], source: str, key: str) -> dict[str, Any] | No
     )
     if unknown:
         raise ConfigError(
-            f"{source}: {key}: expected {', '.join(YARN)}, found {shown(min(unknown))}, which V4 does not know"
+            f"{source}: {key}: expected {', '.join(YARN)}, found {quoted(min(unknown))}, which V4 does not know"
         )
     factor = typed(section.get("attention_factor", 1.0), float, source, f"{key} attention_factor")
     _require_equal(factor, 1.0, source, f"{key} attention_factor")
@@ -264,14 +232,14 @@ def _quantisation(raw: dict[str, Any], source: str) -> dict[str, Any]:
     """quantised and expert_dtype; transformers moves the latter into quantization_config."""
     for key in OTHER_QUANTISATIONS:
         if raw.get(key):
-            raise ConfigError(f"{source}: {key}: expected {SUPPORTED}, found another section: {shown(raw[key])}")
+            raise ConfigError(f"{source}: {key}: expected {SUPPORTED}, found another section: {quoted(raw[key])}")
     section = _section(raw, "quantization_config", source)
     if section and section.get("quant_method") != QUANTISATION["quant_method"]:
-        method = f"quant_method {shown(section['quant_method'])}" if "quant_method" in section else "no quant_method"
+        method = f"quant_method {quoted(section['quant_method'])}" if "quant_method" in section else "no quant_method"
         raise ConfigError(f"{source}: quantization_config: expected {SUPPORTED}, found {method}")
     for key, expected in QUANTISATION.items() if section else ():
         if key not in section:
-            expectation = f"{shown(expected)}, as the released checkpoints have it"
+            expectation = f"{quoted(expected)}, as the released checkpoints have it"
             raise ConfigError(f"{source}: quantization_config {key}: expected {expectation}, found no such key")
         _require_equal(section[key], expected, source, f"quantization_config {key}")
     return {"quantised": bool(section), "expert_dtype": raw.get("expert_dtype") or section.get("expert_dtype") or "fp4"}

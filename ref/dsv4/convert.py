@@ -11,7 +11,8 @@ import numpy as np
 from dsv4.checkpoint import Checkpoint, write_checkpoint
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.config import Config
-from dsv4.errors import CheckpointError
+from dsv4.errors import CheckpointError, reason
+from dsv4.input_files import read_json
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight, dequantise, quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter
 
@@ -35,27 +36,43 @@ def convert(
     float32 for the rest; "float32" stores all in float32, which is exact for every released format; "bfloat16" stores
     in bf16 what is not float32 in released checkpoints, which is exact for them, too. Weights that are in the wanted
     storage already are copied unchanged. tid2eid is copied. Files of the tokenizer are copied.
+    target, overwrite, max_shard_bytes: as `write_checkpoint` takes them.
     progress: called as progress(done, parameters, name) after each parameter. Raises CheckpointError where the source
-    is not a sound checkpoint, a routed expert's width is not a multiple of 32, or the target is in the way (see
-    `write_checkpoint`, for `max_shard_bytes` and `overwrite`, too). Source: report §3.4; code: the released files.
+    is not a sound checkpoint, a file of its tokenizer is not JSON, a routed expert's width is not a multiple of 32, or
+    the target is in the way. Source: report §3.4; code: the released files.
     """
     if to not in get_args(Storage):
         raise ValueError(f"convert: `to` must be one of {get_args(Storage)}, found {to!r}")
     checkpoint = Checkpoint.open(source)
     checkpoint.validate()
-    if Path(target).resolve() in (checkpoint.directory.resolve(), *checkpoint.directory.resolve().parents):
-        raise CheckpointError(f"{target}: expected a target apart from the source {source}, found the same place")
+    _require_apart(checkpoint, Path(target))
     if to == "released":
         _check_widths(checkpoint)
     files = [checkpoint.directory / name for name in COPIED_FILES]
+    copies = [file for file in files if file.exists()]
+    for file in copies:
+        read_json(file, CheckpointError)  # a pointer to a file, say, is found out before the work starts
     write_checkpoint(
         target,
         _config(checkpoint, to),
         _converted(checkpoint, to, progress),
         max_shard_bytes,
-        extra_files=[file for file in files if file.is_file()],
+        extra_files=copies,
         overwrite=overwrite,
     )
+
+
+def _require_apart(checkpoint: Checkpoint, target: Path) -> None:
+    """The target must not be the source, nor hold it, nor the files that links in the source lead to."""
+    source = checkpoint.directory
+    try:
+        files = {entry.file for entry in checkpoint.entries.values()}
+        places = {source.resolve(), *source.resolve().parents, *(file.resolve().parent for file in files)}
+        same = target.exists() and any(target.samefile(place) for place in places)
+    except OSError as error:
+        raise CheckpointError(f"{target}: expected a directory that can be written, found: {reason(error)}") from error
+    if same:
+        raise CheckpointError(f"{target}: expected a target apart from the source {source}, found the same place")
 
 
 def _config(checkpoint: Checkpoint, to: Storage) -> Config:

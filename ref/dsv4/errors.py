@@ -4,6 +4,13 @@ All derive from `DSV4Error`, so that one `except` catches what bad input can rai
 is one line that says what was wrong, where (file, tensor, position), what was expected and what was found.
 """
 
+import math
+import reprlib
+from typing import Any
+
+LONGEST_QUOTE = 120
+"""Characters of a foreign text or value in a message."""
+
 
 class DSV4Error(ValueError):
     """Some input is not what it must be. The command prints the message and exits with 2."""
@@ -35,3 +42,43 @@ class BackendError(DSV4Error):
 
 class SettingError(DSV4Error):
     """An option that is out of range or unknown."""
+
+
+def quoted(found: object) -> str:
+    """A value as a message quotes it: its repr, without the middle where that is long."""
+    return _cut(_BRIEF.repr(found))
+
+
+def shortened(text: str) -> str:
+    """A foreign text for a message, on one line and cut where it is long."""
+    return _cut(" ".join(text.split()))
+
+
+def reason(error: Exception) -> str:
+    """What an exception from elsewhere says: the system's words where there are some, else its own."""
+    return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+
+
+class _Brief(reprlib.Repr):
+    """repr that abbreviates a value without building the whole text first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist = 2, 4, 8
+        self.maxstring = self.maxother = 100
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Python refuses to write out integers of thousands of digits."""
+        digits = int(value.bit_length() * math.log10(2)) + 1
+        return repr(value) if digits <= 40 else f"an integer of about {digits} digits"
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        """What has line breaks in its repr, as arrays have, goes on one line."""
+        return " ".join(super().repr_instance(value, level).split())
+
+
+_BRIEF = _Brief()

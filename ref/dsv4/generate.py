@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import flag, integer, shown
+from dsv4.arguments import flag, integer
 from dsv4.decode import Batch, Token, decode, decode_with_drafts
-from dsv4.errors import CheckpointError, PromptError, SettingError
+from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
@@ -42,7 +42,7 @@ def generate(
     their sequence; the iteration raises DSV4Error, which names it, once the others have ended.
     """
     if not isinstance(model, Model):
-        raise SettingError(f"model: expected what dsv4.load gives, found {shown(model)}")
+        raise SettingError(f"model: expected what dsv4.load gives, found {quoted(model)}")
     prompts = _as_prompts(ids)
     count = integer("max_new_tokens", max_new_tokens, least=1)
     chunk = integer("prefill_chunk", prefill_chunk, least=1)
@@ -126,7 +126,7 @@ def _as_prompts(ids: Prompts) -> list[Ints]:
     try:
         several = len(ids) > 0 and all(isinstance(each, Sequence | np.ndarray) for each in ids)
     except TypeError as error:  # a number, or an iterator
-        raise PromptError(f"prompt: expected a list of token ids or several lists, found {shown(ids)}") from error
+        raise PromptError(f"prompt: expected a list of token ids or several lists, found {quoted(ids)}") from error
     prompts = ids if several and not isinstance(ids, str | bytes) else [ids]
     return [_as_prompt(number, tokens) for number, tokens in enumerate(prompts)]
 
@@ -134,7 +134,7 @@ def _as_prompts(ids: Prompts) -> list[Ints]:
 def _as_prompt(number: int, tokens: Any) -> Ints:
     """The ids of one prompt as an array."""
     if isinstance(tokens, str | bytes):
-        raise PromptError(f"prompt {number}: expected a list of integers, found the text {shown(tokens)}")
+        raise PromptError(f"prompt {number}: expected a list of integers, found the text {quoted(tokens)}")
     try:
         prompt = np.asarray(tokens)
     except (TypeError, ValueError) as error:
@@ -149,5 +149,5 @@ def _as_prompt(number: int, tokens: Any) -> Ints:
 def _as_stop_ids(stop_ids: Iterable[int]) -> Iterator[int]:
     """The ids one by one. Raises SettingError for what are no token ids, such as the text of a token."""
     if isinstance(stop_ids, str | bytes) or not isinstance(stop_ids, Iterable):
-        raise SettingError(f"stop_ids: expected a list of token ids, found {shown(stop_ids)}")
+        raise SettingError(f"stop_ids: expected a list of token ids, found {quoted(stop_ids)}")
     return (integer("stop_ids", token) for token in stop_ids)

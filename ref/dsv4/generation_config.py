@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from dsv4 import config_json
-from dsv4.arguments import shown
 from dsv4.checkpoint import Checkpoint
 from dsv4.config import Config
-from dsv4.errors import ConfigError
+from dsv4.errors import ConfigError, quoted
+from dsv4.input_files import read_json
 
 FILE = "generation_config.json"
 
@@ -60,9 +60,9 @@ class GenerationConfig:
         Raises ConfigError, naming file and key, for a file that is no JSON object and for values out of range.
         """
         source = checkpoint.directory / FILE
-        raw = config_json.parse(source) if source.exists() else {}
+        raw = read_json(source, ConfigError) if source.exists() else {}
         if not isinstance(raw, dict):
-            raise ConfigError(f"{source}: expected a JSON object, found {shown(raw)}")
+            raise ConfigError(f"{source}: expected a JSON object, found {quoted(raw)}")
         given = {key: value for key, value in raw.items() if value is not None}
         name = str(source)
         samples = config_json.typed(given.get("do_sample", True), bool, name, "do_sample")
@@ -89,7 +89,7 @@ def _stop_ids(given: dict[str, Any], config: Config, source: Path) -> tuple[int,
     ids = (found,) if isinstance(found, int) else found
     if not all(0 <= token < config.vocab_size for token in ids):
         expected = f"a token from 0 and below vocab_size {config.vocab_size}"
-        raise ConfigError(f"{source}: eos_token_id: expected {expected}, found {shown(found)}")
+        raise ConfigError(f"{source}: eos_token_id: expected {expected}, found {quoted(found)}")
     return ids
 
 

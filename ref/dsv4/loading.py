@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import shown
 from dsv4.backends import backend as backend_named
 from dsv4.checkpoint import Checkpoint
-from dsv4.errors import SettingError
+from dsv4.errors import SettingError, quoted
 from dsv4.model.model import Model
 
 FAKE_QUANT = ("auto", "on", "off")
@@ -35,11 +34,11 @@ def load(
     BackendError or SettingError, each naming what was expected and found.
     """
     if not isinstance(path, str | os.PathLike | None):
-        raise SettingError(f"path: expected the path of a directory, or None, found {shown(path)}")
+        raise SettingError(f"path: expected the path of a directory, or None, found {quoted(path)}")
     if not isinstance(backend, str):
-        raise SettingError(f"backend: expected the name of one, found {shown(backend)}")
+        raise SettingError(f"backend: expected the name of one, found {quoted(backend)}")
     if fake_quant not in FAKE_QUANT:
-        raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {shown(fake_quant)}")
+        raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {quoted(fake_quant)}")
     chosen = _float_type(dtype)
     checkpoint = Checkpoint.open(bundled_model() if path is None else path)
     checkpoint.validate()
@@ -57,7 +56,7 @@ def _float_type(dtype: npt.DTypeLike) -> np.dtype:
     try:
         found = np.dtype(dtype)
     except TypeError as error:
-        raise SettingError(f"dtype: expected float32 or float64, found {shown(dtype)}") from error
+        raise SettingError(f"dtype: expected float32 or float64, found {quoted(dtype)}") from error
     if dtype is None or found not in (np.float32, np.float64):
         raise SettingError(f"dtype: expected float32 or float64, found {'None' if dtype is None else found}")
     return found

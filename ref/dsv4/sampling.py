@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dsv4.arguments import integer, number, shown
-from dsv4.errors import DSV4Error, SettingError
+from dsv4.arguments import integer, number
+from dsv4.errors import DSV4Error, SettingError, quoted
 from dsv4.ops.types import Array, Ints
 
 
@@ -22,9 +22,9 @@ class Sampler:
         """
         self.temperature, self.top_p = number("temperature", temperature), number("top_p", top_p)
         if self.temperature < 0:
-            raise SettingError(f"temperature: expected a number of at least 0, found {shown(temperature)}")
+            raise SettingError(f"temperature: expected a number of at least 0, found {quoted(temperature)}")
         if not 0 < self.top_p <= 1:
-            raise SettingError(f"top_p: expected a number above 0 and at most 1, found {shown(top_p)}")
+            raise SettingError(f"top_p: expected a number above 0 and at most 1, found {quoted(top_p)}")
         seeds = np.random.SeedSequence(None if seed is None else integer("seed", seed))
         self._random = [np.random.default_rng(child) for child in seeds.spawn(integer("batch", batch, least=1))]
 
@@ -126,4 +126,4 @@ def _check_shape(name: str, array: Array, *batch: int) -> None:
     found: tuple[int, ...] = getattr(array, "shape", ())
     if found[:-1] != batch or 0 in (found or (0,)):
         expected = ", ".join([*map(str, batch), "vocab"])
-        raise SettingError(f"{name}: expected an array of shape [{expected}], found {shown(found or array)}")
+        raise SettingError(f"{name}: expected an array of shape [{expected}], found {quoted(found or array)}")

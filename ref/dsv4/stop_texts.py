@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from dsv4.arguments import shown
-from dsv4.errors import SettingError
+from dsv4.errors import SettingError, quoted
 
 
 class StopTexts:
@@ -16,10 +15,10 @@ class StopTexts:
     def __init__(self, stops: Sequence[str]) -> None:
         """stops: any number of texts. Raises SettingError for what is no list of texts, and for an empty one."""
         if isinstance(stops, str) or not isinstance(stops, Sequence):
-            raise SettingError(f"stop: expected a list of texts, found {shown(stops)}")
+            raise SettingError(f"stop: expected a list of texts, found {quoted(stops)}")
         for stop in stops:
             if not isinstance(stop, str) or not stop:
-                raise SettingError(f"stop: expected some text, found {shown(stop)}")
+                raise SettingError(f"stop: expected some text, found {quoted(stop)}")
         self._stops = stops
         self._held = ""
         self.ended = False

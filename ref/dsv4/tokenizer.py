@@ -15,10 +15,11 @@ from typing import Any
 
 import tokenizers
 
-from dsv4.arguments import integer, shown
+from dsv4.arguments import integer
 from dsv4.chat import CONTROL_TOKENS, Control, Piece, Text
 from dsv4.chat.templates import BEGIN, END
-from dsv4.errors import TokenizerError
+from dsv4.errors import TokenizerError, quoted, reason, shortened
+from dsv4.input_files import is_directory, read_json
 
 
 class Tokenizer:
@@ -64,7 +65,7 @@ class Tokenizer:
                 that the chat format needs.
         """
         path = Path(path)
-        if path.is_dir():
+        if is_directory(path):
             path = path / "tokenizer.json"
         data = _read_json(path)
         _check_is_byte_level_bpe(data, path)
@@ -156,7 +157,7 @@ class Tokenizer:
             TokenizerError: what is no list of integers of at least 0.
         """
         if not isinstance(ids, Iterable):
-            raise TokenizerError(f"token ids: expected a list of integers, found {shown(ids)}")
+            raise TokenizerError(f"token ids: expected a list of integers, found {quoted(ids)}")
         stream = self.stream(skip_special)
         return "".join([stream.push(token_id) for token_id in ids]) + stream.flush()
 
@@ -167,7 +168,7 @@ class Tokenizer:
 
     def _control_id(self, token: str) -> int:
         if token not in self._control_ids:
-            raise TokenizerError(f"{self._path}: expected {token} among added_tokens, found no such token")
+            raise TokenizerError(f"{self._path}: expected {shortened(token)} among added_tokens, found no such token")
         return self._control_ids[token]
 
     def _all_bytes(self) -> dict[int, bytes]:
@@ -220,16 +221,11 @@ def _library_failures(expected: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise TokenizerError(f"{expected}, found: {error}") from error
+        raise TokenizerError(f"{expected}, found: {reason(error)}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TokenizerError(f"{path}: expected a readable file, found: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: expected JSON, found: {error}") from error
+    data = read_json(path, TokenizerError, "JSON")
     if not isinstance(data, dict):
         raise TokenizerError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
@@ -239,7 +235,9 @@ def _check_is_byte_level_bpe(data: dict[str, Any], path: Path) -> None:
     model, decoder = data.get("model"), data.get("decoder")
     kinds = [part.get("type") if isinstance(part, dict) else None for part in (model, decoder)]
     if not isinstance(model, dict) or kinds != ["BPE", "ByteLevel"] or not isinstance(model.get("vocab"), dict):
-        raise TokenizerError(f"{path}: expected model BPE and decoder ByteLevel, found {kinds[0]} and {kinds[1]}")
+        raise TokenizerError(
+            f"{path}: expected model BPE and decoder ByteLevel, found {quoted(kinds[0])} and {quoted(kinds[1])}"
+        )
     tokens = data.get("added_tokens")
     if not isinstance(tokens, list) or not all(
         isinstance(t, dict) and isinstance(t.get("content"), str) for t in tokens

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.atomic import replacing
+from dsv4.checkpoint.header import read_header
+from dsv4.checkpoint.mapping import MappedFile
 from dsv4.config import Config
-from dsv4.errors import PromptError, SettingError
+from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
 
@@ -105,7 +107,7 @@ def layer_by_layer(model: Model, ids: Ints, expected: Mapping[str, npt.NDArray[A
     for number in range(len(model.layers)):
         before = expected.get(f"prefill.layers.{number - 1}.out")
         if before is not None:
-            model.layer(number, before, ids[:1, : before.shape[1]], keep)
+            model.layer(number, np.array(before), ids[:1, : before.shape[1]], keep)
         elif number == 0:
             first = expected.get("prefill.layers.0.out", ids[:1])
             tokens = ids[:1, : first.shape[1]]
@@ -129,22 +131,22 @@ def differences(found: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, np
 def read_results(path: Path, config: Config) -> Results:
     """The results in a safetensors file, with the "input_ids" [B, T] that they are of.
 
+    They are mapped, not read: what a comparison leaves out takes no memory, and none can be written to.
+
     Raises PromptError where the file is missing or foreign, or where input_ids or the streams that the layers of this
     configuration would be fed have another shape.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not path.is_file():
-        raise PromptError(f"{path}: expected a safetensors file of results, found no such file")
     try:
-        results: Results = load_file(path)
-    except (SafetensorError, KeyError) as error:
-        raise PromptError(f"{path}: expected a safetensors file of results, found {error}") from error
+        entries = read_header(path)
+        content = MappedFile(path)
+        results = {name: content.tensor(entry) for name, entry in entries.items()}
+    except CheckpointError as error:
+        raise PromptError(f"expected results to compare with: {error}") from error
     ids = results.get("input_ids")
     if ids is None or ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         found = "none" if ids is None else f"{ids.dtype} {ids.shape}"
         raise PromptError(f"{path}: expected input_ids, integers [batch, length], found {found}")
+    results["input_ids"] = np.array(ids)
     streams = config.hc_mult, config.hidden_size
     for number in range(config.num_hidden_layers):
         name = f"prefill.layers.{number}.out"

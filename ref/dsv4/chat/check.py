@@ -6,7 +6,7 @@ from typing import Any
 
 from dsv4.chat.json_text import JSONValue, read_json, string_of
 from dsv4.chat.templates import MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
-from dsv4.errors import ChatError
+from dsv4.errors import ChatError, quoted
 
 Message = Mapping[str, Any]
 
@@ -24,13 +24,13 @@ _FIELDS_OF_SOME_ROLE = ("tools", "response_format", "reasoning_content", "tool_c
 def check_mode(mode: object) -> None:
     """Raise ChatError unless `mode` is one of "non-think", "high" and "max"."""
     if mode not in MODES:
-        raise ChatError(f"mode: expected one of {', '.join(MODES)}, found {_short(mode)}")
+        raise ChatError(f"mode: expected one of {', '.join(MODES)}, found {quoted(mode)}")
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise ChatError unless the argument called `name` is True or False."""
     if not isinstance(value, bool):
-        raise ChatError(f"{name}: expected True or False, found {_short(value)}")
+        raise ChatError(f"{name}: expected True or False, found {quoted(value)}")
 
 
 def check_messages(messages: object) -> None:
@@ -43,7 +43,7 @@ def check_messages(messages: object) -> None:
         ChatError: naming the message's index and field, what was expected and what was found.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
-        raise ChatError(f"messages: expected a list of messages, found {_short(messages)}")
+        raise ChatError(f"messages: expected a list of messages, found {quoted(messages)}")
     if not messages:
         raise ChatError("messages: expected at least one message, found an empty list")
     for index, message in enumerate(messages):
@@ -186,12 +186,4 @@ def _check_json(where: str, value: object) -> None:
 
 
 def _wrong(where: str, expected: str, found: object) -> ChatError:
-    return ChatError(f"{where}: expected {expected}, found {_short(found)}")
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, or a value nested too deeply
-        text = f"an object of type {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
+    return ChatError(f"{where}: expected {expected}, found {quoted(found)}")

@@ -1,11 +1,11 @@
 """Which files of a directory hold the tensors: one file, or shards, with an index or without."""
 
-import json
 import re
 from pathlib import Path
 
 from dsv4.checkpoint.header import Entry, read_header
-from dsv4.errors import CheckpointError
+from dsv4.errors import CheckpointError, quoted
+from dsv4.input_files import read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -37,26 +37,31 @@ def _indexed_entries(directory: Path, index: Path) -> list[Entry]:
     headers = {}
     for name in sorted(set(weight_map.values())):
         file = directory / name
-        if Path(name).name != name or not file.is_file():
-            raise CheckpointError(f"{index}: expected every file that it names beside it, found no file {name!r}")
+        if Path(name).name != name or not _is_there(file):
+            raise CheckpointError(f"{index}: expected every file that it names beside it, found no file {quoted(name)}")
         headers[name] = read_header(file)
     for tensor, name in weight_map.items():
         if tensor not in headers[name]:
-            raise CheckpointError(f"{index}: expected tensor {tensor!r} in {name}, found no such tensor there")
+            raise CheckpointError(f"{index}: expected tensor {quoted(tensor)} in {name}, found no such tensor there")
     return [headers[name][tensor] for tensor, name in weight_map.items()]
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{index}: expected a readable JSON file, found: {error}") from error
+    content = read_json(index, CheckpointError)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index}: weight_map: expected a JSON object of file names, found another value")
     if not weight_map:
         raise CheckpointError(f"{index}: weight_map: expected tensors, found none")
     return weight_map
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is something of this name, which the index may have made up."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_shards(files: list[Path]) -> None:

@@ -4,8 +4,8 @@ A file is an eight-byte little-endian length, a JSON header of that length, and 
 header is parsed here and not by the safetensors library, whose NumPy side does not know the FP8 and FP4 dtypes.
 """
 
-import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.errors import CheckpointError
+from dsv4.errors import CheckpointError, quoted, reason
+from dsv4.input_files import LARGEST_JSON, foreign_kind, parse_json, regular_size
 
 DTYPES: dict[str, npt.DTypeLike] = {
     "F64": np.dtype("<f8"),
@@ -33,15 +34,22 @@ DTYPES: dict[str, npt.DTypeLike] = {
 }
 """How the bytes of each safetensors dtype are viewed. Codes are viewed as uint8: V4 keeps packed FP4 in I8."""
 
-LONGEST_HEADER = 100_000_000
-"""In bytes; the safetensors library refuses longer ones, too."""
+LONGEST_NAME = 1000
+"""Characters of a tensor's name; V4's have less than a hundred."""
+
+MOST_DIMENSIONS = 8
+"""V4's tensors have at most two, and fused experts three."""
+
+LARGEST_COUNT = 2**63 - 1
+"""A dimension or a place in a file, as file systems and NumPy count."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """Where one tensor is: its file, the name it has there, its dtype in safetensors' spelling, its shape, its place.
 
-    `start` counts bytes from the beginning of the file.
+    `start` counts bytes from the beginning of the file; `stamp` is what the file was when its header was read, empty
+    where nobody looked.
     """
 
     file: Path
@@ -49,6 +57,7 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     start: int
+    stamp: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -56,7 +65,7 @@ class Entry:
         return prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
 
     def __str__(self) -> str:
-        return f"{self.file}: tensor {self.stored_name!r}"
+        return f"{self.file}: tensor {quoted(self.stored_name)}"
 
 
 def read_header(file: Path) -> dict[str, Entry]:
@@ -65,26 +74,41 @@ def read_header(file: Path) -> dict[str, Entry]:
     Raises CheckpointError where the file is missing, truncated or foreign, where its header is not valid, and where
     tensors overlap, leave gaps or have a length that does not fit dtype and shape.
     """
+    file_size = regular_size(file, CheckpointError, "a safetensors file")
     try:
-        file_size = file.stat().st_size
         with file.open("rb") as stream:
-            length = _header_length(file, stream.read(8), file_size)
+            stamp = stamp_of(os.fstat(stream.fileno()))
+            start = stream.read(100)
+            length = _header_length(file, start, file_size)
+            stream.seek(8)
             text = stream.read(length)
     except OSError as error:
-        raise CheckpointError(f"{file}: expected a readable safetensors file, found: {error.strerror}") from error
+        raise CheckpointError(f"{file}: expected a readable safetensors file, found: {reason(error)}") from error
     header = _parse(file, text)
-    entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
+    entries = {name: _entry(file, name, fields, 8 + length, stamp) for name, fields in header.items()}
     _check_layout(file, list(entries.values()), 8 + length, file_size)
     return entries
 
 
+def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    """What tells one state of a file from another: its size, and when it was written to.
+
+    Its number is not among it, as some network file systems give a file another one each time.
+    """
+    return found.st_size, found.st_mtime_ns
+
+
 def _header_length(file: Path, start: bytes, file_size: int) -> int:
+    """The length that a file's first bytes tell; `start` has a few more than these eight."""
     if len(start) < 8:
         raise CheckpointError(f"{file}: truncated: expected a header length of 8 bytes, found {len(start)} bytes")
-    length = int.from_bytes(start, "little")
-    if length > LONGEST_HEADER:
+    length = int.from_bytes(start[:8], "little")
+    if length > LARGEST_JSON:
+        kind = foreign_kind(start)
+        if kind is not None:
+            raise CheckpointError(f"{file}: expected a safetensors file, found {kind}")
         raise CheckpointError(
-            f"{file}: not a safetensors file: expected a header of at most {LONGEST_HEADER} bytes, found {length}"
+            f"{file}: not a safetensors file: expected a header of at most {LARGEST_JSON} bytes, found {length}"
         )
     if length > file_size - 8:
         raise CheckpointError(
@@ -96,9 +120,11 @@ def _header_length(file: Path, start: bytes, file_size: int) -> int:
 def _parse(file: Path, text: bytes) -> dict[str, Any]:
     """The header's JSON object without its metadata; a name that occurs twice is an error."""
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not a safetensors file: expected a JSON header, found: {error}") from error
+        header = parse_json(text)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{file}: not a safetensors file: expected a JSON header, found {reason(error)}"
+        ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: not a safetensors file: expected a JSON object, found {type(header).__name__}")
     if not isinstance(header.pop("__metadata__", {}), dict):
@@ -106,26 +132,22 @@ def _parse(file: Path, text: bytes) -> dict[str, Any]:
     return header
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("a name that occurs twice")
-    return result
-
-
-def _entry(file: Path, name: str, fields: Any, data_start: int) -> Entry:
+def _entry(file: Path, name: str, fields: Any, data_start: int, stamp: tuple[int, ...]) -> Entry:
     """One checked line of the header."""
-    place = f"{file}: tensor {name!r}"
+    place = f"{file}: tensor {quoted(name)}"
+    if len(name) > LONGEST_NAME:
+        raise CheckpointError(f"{place}: expected a name of at most {LONGEST_NAME} characters, found {len(name)}")
     if not isinstance(fields, dict):
-        raise CheckpointError(f"{place}: expected a JSON object, found {fields!r}")
+        raise CheckpointError(f"{place}: expected a JSON object, found {quoted(fields)}")
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise CheckpointError(f"{place}: dtype: expected one of {', '.join(DTYPES)}, found {dtype!r}")
+        raise CheckpointError(f"{place}: dtype: expected one of {', '.join(DTYPES)}, found {quoted(dtype)}")
     if not _are_counts(shape):
-        raise CheckpointError(f"{place}: shape: expected a list of integers of at least 0, found {shape!r}")
+        expected = f"a list of at most {MOST_DIMENSIONS} integers of at least 0 and below 2^63"
+        raise CheckpointError(f"{place}: shape: expected {expected}, found {quoted(shape)}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{place}: data_offsets: expected a rising pair of integers, found {offsets!r}")
-    entry = Entry(file, name, dtype, tuple(shape), data_start + offsets[0])
+        raise CheckpointError(f"{place}: data_offsets: expected a rising pair of integers, found {quoted(offsets)}")
+    entry = Entry(file, name, dtype, tuple(shape), data_start + offsets[0], stamp)
     if entry.size != offsets[1] - offsets[0]:
         raise CheckpointError(
             f"{place}: expected {entry.size} bytes for {dtype} {list(shape)}, found {offsets[1] - offsets[0]}"
@@ -134,7 +156,11 @@ def _entry(file: Path, name: str, fields: Any, data_start: int) -> Entry:
 
 
 def _are_counts(values: Any) -> TypeGuard[list[int]]:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    return (
+        isinstance(values, list)
+        and len(values) <= MOST_DIMENSIONS
+        and all(type(value) is int and 0 <= value <= LARGEST_COUNT for value in values)
+    )
 
 
 def _check_layout(file: Path, entries: list[Entry], data_start: int, file_size: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from dsv4.checkpoint.header import Entry
-from dsv4.errors import CheckpointError
+from dsv4.errors import CheckpointError, quoted
 
 SPELLINGS = [
     (re.compile(pattern), replacement)
@@ -65,28 +65,33 @@ def official_name(stored: str, known: Collection[str] = ()) -> str:
     return name
 
 
-def official_entries(stored: list[Entry], known: Collection[str]) -> dict[str, Entry]:
+def official_entries(stored: list[Entry], known: Collection[str], experts: int) -> dict[str, Entry]:
     """The entries of all files by official name, `known` as for `official_name`; rotary tables are left out.
 
-    Raises CheckpointError where two tensors stand for one name.
+    experts: how many routed experts a layer has. Raises CheckpointError where two tensors stand for one name, and
+    where a tensor of fused experts holds another number of them.
     """
     entries: dict[str, Entry] = {}
     for entry in stored:
         if HARMLESS.search(entry.stored_name):
             continue
-        for official, part in _unfused(official_name(entry.stored_name, known), entry):
+        for official, part in _unfused(official_name(entry.stored_name, known), entry, experts):
             if official in entries:
-                raise CheckpointError(f"{entry}: expected one tensor for {official!r}, found also {entries[official]}")
+                raise CheckpointError(
+                    f"{entry}: expected one tensor for {quoted(official)}, found also {entries[official]}"
+                )
             entries[official] = part
     return entries
 
 
-def _unfused(name: str, entry: Entry) -> list[tuple[str, Entry]]:
+def _unfused(name: str, entry: Entry, experts: int) -> list[tuple[str, Entry]]:
     """The tensor itself, or the experts in a fused one: [E, 2·width, d] is w1 above w3 per expert, [E, d, width] w2."""
     match = FUSED.match(name)
     if match is None or len(entry.shape) != 3 or 0 in entry.shape:
         return [(name, entry)]
-    experts, rows, columns = entry.shape
+    found, rows, columns = entry.shape
+    if found != experts:
+        raise CheckpointError(f"{entry}: expected {experts} experts, found {found} in shape {list(entry.shape)}")
     names = ["w1", "w3"] if match[2] == "gate_up_proj" else ["w2"]
     if rows % len(names):
         raise CheckpointError(f"{entry}: expected an even number of rows per expert, found shape {list(entry.shape)}")

@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from dsv4.checkpoint import values
 from dsv4.checkpoint.files import stored_entries
-from dsv4.checkpoint.header import DTYPES, Entry
+from dsv4.checkpoint.header import Entry
+from dsv4.checkpoint.mapping import MappedFile
 from dsv4.checkpoint.names import official_entries
 from dsv4.config import Config
-from dsv4.errors import CheckpointError
+from dsv4.errors import CheckpointError, quoted
+from dsv4.input_files import is_directory, regular_size
 from dsv4.ops.formats import e8m0_encode
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4.parameters import Format, Parameter, parameters
@@ -48,7 +50,7 @@ class Checkpoint:
         self.config = config
         self.entries = entries
         self.has_mtp = config.num_nextn_predict_layers > 0 and any(name.startswith("mtp.") for name in entries)
-        self._maps: dict[Path, npt.NDArray[np.uint8]] = {}
+        self._maps: dict[Path, MappedFile] = {}
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
@@ -58,12 +60,13 @@ class Checkpoint:
         truncated, foreign or inconsistent, and where two tensors stand for one name.
         """
         directory = Path(directory)
-        if not directory.is_dir():
-            raise CheckpointError(f"{directory}: expected a directory with a checkpoint, found none")
+        if not is_directory(directory):
+            regular_size(directory, CheckpointError, "a directory with a checkpoint")
+            raise CheckpointError(f"{directory}: expected a directory with a checkpoint, found a file")
         config = Config.load(directory)
         table = parameters(config)
         known = table.keys() | {parameter.scale_name for parameter in table.values()}
-        entries = official_entries(stored_entries(directory), known)
+        entries = official_entries(stored_entries(directory), known, config.n_routed_experts)
         expert = entries.get("layers.0.ffn.experts.0.w1.weight")
         if expert is not None and expert.dtype in ("F8_E4M3", *PACKED_FP4):
             config = replace(config, expert_dtype="fp8" if expert.dtype == "F8_E4M3" else "fp4")
@@ -88,10 +91,13 @@ class Checkpoint:
         """A read-only view of a tensor as it is stored, mapped from the file.
 
         bfloat16 has the dtype of ml_dtypes; FP8 codes, E8M0 scales and packed FP4 (I8 or U8) are uint8.
-        Raises CheckpointError where there is no tensor of this official name.
+        Raises CheckpointError where there is no tensor of this official name, and where its file can no longer be
+        read or has become too short.
         """
         entry = self._entry(name)
-        return np.ndarray(entry.shape, DTYPES[entry.dtype], buffer=self._map(entry.file), offset=entry.start)
+        if entry.file not in self._maps:
+            self._maps[entry.file] = MappedFile(entry.file)
+        return self._maps[entry.file].tensor(entry)
 
     def weight(self, name: str) -> Weight:
         """A parameter as the model uses it: a dense array, or codes with their scales.
@@ -140,29 +146,22 @@ class Checkpoint:
             self._check_stored(parameter)
             if self.entries[parameter.name].dtype in values.LARGEST_SCALE:
                 known.add(parameter.scale_name)
-        unknown = [f"{entry.stored_name!r}" for name, entry in self.entries.items() if name not in known]
+        unknown = [quoted(entry.stored_name) for name, entry in self.entries.items() if name not in known]
         if unknown:
             raise CheckpointError(
                 f"{self.directory}: expected only tensors of {self.config.source}, found {_list(unknown)}"
             )
 
-    def _map(self, file: Path) -> npt.NDArray[np.uint8]:
-        """The bytes of a file, mapped when first asked for."""
-        if file not in self._maps:
-            try:
-                self._maps[file] = np.memmap(file, np.uint8, mode="r")
-            except OSError as error:
-                raise CheckpointError(f"{file}: expected a readable file, found: {error.strerror}") from error
-        return self._maps[file]
-
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:
-            raise CheckpointError(f"{self.directory}: expected tensor {name!r}, found none of this name")
+            raise CheckpointError(f"{self.directory}: expected tensor {quoted(name)}, found none of this name")
         return self.entries[name]
 
     def _parameter(self, name: str) -> Parameter:
         if name not in self.parameters:
-            raise CheckpointError(f"{self.directory}: expected a parameter of {self.config.source}, found {name!r}")
+            raise CheckpointError(
+                f"{self.directory}: expected a parameter of {self.config.source}, found {quoted(name)}"
+            )
         return self.parameters[name]
 
     def _scales(self, name: str) -> npt.NDArray[np.uint8]:

@@ -17,24 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.checkpoint.files import INDEX_FILE, SINGLE_FILE
+from dsv4.checkpoint.target import built_beside
 from dsv4.config import Config
-from dsv4.errors import CheckpointError
+from dsv4.errors import CheckpointError, reason
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
 from dsv4.parameters import Parameter, parameters
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
-
-CHECKPOINT_FILES = (
-    "config.json",
-    INDEX_FILE,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "README.md",
-    ".gitattributes",
-)
-"""What stands in a checkpoint's directory beside the safetensors files."""
 
 STORED_DTYPES = {
     np.dtype(np.float32): "F32",
@@ -63,21 +52,38 @@ def write_checkpoint(
     dense array (float32, bfloat16, float16; int64 or int32 for tid2eid), Fp8Weight or Fp4Weight. They are taken one
     by one, and at most one file's tensors, `max_shard_bytes`, are held at a time.
     The directory appears under its name when it is whole: it is built beside it under a hidden name, which is removed
-    on failure. An existing checkpoint is replaced only with `overwrite`, and stays until the new one is whole.
-    Raises CheckpointError where the target is in the way, or the tensors are not those of the configuration.
+    on failure. It must be new or empty; `overwrite` allows one that holds what dsv4 has written, unchanged, and
+    nothing else, and that stays until the new one is whole. Raises CheckpointError where the target is in the way (see
+    `built_beside`) or cannot be written to, or the tensors are not those of the configuration.
     """
-    directory = Path(directory).resolve()
-    _check_target(directory, overwrite)
     copies = [Path(file) for file in extra_files]
     for file in copies:
         if not file.is_file():
             raise CheckpointError(f"{file}: expected a file to copy, found none")
-    with _built_beside(directory) as partial:
-        for file in copies:
-            shutil.copyfile(file, partial / file.name)
-        (partial / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        shards = [_write_shard(partial, shard) for shard in _shards(_stored(config, tensors), max_shard_bytes)]
-        _name_shards(partial, shards)
+    with built_beside(Path(directory), overwrite) as partial:
+        with _writing(directory):
+            for file in copies:
+                shutil.copyfile(file, partial / file.name)
+            _write_json(partial / "config.json", config.to_dict())
+        shards = []
+        for shard in _shards(_stored(config, tensors), max_shard_bytes):
+            with _writing(directory):
+                shards.append(_write_shard(partial, shard))
+        with _writing(directory):
+            _name_shards(partial, shards)
+
+
+@contextmanager
+def _writing(directory: str | Path) -> Iterator[None]:
+    """A full disk, or whatever else keeps a file from being written, as an error that names the target."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{directory}: expected files that can be written, found: {reason(error)}") from error
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_safetensors(file: Path, tensors: dict[str, Stored]) -> None:
@@ -170,54 +176,4 @@ def _name_shards(directory: Path, shards: list[tuple[Path, dict[str, int]]]) -> 
         weight_map.update(dict.fromkeys(sizes, name))
     total = sum(sum(sizes.values()) for _, sizes in shards)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (directory / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _check_target(directory: Path, overwrite: bool) -> None:
-    """The target must be free, or an empty directory, or hold a checkpoint that may be overwritten and nothing else."""
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: expected a directory, found a file")
-    strangers = [path.name for path in sorted(directory.iterdir()) if not _belongs_to_checkpoint(path)]
-    if strangers or not (directory / "config.json").is_file():
-        found = strangers[0] if strangers else "no config.json"
-        raise CheckpointError(f"{directory}: expected a new or empty directory or a checkpoint alone, found {found}")
-    if not overwrite:
-        raise CheckpointError(f"{directory}: expected a new or empty directory, found a checkpoint; overwrite it?")
-
-
-def _belongs_to_checkpoint(path: Path) -> bool:
-    """Whether a checkpoint's directory may hold this, so that it may go with it."""
-    return path.is_file() and (path.suffix == ".safetensors" or path.name in CHECKPOINT_FILES)
-
-
-@contextmanager
-def _built_beside(directory: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the target's place when all went well and vanishes when not."""
-    partial = directory.with_name(f".{directory.name}.{uuid4().hex}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(f"{directory}: expected a directory that can be made, found: {error.strerror}") from error
-    try:
-        yield partial
-        _replace(partial, directory)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _replace(partial: Path, directory: Path) -> None:
-    """Put the finished directory in the target's place; the one that was there goes last, or comes back."""
-    if not directory.exists():
-        partial.rename(directory)
-        return
-    old = partial.with_suffix(".old")
-    directory.rename(old)
-    try:
-        partial.rename(directory)
-    except BaseException:
-        old.rename(directory)
-        raise
-    shutil.rmtree(old)
+    _write_json(directory / INDEX_FILE, index)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from dsv4 import __version__
-from dsv4.arguments import shown
 from dsv4.cli.ending import STATUSES
 from dsv4.cli.panics import QuietTokenizer
+from dsv4.errors import quoted
 from dsv4.generation_config import GenerationConfig
 from dsv4.loading import load
 from dsv4.model.model import Model
@@ -88,7 +88,7 @@ def wanted_settings(model: Model, temperature: float | None, top_p: float | None
     """
     wanted = GenerationConfig.load(model.checkpoint)
     if wanted.ignored:
-        names = ", ".join(map(shown, wanted.ignored))
+        names = ", ".join(map(quoted, wanted.ignored))
         print(f"dsv4: {wanted.source}: not applied, as dsv4 has no such setting: {names}", file=sys.stderr)
     given = {"temperature": temperature, "top_p": top_p}
     return wanted.settings | {name: value for name, value in given.items() if value is not None}

@@ -15,7 +15,8 @@ from dsv4.cli.app import BACKEND_NAMES, BackendOption, FakeQuantOption, JsonOpti
 from dsv4.cli.ending import DONE, TOO_FAR
 from dsv4.cli.progress import progress
 from dsv4.config import Config
-from dsv4.errors import DSV4Error, PromptError, SettingError
+from dsv4.errors import DSV4Error, PromptError, SettingError, quoted
+from dsv4.input_files import read_json
 from dsv4.loading import load
 from dsv4.verify import (
     Difference,
@@ -27,6 +28,9 @@ from dsv4.verify import (
     trace,
     write_results,
 )
+
+MOST_TOKEN = 2**63 - 1
+"""What fits an array of integers; which tokens there are is the model's to say."""
 
 
 @app.command()
@@ -182,12 +186,17 @@ def _prefill(tokens: npt.NDArray[np.integer[Any]], stored: Results) -> int:
 
 
 def _read_ids(path: Path) -> npt.NDArray[np.integer[Any]]:
-    try:
-        tokens = np.array(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PromptError(f"{path}: expected a file of token ids, found: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise PromptError(f"{path}: expected JSON with one list of token ids or equal lists, found {error}") from error
-    if tokens.ndim not in (1, 2) or not np.issubdtype(tokens.dtype, np.integer):
-        raise PromptError(f"{path}: expected one list of token ids or equal lists, found {tokens.dtype} {tokens.shape}")
-    return np.atleast_2d(tokens)
+    """Token ids [B, S] from a JSON file with one list or several equally long ones."""
+    expected = "one list of token ids or equal lists"
+    content = read_json(path, PromptError, f"JSON with {expected}")
+    rows = content if isinstance(content, list) and content and isinstance(content[0], list) else [content]
+    if not all(isinstance(row, list) for row in rows):
+        raise PromptError(f"{path}: expected {expected}, found {quoted(content)}")
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1 or lengths[0] == 0:
+        raise PromptError(f"{path}: expected {expected}, found lists of length {quoted(lengths)}")
+    for place, row in enumerate(rows):
+        wrong = [token for token in row if type(token) is not int or abs(token) > MOST_TOKEN]
+        if wrong:
+            raise PromptError(f"{path}: list {place}: expected integers as token ids, found {quoted(wrong[0])}")
+    return np.array(rows)

@@ -58,14 +58,24 @@ def inspect(
 @app.command(name="convert")
 def convert_command(
     source: Annotated[Path, typer.Argument(help="Directory of a checkpoint.")],
-    target: Annotated[Path, typer.Argument(help="Directory to write.")],
+    target: Annotated[Path, typer.Argument(help="Directory to write, new or empty.")],
     to: Annotated[str, typer.Option("--to", help="released (FP4, FP8, bf16), float32 or bfloat16.")] = "released",
     max_shard_bytes: Annotated[
         int, typer.Option("--max-shard-bytes", help="Size of a file at most.", min=1)
     ] = DEFAULT_SHARD_BYTES,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that is there.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace what dsv4 wrote to the target earlier. A directory that holds anything else, or a file that "
+            "was changed since, is never replaced.",
+        ),
+    ] = False,
 ) -> None:
-    """Write a checkpoint again in another format, with its tokenizer."""
+    """Write a checkpoint again in another format, with its tokenizer.
+
+    The target appears when it is whole. It stays as it is on failure.
+    """
     storage = next((known for known in get_args(Storage) if known == to), None)
     if storage is None:
         raise SettingError(f"--to: expected one of {', '.join(get_args(Storage))}, found {to}")

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dsv4.arguments import shown
-from dsv4.errors import PromptError
+from dsv4.errors import PromptError, quoted
 from dsv4.model.span import Index, Span
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
@@ -162,12 +161,12 @@ class Cache:
         try:
             counts = np.asarray(count)
         except ValueError as error:  # lists within lists
-            raise PromptError(f"rollback: expected an integer or a list of them, found {shown(count)}") from error
+            raise PromptError(f"rollback: expected an integer or a list of them, found {quoted(count)}") from error
         if counts.shape not in ((), self.lengths.shape) or not np.issubdtype(counts.dtype, np.integer):
             expected = f"an integer, or one for each of {len(self.lengths)}"
-            raise PromptError(f"rollback: expected {expected}, found {shown(count)}")
+            raise PromptError(f"rollback: expected {expected}, found {quoted(count)}")
         if (counts < 0).any() or (counts > self.lengths).any():
-            raise PromptError(f"rollback: expected 0 … {self.lengths.min()} tokens, found {shown(count)}")
+            raise PromptError(f"rollback: expected 0 … {self.lengths.min()} tokens, found {quoted(count)}")
         left = self.lengths - counts.astype(np.int64)
         most, found = self.main.max_rollback, (self.main.furthest - left).max()
         if found > most:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import flag, integer, shown
+from dsv4.arguments import flag, integer
 from dsv4.checkpoint import Checkpoint
-from dsv4.errors import CheckpointError, PromptError, SettingError
+from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
 from dsv4.model.mtp import MTP
@@ -127,7 +127,7 @@ class Model:
         shape = (*padding.ids.shape, self.config.hc_mult, self.config.hidden_size)
         found = getattr(states, "shape", None)
         if found != shape:
-            raise PromptError(f"states: expected n streams for each token, {shape}, found {shown(found or states)}")
+            raise PromptError(f"states: expected n streams for each token, {shape}, found {quoted(found or states)}")
         given = cache is not None
         cache = self.new_cache(len(padding.ids), max_rollback=0) if cache is None else cache
         _check_cache(cache, len(self.layers))
@@ -181,6 +181,6 @@ class Model:
 def _check_cache(cache: Cache, layers: int) -> None:
     """Raise PromptError for what is no cache, or one of a model with another number of layers."""
     if not isinstance(cache, Cache):
-        raise PromptError(f"cache: expected what new_cache gives, found {shown(cache)}")
+        raise PromptError(f"cache: expected what new_cache gives, found {quoted(cache)}")
     if len(cache.main.layers) != layers:
         raise PromptError(f"cache: expected one of {layers} layers, found one of {len(cache.main.layers)}")

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import shown
-from dsv4.errors import PromptError
+from dsv4.errors import PromptError, quoted
 from dsv4.ops.types import Array, Ints, Mask
 
 
@@ -77,7 +76,7 @@ def _as_mask(mask: npt.ArrayLike) -> Mask:
     """The mask as truth values. Raises PromptError for others than true and false, or 1 and 0."""
     array = _as_array("mask", mask)
     if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
-        raise PromptError(f"mask: expected true or 1 at tokens and false or 0 at padding, found {shown(mask)}")
+        raise PromptError(f"mask: expected true or 1 at tokens and false or 0 at padding, found {quoted(mask)}")
     return array.astype(bool)
 
 
