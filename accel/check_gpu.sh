@@ -75,7 +75,7 @@ if [[ $backend == cuda ]]; then
     sanitize memcheck
     sanitize racecheck
 fi
-tests properties 120 800 tests/ops
-tests models 60 40 tests/model tests/test_generate.py
+tests properties 120 1800 tests/ops
+tests models 60 240 tests/model tests/test_generate.py
 echo "### $(date +%T) done: $([[ $worst == 0 ]] && echo 'every step passed' || echo 'something failed, see above')"
 exit "$worst"
