@@ -37,19 +37,15 @@ probe() { step "$1" "$2" python3 accel/check_gpu.py "$backend" "$1"; }
 
 # tests NAME SECONDS LEAST PATH...: the tests of the backend there; fewer than LEAST that pass are an error.
 tests() {
-    local name=$1 limit=$2 least=$3 choice=(-m gpu)
+    local name=$1 limit=$2 least=$3 required=cuda choice=(-m gpu)
     shift 3
-    if [[ $backend == host ]]; then choice=(-k cuda-on-host) least=1; fi
-    # shellcheck disable=SC2016 # for the inner shell: `timeout` runs no function
-    step "$name" "$limit" bash -c '
-        name=$1 least=$2 backend=$3
-        shift 3
-        DSV4_REQUIRE_BACKENDS=$backend DSV4_REQUIRE_PASSED=$least python3 -m pytest -p no:cacheprovider -n auto \
-            --dist worksteal -v --tb=short --color=no "$@" > "$OUT/$name.txt" 2>&1
-        status=$?
-        grep -E "^(FAILED|ERROR)" "$OUT/$name.txt" | sort -u | head -40
-        tail -n 2 "$OUT/$name.txt"
-        exit $status' bash "$name" "$least" "${backend/host/cuda-on-host}" "${choice[@]}" "$@"
+    if [[ $backend == host ]]; then required=cuda-on-host choice=(-k cuda-on-host); fi
+    DSV4_REQUIRE_BACKENDS=$required DSV4_REQUIRE_PASSED=$least step "$name" "$limit" \
+        python3 -m pytest -p no:cacheprovider -n auto --dist worksteal -vv --tb=short --color=no "${choice[@]}" "$@" \
+        > "$OUT/$name.txt" 2>&1
+    printf '### %s: %s passed, %s failed\n' "$name" \
+        "$(grep -cE '(^|\] )PASSED' "$OUT/$name.txt")" "$(grep -cE '(^|\] )(FAILED|ERROR) .*::' "$OUT/$name.txt")"
+    grep -E '^(FAILED|ERROR|!!!|DSV4)' "$OUT/$name.txt" | sort -u | head -40
 }
 
 # sanitize TOOL: one of compute-sanitizer over an example of every operation, where it is installed.
@@ -75,7 +71,7 @@ if [[ $backend == cuda ]]; then
     sanitize memcheck
     sanitize racecheck
 fi
-tests properties 120 800 tests/ops
-tests models 60 40 tests/model tests/test_generate.py
+tests properties 120 1800 tests/ops
+if [[ $backend == cuda ]]; then tests models 60 240 tests/model tests/test_generate.py; fi
 echo "### $(date +%T) done: $([[ $worst == 0 ]] && echo 'every step passed' || echo 'something failed, see above')"
 exit "$worst"

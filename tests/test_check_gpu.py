@@ -22,7 +22,7 @@ SCRIPT = (ROOT / "accel" / "check_gpu.sh").read_text(encoding="utf-8")
 LIMIT_SECONDS = 480
 
 PROBES = re.findall(r"^ *probe (\w+) (\d+)$", SCRIPT, re.MULTILINE)
-TESTS = re.findall(r"^ *tests (\w+) (\d+) (\d+) (.+)$", SCRIPT, re.MULTILINE)
+TESTS = re.findall(r"\btests (\w+) (\d+) (\d+) ([\w/. ]+)", SCRIPT)
 SANITIZERS = re.findall(r"^ *sanitize (\w+)$", SCRIPT, re.MULTILINE)
 LIMITS_OF_OTHERS = re.findall(r"step \S+ (\d+) (?:nvidia-smi|compute-sanitizer)", SCRIPT)
 

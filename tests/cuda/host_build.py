@@ -49,17 +49,24 @@ def library(file: str) -> ctypes.CDLL:
 @cache
 def _library(file: str) -> ctypes.CDLL | str:
     """The library, or what the compiler says: the next example of a property does not ask it again."""
-    text = program(file)
-    directory = Path(tempfile.gettempdir()) / f"dsv4-kernels-on-host-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    built = directory / f"{Path(file).stem}-{_digest(text)}.so"
-    with (directory / f"{built.stem}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not built.exists() and (message := _build(text, built)):
-            return message
+    built = built_library(program(file), Path(file).stem)
+    if isinstance(built, str):
+        return built
     found = ctypes.CDLL(str(built))
     found.run_on_host.restype = ctypes.c_char_p
     return found
+
+
+def built_library(text: str, name: str) -> Path | str:
+    """Where the library of a program lies, built now or before; or what the compiler says."""
+    directory = Path(tempfile.gettempdir()) / f"dsv4-kernels-on-host-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    built = directory / f"{name}-{_digest(text)}.so"
+    with built.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists() and (message := _build(text, built)):
+            return message
+    return built
 
 
 def program(file: str) -> str:

@@ -17,6 +17,17 @@ class Resources(NamedTuple):
     spilled_bytes: int
 
 
+class Compiled(NamedTuple):
+    """What the compiler gives."""
+
+    status: int
+    """0 for success."""
+    log: str
+    """All that it says."""
+    ptx: str
+    """The program in the language between CUDA C++ and machine code, which names each instruction."""
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiler, or None where its wheel is not installed."""
@@ -29,37 +40,29 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def compile_for(architecture: str, text: str, options: tuple[str, ...]) -> tuple[int, str]:
-    """Compile a program to machine code. Returns the compiler's status, 0 for success, and all that it says."""
+def compile_for(architecture: str, text: str, options: tuple[str, ...]) -> Compiled:
+    """Compile a program to machine code."""
     nvrtc = library()
     assert nvrtc is not None
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None)
     given = [f"--gpu-architecture={architecture}", "--ptxas-options=-v", *options]
     status = nvrtc.nvrtcCompileProgram(
         program, len(given), (ctypes.c_char_p * len(given))(*(option.encode() for option in given))
     )
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
+    log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+    ptx = "" if status else _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return status, log.value.decode()
+    return Compiled(status, log, ptx)
 
 
-def ptx_for(architecture: str, text: str, options: tuple[str, ...]) -> str:
-    """A program in the language between CUDA C++ and machine code, as `compute_90`: it names each instruction."""
-    nvrtc = library()
-    assert nvrtc is not None
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None)
-    given = [f"--gpu-architecture={architecture}".encode(), *(option.encode() for option in options)]
-    status = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
-    assert status == 0, f"NVRTC ended with {status}"
-    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
-    ptx = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetPTX(program, ptx)
-    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return ptx.value.decode()
+def _text(size_of, text_of, program: ctypes.c_void_p) -> str:
+    """What two functions of the compiler give: how long a text is, and the text."""
+    size = ctypes.c_size_t()
+    size_of(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    text_of(program, text)
+    return text.value.decode()
 
 
 def resources(log: str) -> dict[str, Resources]:

@@ -10,14 +10,16 @@ namespace host {
 constexpr int DEPTH = 16, COLUMNS = 8;
 constexpr int BITS_BEHIND_LARGEST = 25;  // 23 of a float and two more
 
-// The machine's widest vectors, where the compiler can choose at run time.
+// Vectors of the machine's own width, where the compiler can choose at run time.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define HOST_WIDE_VECTORS __attribute__((target_clones("avx2", "default"), optimize("O3")))
+#define HOST_WIDE_VECTORS __attribute__((target_clones("avx2", "default")))
 #else
 #define HOST_WIDE_VECTORS
 #endif
 
-inline double double_of_bits(std::uint64_t bits) { return with_bits_of<double>(bits); }
+typedef double Four __attribute__((vector_size(32)));
+typedef std::int64_t FourLongs __attribute__((vector_size(32)));
+typedef std::int32_t FourInts __attribute__((vector_size(16)));
 
 // A number cut to a float, towards zero. One above all floats is infinite.
 inline float cut_to_float(double number) {
@@ -26,28 +28,26 @@ inline float cut_to_float(double number) {
     return is_cut ? nearest : with_bits_of<float>(with_bits_of<unsigned>(nearest) - 1);
 }
 
-// sums += row @ b: one row of a with all columns of b.
-HOST_WIDE_VECTORS static void add_row(float (&sums)[COLUMNS], const double (&row)[DEPTH], const double (&b)[DEPTH][COLUMNS]) {
-    double terms[DEPTH + 1][COLUMNS], plain[COLUMNS] = {}, largest[COLUMNS], unit[COLUMNS], inverse[COLUMNS];
-    for (int i = 0; i < COLUMNS; ++i) terms[DEPTH][i] = sums[i], largest[i] = 0x1p-300;
-    for (int k = 0; k < DEPTH; ++k)
-        for (int i = 0; i < COLUMNS; ++i) terms[k][i] = row[k] * b[k][i];
-    for (int k = 0; k <= DEPTH; ++k)
-        for (int i = 0; i < COLUMNS; ++i) {
-            const double magnitude = std::fabs(terms[k][i]);
-            largest[i] = magnitude > largest[i] ? magnitude : largest[i];
-            plain[i] += terms[k][i];
+// sums += row @ b: one row of a with all columns of b, four at a time.
+HOST_WIDE_VECTORS static void add_row(float (&sums)[COLUMNS], const double (&row)[DEPTH], const Four (&b)[DEPTH][COLUMNS / 4]) {
+    for (int four = 0; four < COLUMNS / 4; ++four) {
+        float* own = sums + 4 * four;
+        Four terms[DEPTH + 1], plain = {}, largest = {0x1p-300, 0x1p-300, 0x1p-300, 0x1p-300};
+        for (int k = 0; k < DEPTH; ++k) terms[k] = row[k] * b[k][four];
+        terms[DEPTH] = Four{own[0], own[1], own[2], own[3]};
+        for (const Four& term : terms) {
+            const Four magnitude = (Four)((FourLongs)term & INT64_MAX);
+            largest = magnitude > largest ? magnitude : largest;
+            plain += term;
         }
-    for (int i = 0; i < COLUMNS; ++i) {
-        const std::uint64_t exponent = with_bits_of<std::uint64_t>(largest[i]) >> 52;
-        unit[i] = double_of_bits((exponent - BITS_BEHIND_LARGEST) << 52);
-        inverse[i] = double_of_bits((2046 + BITS_BEHIND_LARGEST - exponent) << 52);
+        const FourLongs exponent = (FourLongs)largest >> 52;
+        const Four unit = (Four)((exponent - BITS_BEHIND_LARGEST) << 52);
+        const Four inverse = (Four)((2046 + BITS_BEHIND_LARGEST - exponent) << 52);
+        FourInts total = {};
+        for (const Four& term : terms) total += __builtin_convertvector(term * inverse, FourInts);
+        for (int i = 0; i < 4; ++i)  // infinities and NaN are as in any sum
+            own[i] = std::isfinite(plain[i]) ? cut_to_float(total[i] * unit[i]) : static_cast<float>(plain[i]);
     }
-    int total[COLUMNS] = {};
-    for (int k = 0; k <= DEPTH; ++k)
-        for (int i = 0; i < COLUMNS; ++i) total[i] += static_cast<int>(terms[k][i] * inverse[i]);
-    for (int i = 0; i < COLUMNS; ++i)  // infinities and NaN are as in any sum
-        sums[i] = std::isfinite(plain[i]) ? cut_to_float(total[i] * unit[i]) : static_cast<float>(plain[i]);
 }
 
 // The number that half a word holds.
@@ -55,13 +55,15 @@ inline double bfloat(unsigned word, int half) { return with_bits_of<float>((word
 
 // sum += a @ b for the whole warp, once all lanes have given their parts; which parts those are is told in mma.cuh.
 inline void multiply_add(SmallProduct& all) {
-    double a[DEPTH][DEPTH], b[DEPTH][COLUMNS];
+    double a[DEPTH][DEPTH];
+    Four b[DEPTH][COLUMNS / 4];
     for (int lane = 0; lane < WARP_SIZE; ++lane)
         for (int half = 0; half < 2; ++half) {
             const int group = lane / 4, column = 2 * (lane % 4) + half;
             for (int word = 0; word < 4; ++word)
                 a[group + word % 2 * 8][column + word / 2 * 8] = bfloat(all.a[lane][word], half);
-            for (int word = 0; word < 2; ++word) b[column + word * 8][group] = bfloat(all.b[lane][word], half);
+            for (int word = 0; word < 2; ++word)
+                b[column + word * 8][group / 4][group % 4] = bfloat(all.b[lane][word], half);
         }
     for (int row = 0; row < DEPTH; ++row) {
         float sums[COLUMNS];
