@@ -32,7 +32,7 @@ def answer_of(words):
 
 
 @pytest.fixture
-def talk(monkeypatch, capsys):
+def talk(monkeypatch, capsys, tmp_path):
     """Talk with a model: lines, its answers, options -> exit status, standard error, the prompts that the model got."""
 
     def run(lines, answers, *options):
@@ -43,8 +43,9 @@ def talk(monkeypatch, capsys):
             return Answer(answers[len(prompts) - 1])
 
         typed = iter(lines)
-        config = SimpleNamespace(max_position_embeddings=CONTEXT, eos_token_id=TOKENIZER.eos_id)
-        monkeypatch.setattr(text, "open_model", lambda *_: (SimpleNamespace(config=config), TOKENIZER))
+        config = SimpleNamespace(max_position_embeddings=CONTEXT, eos_token_ids=(TOKENIZER.eos_id,))
+        model = SimpleNamespace(config=config, checkpoint=SimpleNamespace(config=config, directory=tmp_path))
+        monkeypatch.setattr(text, "open_model", lambda *_: (model, TOKENIZER))
         monkeypatch.setattr(text, "generate", generate)
         monkeypatch.setattr("builtins.input", lambda _="": next(typed, ""))
         monkeypatch.setattr(sys, "argv", ["dsv4", "chat", *map(str, options)])
@@ -148,13 +149,6 @@ def test_a_system_message_that_is_too_long_is_one_line_and_exit_status_2(talk):
     assert (status, prompts) == (2, [])
     assert err.startswith(f"dsv4: system message: expected a prompt of at most {CONTEXT} tokens, found ")
     assert err.count("\n") == 1
-
-
-def test_a_closed_standard_input_is_one_line_and_exit_status_2(talk, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", None)
-    status, err, prompts = talk(["Hi"], [])
-    assert (status, prompts) == (2, [])
-    assert err == "dsv4: standard input: expected a line for each message, found it closed\n"
 
 
 def test_input_that_is_no_text_is_one_line_and_exit_status_2(talk):

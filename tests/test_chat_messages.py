@@ -219,8 +219,8 @@ BAD_MESSAGES = {
         [{"role": "system", "response_format": {"maximum": math.inf}}],
         "messages[0].response_format: expected a value that JSON can hold, found one that it cannot",
     ),
-    "content that has no short text": ([{**QUESTION, "content": 10**5000}], "found an object of type int"),
-    "content that nests too deeply for one": ([{**QUESTION, "content": NESTED}], "found an object of type list"),
+    "content that has no short text": ([{**QUESTION, "content": 10**5000}], "found an integer of about 5001 digits"),
+    "content that nests too deeply for one": ([{**QUESTION, "content": NESTED}], "found [[[...]]]"),
 }
 
 

@@ -144,4 +144,4 @@ def test_generation_config_gives_the_defaults_and_the_command_line_comes_first(d
     file.write_text("{")
     status, out, err = dsv4("generate", "ROMEO.", "-m", copy)
     assert (status, out) == (2, "")
-    assert err.startswith(f"dsv4: {file}: expected JSON, found: ") and err.count("\n") == 1
+    assert err.startswith(f"dsv4: {file}: expected a JSON file, found no valid JSON: ") and err.count("\n") == 1

@@ -294,32 +294,6 @@ def test_file_that_is_no_config(tmp_path, content):
         Config.load(tmp_path)
 
 
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 12345\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        (POINTER, "found a Git LFS pointer: the file itself was not fetched (git lfs pull)"),
-        (b"\n<!doctype html>\n<html><body>Not found</body></html>", "found a web page"),
-        (b" \n", "found an empty file"),
-        (b"{" + b" " * 2**24, "expected at most 16777216 bytes, found more"),
-        (b'{"vocab_size": ' + b"1" * 10000 + b"}", "expected JSON, found: Exceeds the limit"),
-    ],
-    ids=["pointer", "page", "empty", "large", "digits"],
-)
-def test_what_stands_where_a_config_should_be_is_named(tmp_path, content, found):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        Config.load(tmp_path)
-    assert found in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_device_that_never_ends_is_refused():
-    with pytest.raises(ConfigError, match="/dev/zero: expected at most"):
-        Config.load("/dev/zero")
-
-
 def test_missing_file(tmp_path):
     for path in (tmp_path, tmp_path / "config.json", tmp_path / "absent", tmp_path / "absent" / "config.json"):
         with pytest.raises(ConfigError, match="found no such file"):

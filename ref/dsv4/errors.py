@@ -54,7 +54,7 @@ def shortened(text: str) -> str:
     return _cut(" ".join(text.split()))
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an exception from elsewhere says: the system's words where there are some, else its own."""
     return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 

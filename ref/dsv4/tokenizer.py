@@ -129,9 +129,6 @@ class Tokenizer:
         Returns:
             A `Control` for each control token, and a `Text` for each run of other tokens, whatever its characters
             look like. The pieces' texts joined are what `decode` returns. No `Text` is empty.
-
-        Raises:
-            TokenizerError: an id is not in the vocabulary.
         """
         control_of_id = {token_id: token for token, token_id in self._control_ids.items()}
         pieces: list[Piece] = []

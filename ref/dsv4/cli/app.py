@@ -52,9 +52,7 @@ FakeQuantOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate at most.")]
-Temperature = Annotated[float, typer.Option("--temperature", "-t", help="Randomness; 0 always takes the best token.")]
-TopP = Annotated[float, typer.Option("--top-p", help="Draw from the likeliest tokens that together reach this.")]
-WantedTemperature = Annotated[
+Temperature = Annotated[
     float | None,
     typer.Option(
         "--temperature",
@@ -63,7 +61,7 @@ WantedTemperature = Annotated[
         show_default="what generation_config.json says, else 1",
     ),
 ]
-WantedTopP = Annotated[
+TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p",

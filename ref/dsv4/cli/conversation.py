@@ -1,7 +1,7 @@
 """A conversation with a model: the lines that are typed, and as many of the latest turns as its context holds."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from dsv4 import chat
@@ -10,9 +10,7 @@ from dsv4.tokenizer import Tokenizer
 
 
 def typed_lines() -> Iterator[str]:
-    """The lines that the user types, up to an empty one or the end of input. Raises PromptError without any input."""
-    if sys.stdin is None:
-        raise PromptError("standard input: expected a line for each message, found it closed")
+    """The lines that the user types, up to an empty one or the end of input."""
     return iter(_read_line, "")
 
 
@@ -20,14 +18,20 @@ class Conversation:
     """What was said, and the prompts that it makes; what the user should know goes to standard error.
 
     context: how many tokens the model reads at most. answer: how many of these to keep free for the answer, as long
-    as there are turns that can be left out for it. end_id: the token that ends an answer.
+    as there are turns that can be left out for it. end_ids: the tokens that end an answer.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, mode: str, system: str | None, context: int, answer: int, end_id: int
+        self,
+        tokenizer: Tokenizer,
+        mode: str,
+        system: str | None,
+        context: int,
+        answer: int,
+        end_ids: Collection[int],
     ) -> None:
         """Begin with a system message or nothing. Raises PromptError for one that alone is too long."""
-        self._tokenizer, self._mode, self._context, self._end_id = tokenizer, mode, context, end_id
+        self._tokenizer, self._mode, self._context, self._end_ids = tokenizer, mode, context, end_ids
         self._most = context - min(answer, context // 2)
         self._system: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         self._messages: list[dict[str, Any]] = []
@@ -63,7 +67,7 @@ class Conversation:
             message = chat.parse(self._tokenizer.decode_pieces(ids), self._mode, require_end=False)
         except ChatError as error:
             _say(f"kept as plain text: {error}")
-            text = self._tokenizer.decode(ids[:-1] if ids[-1] == self._end_id else ids)
+            text = self._tokenizer.decode(ids[:-1] if ids[-1] in self._end_ids else ids)
             message = {"role": "assistant", "content": text}
         self._messages.append(message)
 

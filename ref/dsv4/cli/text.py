@@ -19,8 +19,6 @@ from dsv4.cli.app import (
     Speculative,
     Temperature,
     TopP,
-    WantedTemperature,
-    WantedTopP,
     app,
     open_model,
     wanted_settings,
@@ -38,8 +36,8 @@ def generate_command(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="One text or several to continue.")],
     model: ModelOption = None,
     max_new_tokens: MaxNewTokens = 200,
-    temperature: WantedTemperature = None,
-    top_p: WantedTopP = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
     seed: Seed = None,
     stop: Annotated[
         list[str] | None,
@@ -83,27 +81,26 @@ def chat(
     mode: Annotated[str, typer.Option("--mode", help="non-think, high or max.")] = "non-think",
     system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
     max_new_tokens: MaxNewTokens = 400,
-    temperature: Temperature = 1.0,
-    top_p: TopP = 1.0,
+    temperature: Temperature = None,
+    top_p: TopP = None,
     seed: Seed = None,
     speculative: Speculative = False,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
     """Talk with a model. Each line is a message; an empty line or the end of input ends the conversation."""
-    lines = typed_lines()
     check_mode(mode)
     loaded, tokenizer = open_model(model, backend, fake_quant)
-    config = loaded.config
-    context, end_id = config.max_position_embeddings, config.eos_token_id
-    conversation = Conversation(tokenizer, mode, system, context, max_new_tokens, end_id)
+    settings = wanted_settings(loaded, temperature, top_p)
+    context, end_ids = loaded.config.max_position_embeddings, settings["stop_ids"]
+    conversation = Conversation(tokenizer, mode, system, context, max_new_tokens, end_ids)
     turn = 0
-    for line in lines:
+    for line in typed_lines():
         ids = conversation.ask(line)
         if not ids:
             continue
         draws = None if seed is None else seed + turn
-        generation = generate(loaded, ids, max_new_tokens, temperature, top_p, draws, speculative=speculative)
+        generation = generate(loaded, ids, max_new_tokens, seed=draws, speculative=speculative, **settings)
         reply = _Reply(tokenizer, streams=True)
         _collect(generation, [reply], streams=True)
         print()
