@@ -12,15 +12,24 @@ from dsv4_accel.cuda.compiler import OPTIONS
 needs_compiler = pytest.mark.skipif(nvrtc.library() is None, reason="NVRTC is not installed: pip install 'dsv4[nvrtc]'")
 
 
+IN_EXPF = "ex2.approx.ftz.f32"
+"""CUDA's own expf takes the exponential of a small number so, whatever the options, and scales it afterwards."""
+
+
+def flushing(ptx: str) -> set[str]:
+    """The instructions of a program that take subnormal numbers for zeros, but for the one in CUDA's expf."""
+    return set(re.findall(r"[\w.]+\.ftz[\w.]*", ptx)) - {IN_EXPF}
+
+
 @needs_compiler
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("file", source.files())
 def test_compiles_without_warnings_spills_and_flushing(file, architecture):
-    """No instruction takes subnormal numbers for zeros: `.ftz` would say so."""
+    """And no instruction takes subnormal numbers for zeros."""
     status, log, ptx = nvrtc.compile_for(architecture, source.text(file), OPTIONS)
     assert status == 0, log
     assert ".entry" in ptx
-    assert ".ftz" not in ptx
+    assert not flushing(ptx)
     assert not re.search("warning", log, re.IGNORECASE), log
     found = nvrtc.resources(log)
     assert found.keys() == source.kernels(file).keys()
@@ -32,7 +41,8 @@ def test_compiles_without_warnings_spills_and_flushing(file, architecture):
 def test_an_option_that_flushes_is_seen():
     """CuPy's RawModule adds it behind all others, where the last one counts."""
     options = (*OPTIONS, "-ftz=true")
-    assert ".ftz" in nvrtc.compile_for("sm_90", source.text("quantise.cu"), options).ptx
+    found = nvrtc.compile_for("sm_90", source.text("quantise.cu"), options)
+    assert {"mul.ftz.f32", "add.ftz.f32"} <= flushing(found.ptx)
     assert (flushes(OPTIONS), flushes(options), flushes(("--use_fast_math",))) == (False, True, True)
 
 
