@@ -65,7 +65,8 @@ def test_a_mistake_of_a_backend_is_no_missing_library():
 @pytest.mark.parametrize(("least", "status"), [("100000", pytest.ExitCode.TESTS_FAILED), ("1", pytest.ExitCode.OK)])
 def test_too_few_passed_tests_are_an_error(least, status):
     command = [sys.executable, "-m", "pytest", "-n1", "-p", "no:cacheprovider", "tests/ops/test_chunks.py"]
-    environment = {**os.environ, required.BACKENDS_VARIABLE: "numpy", required.PASSED_VARIABLE: least}
+    variables = {required.BACKENDS_VARIABLE: "numpy", required.PASSED_VARIABLE: least, "PYTEST_ADDOPTS": ""}
+    environment = os.environ | variables
     process = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
     )

@@ -8,6 +8,7 @@ import pytest
 
 from accel.kernels import all_kernels
 from accel.processes import SOURCES, report_of, run_python
+from dsv4.ops import formats
 
 pytest.importorskip("numba")
 
@@ -34,6 +35,8 @@ print(json.dumps({"compiled": compiled(recorder), "events": len(recorder.buffer)
                   "warnings": [[one.category.__name__, str(one.message)] for one in caught]}))
 """
 """Two kernels in three forms; results that are wrong are an error. `caught` holds all warnings."""
+
+FORMATS = Path(formats.__file__)
 
 BOTH = ["_normalise_rows", "_round_rows"]
 ANNOUNCEMENT = "dsv4: compiling the Numba kernels, once for this machine …\n"
@@ -82,8 +85,8 @@ def test_settings_have_machine_code_of_their_own(tmp_path):
     assert [run(**place, **setting)[0]["events"] for setting in settings] == [0] * 3
 
 
-def test_a_change_of_any_source_compiles_anew(tmp_path, copied):
-    """Also of a file that the kernel's own file only imports."""
+def test_a_change_of_a_source_compiles_its_kernels_anew(tmp_path, copied):
+    """Also of a file that the kernel's own file only imports, and of no file that it does not."""
     place = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "sources": copied, "PYTHONDONTWRITEBYTECODE": "1"}
     assert run(**place)[0]["compiled"] == BOTH
     assert run(**place)[0]["events"] == 0
@@ -93,6 +96,17 @@ def test_a_change_of_any_source_compiles_anew(tmp_path, copied):
     changed.write_text(source.replace("a · b + c, rounded once", "a · b + c"), encoding="utf-8")
     assert run(**place)[0]["compiled"] == BOTH
     assert run(**place)[0]["events"] == 0
+    for name, compiled in (("selection.py", []), ("norm.py", ["_normalise_rows"])):
+        with (copied[0] / "dsv4_accel" / "numba" / name).open("a", encoding="utf-8") as file:
+            file.write("# changed\n")
+        assert run(**place)[0]["compiled"] == compiled
+
+
+def test_constants_of_the_operations_belong_to_a_kernels_sources():
+    """They are compiled in; a change of them must not leave the old kernel in use."""
+    from dsv4_accel.numba import cache, packed
+
+    assert FORMATS in cache._imported(Path(packed.__file__))
 
 
 def test_without_a_place_to_keep_them_kernels_work_and_one_warning_says_so(nowhere):

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import uuid
 import warnings
 from collections.abc import Callable
@@ -15,19 +16,27 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
+from dsv4 import ops
+
+_ROOTS = {"dsv4_accel.numba": Path(__file__).parent, "dsv4.ops": Path(ops.__file__).parent}
+
+_IMPORT = re.compile(r"^from (dsv4_accel\.numba|dsv4\.ops)(?:\.(\w+))? import (.*)", re.MULTILINE)
+
 
 class KernelCache(FunctionCache):
     """Numba's cache of machine code, with files of our own behind it.
 
-    What is compiled into a kernel comes from the whole package, and depends on settings and on who compiled it, where
-    Numba's own files know of the kernel's source file and Numba's version. Numba keeps an index beside them, too, and
-    hands LLVM whatever it finds in them, which ends the process where they are damaged.
+    What is compiled into a kernel comes from every file that its own imports, and depends on settings and on who
+    compiled it, where Numba's own files know of the kernel's source file and Numba's version. Numba keeps an index
+    beside them, too, and hands LLVM whatever it finds in them, which ends the process where they are damaged.
     """
 
     def __init__(self, function: Callable[..., None], settings: str) -> None:
-        """settings: what the machine code depends on besides the package's sources. OSError, RuntimeError: no place"""
+        """settings: what the machine code depends on besides the sources. OSError, RuntimeError: no place"""
         super().__init__(function)
-        made_of = f"{numba.__version__} {llvmlite.__version__} {_sources()} {settings}"
+        made_of = (
+            f"{numba.__version__} {llvmlite.__version__} {_sources(Path(function.__code__.co_filename))} {settings}"
+        )
         self._cache_file = KernelFiles(Path(self._cache_path), self._impl.filename_base, made_of)
 
     def save_overload(self, signature: Any, data: Any) -> None:
@@ -80,12 +89,31 @@ def _digest(path: Path, data: bytes) -> bytes:
 
 
 @cache
-def _sources() -> str:
-    """A fingerprint of this package's files."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
+def _sources(kernels: Path) -> str:
+    """A fingerprint of a file of kernels and of every file of ours that it imports, directly or through others."""
+    digest, files = hashlib.sha256(), [kernels]
+    for file in files:  # grows on the way
+        digest.update(_content(file))
+        files += [other for other in _imported(file) if other not in files]
     return digest.hexdigest()
+
+
+@cache
+def _content(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+@cache
+def _imported(file: Path) -> list[Path]:
+    """The modules of this package and of the reference's operations that a file names in its imports, in their order.
+
+    Constants of the operations are compiled into kernels, their functions are not.
+    """
+    files = []
+    for package, module, names in _IMPORT.findall(_content(file).decode()):
+        modules = [module] if module else re.findall(r"\w+", names)
+        files += [_ROOTS[package] / f"{name}.py" for name in modules]
+    return [file for file in files if file.is_file()]
 
 
 @cache
