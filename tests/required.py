@@ -1,8 +1,8 @@
 """A run that must not pass because it ran nothing: what it demands is said in the environment.
 
 DSV4_REQUIRE_BACKENDS=cuda,cuda-on-host makes a backend of these names that cannot run here an error, where its tests
-would be skipped. DSV4_REQUIRE_PASSED=2000 makes fewer passed tests an error. With the first, warnings of other packages
-are no errors: on a machine that is lent with its packages they are not ours to mend.
+would be skipped. DSV4_REQUIRE_PASSED=2000 makes fewer passed tests an error. Where `cuda` is required, warnings are no
+errors: a machine with a GPU is lent with its packages, and what those warn of is not ours to mend.
 """
 
 import os
@@ -26,7 +26,7 @@ def skip(name: str, error: Exception) -> None:
 
 
 def pytest_configure(config) -> None:
-    if required_backends():
+    if "cuda" in required_backends():
         config.addinivalue_line("filterwarnings", "default")
 
 
