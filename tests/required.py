@@ -1,8 +1,8 @@
 """A run that must not pass because it ran nothing: what it demands is said in the environment.
 
 DSV4_REQUIRE_BACKENDS=cuda,cuda-on-host makes a backend of these names that cannot run here an error, where its tests
-would be skipped. DSV4_REQUIRE_PASSED=2000 makes fewer passed tests an error. Where `cuda` is demanded, warnings of other
-packages are no errors: on a machine that is lent with its packages they are not ours to mend.
+would be skipped. DSV4_REQUIRE_PASSED=2000 makes fewer passed tests an error. Where `cuda` is required, warnings are no
+errors: a machine with a GPU is lent with its packages, and what those warn of is not ours to mend.
 """
 
 import os

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_a_mistake_of_a_backend_is_no_missing_library():
         assert not issubclass(mistake, UNAVAILABLE)
     assert issubclass(BackendError, UNAVAILABLE)
     assert issubclass(ModuleNotFoundError, UNAVAILABLE)
+
+
+@pytest.mark.parametrize(("names", "added"), [("", []), (CUDA_ON_HOST, []), ("cuda-on-host,cuda", ["default"])])
+def test_warnings_are_errors_but_where_a_gpu_is_required(monkeypatch, names, added):
+    demand(monkeypatch, names)
+    lines = []
+    required.pytest_configure(types.SimpleNamespace(addinivalue_line=lambda name, line: lines.append((name, line))))
+    assert lines == [("filterwarnings", line) for line in added]
 
 
 @pytest.mark.parametrize(("least", "status"), [("100000", pytest.ExitCode.TESTS_FAILED), ("1", pytest.ExitCode.OK)])
