@@ -60,4 +60,28 @@ TEXT = (
         ),
         tests=OFFICIAL_TEXT,
     ),
+    Mutant(
+        name="ids-of-calls-on-the-call-only",
+        trap="an id that stands on a call's function, as the official encoder allows, does not order the results",
+        file="chat/turns.py",
+        old='call.get("id") or call["function"].get("id")',
+        new='call.get("id")',
+        tests=("test_chat_messages.py",),
+    ),
+    Mutant(
+        name="text-that-looks-like-a-control-token",
+        trap="the parser takes the text of a control token for the token, whatever the pieces say",
+        file="chat/reader.py",
+        old="and self._controls[first:after] == controls",
+        new="",
+        tests=("test_chat_pieces.py",),
+    ),
+    Mutant(
+        name="cut-completion-keeps-its-end",
+        trap="what may begin a tool call or a control token stays in the content of a completion that was cut",
+        file="chat/reader.py",
+        old="tails = [*begun, _HALF_A_CHARACTER]",
+        new="tails = []",
+        tests=("test_chat_parse.py",),
+    ),
 )
