@@ -35,13 +35,18 @@ template <class Storage, int TILES>
 __device__ __forceinline__ void add_chunks(
     float (&sums)[TILES][4], const Product& product, const unsigned short* const (&columns)[TILES], int above, int below,
     int first, int behind) {
+    constexpr bool IS_AHEAD = TILES == 1 || sizeof(Storage) < 64;  // registers have no room for more
     if (first >= behind) return;
     Storage next_above, next_below;
     next_above.load(product.items, product.scales, above, product.chunks, first);
     next_below.load(product.items, product.scales, below, product.chunks, first);
     for (int chunk = first; chunk < behind; ++chunk) {
+        if (!IS_AHEAD && chunk > first) {
+            next_above.load(product.items, product.scales, above, product.chunks, chunk);
+            next_below.load(product.items, product.scales, below, product.chunks, chunk);
+        }
         const Storage here_above = next_above, here_below = next_below;
-        if (chunk + 1 < behind) {
+        if (IS_AHEAD && chunk + 1 < behind) {
             next_above.load(product.items, product.scales, above, product.chunks, chunk + 1);
             next_below.load(product.items, product.scales, below, product.chunks, chunk + 1);
         }
