@@ -1,8 +1,8 @@
 // What tensor cores do, for mma.cuh: a product of small matrices of bfloat16 by the threads of a warp.
 //
 // Products are exact. Of them and the sum so far the largest magnitude is found, every other one is cut off two bits below
-// the largest one's last, they are added exactly, and the total is cut to a float. So measured by Fasi et al. (2021) and by
-// Khattak and Mikaitis (2025), the latter for the GPUs with the most terms in one sum, of which these are the numbers.
+// the largest one's last, they are added exactly, and the total is cut to a float. This is one model of tensor cores, in the
+// manner of what Fasi et al. (2021) and Khattak and Mikaitis (2025) measured; real ones may keep more bits or take fewer terms.
 #pragma once
 
 namespace host {
