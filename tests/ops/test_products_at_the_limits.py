@@ -171,18 +171,17 @@ def test_every_code_is_its_value(ops):
 
 
 @every_storage
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("column", [0, 17, 129, 287])
-def test_inputs_that_are_not_finite(ops, storage, value, column):
+def test_inputs_that_are_not_finite(ops, storage, column):
     """They spoil their own token and no other."""
     x, weight = numbers(6, 6, SIDE), stored(storage)
     clean = agree(ops, x, weight, storage)
-    x[2, column] = value
+    own, others = [1, 2, 5], [0, 3, 4]
+    x[own, column] = np.inf, -np.inf, np.nan
     spoilt = agree(ops, x, weight, storage)
     for name in ("linear", "quantised_linear", "grouped_linear"):
-        assert not np.isfinite(spoilt[name][2]).all(), name
-        assert np.isfinite(np.delete(spoilt[name], 2, axis=0)).all(), name
-    others = [0, 1, 3, 4, 5]
+        assert not np.isfinite(spoilt[name][own]).all(axis=tuple(range(1, spoilt[name].ndim))).any(), name
+        assert np.isfinite(spoilt[name][others]).all(), name
     for name, found in products(ops, x, weight, stored(storage, 9)).items():
         np.testing.assert_allclose(found[others], clean[name][others], rtol=0, atol=1e-3, err_msg=name)
 
