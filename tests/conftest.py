@@ -1,6 +1,7 @@
 """Fixtures and settings of the whole suite: the backends, and how long Hypothesis searches.
 
-HYPOTHESIS_PROFILE=fuzz searches longer, each time from another seed; by default every run tests the same examples.
+HYPOTHESIS_PROFILE=fuzz searches longer, each time from another seed; by default every run tests the same examples, and
+with HYPOTHESIS_PROFILE=quick the first few of them, to see whether other versions of Python and its packages will do.
 A property test takes its backend from a fixture of session scope, so that one backend serves all its examples.
 """
 
@@ -16,6 +17,7 @@ from required import pytest_configure, pytest_sessionfinish, pytest_sessionstart
 __all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
+settings.register_profile("quick", derandomize=True, deadline=None, max_examples=5)
 settings.register_profile("fuzz", deadline=None, max_examples=200, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
