@@ -1,13 +1,12 @@
 """The command-line application and the options that several commands share."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dsv4 import __version__
-from dsv4.cli.ending import STATUSES
+from dsv4.cli.ending import STATUSES, say
 from dsv4.cli.panics import QuietTokenizer
 from dsv4.errors import quoted
 from dsv4.generation_config import GenerationConfig
@@ -87,6 +86,6 @@ def wanted_settings(model: Model, temperature: float | None, top_p: float | None
     wanted = GenerationConfig.load(model.checkpoint)
     if wanted.ignored:
         names = ", ".join(map(quoted, wanted.ignored))
-        print(f"dsv4: {wanted.source}: not applied, as dsv4 has no such setting: {names}", file=sys.stderr)
+        say(f"{wanted.source}: not applied, as dsv4 has no such setting: {names}")
     given = {"temperature": temperature, "top_p": top_p}
     return wanted.settings | {name: value for name, value in given.items() if value is not None}
