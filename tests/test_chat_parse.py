@@ -65,7 +65,7 @@ def written_again(message, thinking):
 plain_text = st.text(max_size=8).map(without_special_text)
 tool_names = st.text("abc_", min_size=1, max_size=5)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | plain_text,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | plain_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )

@@ -14,7 +14,7 @@ from dsv4.ops import attention as reference
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.attention_blocks import KEYS, add_block, begin, finish, make_room, put_keys
-from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.vectors import LANES
 
 HEADS_TOGETHER = 4 * LANES
@@ -108,7 +108,7 @@ def _attend(queries, window, window_index, entries, entry_index, attn_sink, toge
         _do_tasks(queries, window, window_index, entries, entry_index, attn_sink, together, tasks, attended, is_beyond)
 
 
-@inlined
+@merged
 def _do_tasks(queries, window, window_index, entries, entry_index, attn_sink, together, tasks, attended, is_beyond):
     """A task is a query and some of its heads, `together` of them or what is left."""
     length, heads, c = queries.shape[1:]

@@ -11,7 +11,7 @@ import numpy as np
 
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.exponential import exp
-from dsv4_accel.numba.memory import load, load_part, load_repeated, prefetch, store, store_part
+from dsv4_accel.numba.memory import copy, load, load_part, load_repeated, prefetch, store, store_part
 from dsv4_accel.numba.products import aligned_floats
 from dsv4_accel.numba.vectors import LANES, fma, maximum, splat
 
@@ -76,7 +76,7 @@ def begin(room, queries, attn_sink):
         for channel in range(c):
             room.queries[first + channel * LANES] = queries[head, channel]
     room.largest[:padded] = np.float32(0)
-    room.largest[:heads] = attn_sink
+    copy(attn_sink, room.largest)
     room.total[:padded] = np.float32(0)
     room.sums[: heads * room.stride] = np.float32(0)
 

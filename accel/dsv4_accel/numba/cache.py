@@ -3,13 +3,14 @@
 import hashlib
 import pickle
 import re
+import time
 import uuid
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import llvmlite
 import numba
@@ -21,6 +22,9 @@ from dsv4 import ops
 _ROOTS = {"dsv4_accel.numba": Path(__file__).parent, "dsv4.ops": Path(ops.__file__).parent}
 
 _IMPORT = re.compile(r"^from (dsv4_accel\.numba|dsv4\.ops)(?:\.(\w+))? import (.*)", re.MULTILINE)
+
+PATIENCE = 180
+"""Seconds that a process waits for another to finish a kernel, which takes it less than a minute."""
 
 
 class KernelCache(FunctionCache):
@@ -37,7 +41,13 @@ class KernelCache(FunctionCache):
         made_of = (
             f"{numba.__version__} {llvmlite.__version__} {_sources(Path(function.__code__.co_filename))} {settings}"
         )
-        self._cache_file = KernelFiles(Path(self._cache_path), self._impl.filename_base, made_of)
+        chosen = numba.config.CACHE_DIR  # a file goes by what it is made of, so that copies of the package share it
+        directory = Path(chosen) / "dsv4" if chosen else Path(self._cache_path)
+        self._cache_file = KernelFiles(directory, self._impl.filename_base, made_of)
+
+    def turn(self, waits: Callable[[], None]) -> AbstractContextManager[None]:
+        """As KernelFiles.turn."""
+        return self._cache_file.turn(waits)
 
     def save_overload(self, signature: Any, data: Any) -> None:
         """Keep a compiled kernel; where that cannot be done, one warning says so."""
@@ -61,6 +71,25 @@ class KernelFiles:
         fingerprint = hashlib.sha256(f"{self._made_of} {key}".encode()).hexdigest()[:16]
         return self._directory / f"{self._name}-{fingerprint}.kernel"
 
+    @contextmanager
+    def turn(self, waits: Callable[[], None]) -> Iterator[None]:
+        """While this is held, other processes wait, and then find the kernel here instead of making it themselves.
+
+        waits: called before waiting, which has an end: the other process may have been stopped by its user. Where there
+        is no place, or there are no locks, nobody waits.
+        """
+        with ExitStack() as stack:
+            with suppress(OSError, ImportError):
+                import fcntl
+
+                self._directory.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((self._directory / f"{self._name}.lock").open("w"))
+                end = time.monotonic() + PATIENCE
+                while not _is_locked(fcntl, lock) and time.monotonic() < end:
+                    waits()
+                    time.sleep(0.05)
+            yield
+
     def load(self, key: Any) -> Any:
         """What was saved for this key; None where nothing was, or it is damaged or may not be read."""
         path = self._path(key)
@@ -82,6 +111,15 @@ class KernelFiles:
             with suppress(OSError):
                 unfinished.unlink()
             raise
+
+
+def _is_locked(fcntl: Any, file: TextIO) -> bool:
+    """Whether this process has the lock now. OSError: a file system without locks"""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _digest(path: Path, data: bytes) -> bytes:

@@ -11,8 +11,9 @@ from dsv4.ops import linear as reference
 from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
-from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.cpu import MULTIPLIES_BFLOATS
+from dsv4_accel.numba.memory import copy
 from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP4_ORDER, FP8, PAIRS, Storage
 from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import FEW_TOKENS, MANY_TOKENS, layout_of, multiply_rows
@@ -102,7 +103,7 @@ def _prepare(tokens, fp4_order, rounds, prepared):
     """tokens [T, in] -> prepared [T, chunks·128]"""
     for token in prange(tokens.shape[0]):
         row = np.zeros(prepared.shape[1] - LANES, np.float32)
-        row[: tokens.shape[1]] = tokens[token]
+        copy(tokens[token], row)
         prepare_row(row, tokens.shape[1], fp4_order, rounds, prepared[token, : row.size])
 
 
@@ -112,7 +113,7 @@ def _prepare_pairs(tokens, pairs, largest):
     for token in prange(tokens.shape[0]):
         row = np.zeros(2 * (pairs.shape[1] - LANES), np.float32)
         prepared = np.empty(row.size, np.float32)
-        row[: tokens.shape[1]] = tokens[token]
+        copy(tokens[token], row)
         prepare_row(row, tokens.shape[1], True, True, prepared)
         largest[token] = pack_row(prepared, pairs[token])
 
@@ -123,7 +124,7 @@ def prepare_row(row, width, fp4_order, rounds, prepared):
     if rounds:
         round_to_fp8(row[:width], FP8_WEIGHT_BLOCK)
     if not fp4_order:
-        prepared[:] = row
+        copy(row, prepared)
         return
     for start in range(0, row.size, CHUNK):  # column 8·lane + FP4_ORDER[part] of a chunk goes to 16·part + lane
         for part in range(CHUNK // LANES):
@@ -131,7 +132,7 @@ def prepare_row(row, width, fp4_order, rounds, prepared):
                 prepared[start + part * LANES + lane] = row[start + lane * (CHUNK // LANES) + FP4_ORDER[part]]
 
 
-@inlined
+@merged
 def _multiply(storage, items, scales, fields, groups, x, out, task):
     """One task of a product: some rows of one group, with some tokens. x [T·groups, in], out [T, rows]"""
     layout = layout_of(fields)

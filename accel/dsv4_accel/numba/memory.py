@@ -153,6 +153,13 @@ def store_to_end(array, index, vector):
         store_part(array, index, vector, array.size - index)
 
 
+@inlined
+def copy(source, target):
+    """target[i] = source[i]: what Numba makes of `target[:] = source` is slow to compile, with texts for its errors."""
+    for i in range(source.size):
+        target[i] = source[i]
+
+
 @intrinsic
 def address(context, array):
     """Where the first item of an array stands in memory."""

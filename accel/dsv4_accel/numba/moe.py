@@ -16,7 +16,7 @@ from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.quantise import Weight, is_quantised
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
-from dsv4_accel.numba.compile import inlined, kernel, reads, writes
+from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
 from dsv4_accel.numba.linear import (
     FIELDS,
@@ -169,7 +169,7 @@ def _activate(gate, up, weight, limit, hidden):
         _activate_row(gate[token], up[token], weight[token], limit, hidden[token])
 
 
-@inlined
+@merged
 def _some_rows(place, fields, x, in_pairs, tokens, task, out):
     """Some rows of one expert's matrix, times its tokens. place: addresses of items and scales"""
     layout = layout_of(fields)
@@ -184,6 +184,25 @@ def _some_rows(place, fields, x, in_pairs, tokens, task, out):
 
 
 @inlined
+def _tokens_of(slots, per_token):
+    """The token that each slot belongs to."""
+    tokens = np.empty(slots.size, np.int64)
+    for i in range(slots.size):
+        tokens[i] = slots[i] // per_token
+    return tokens
+
+
+@inlined
+def _add_rows(parts, rows, out):
+    """out = the sum of some rows of parts, in their order"""
+    for channel in range(out.size):
+        out[channel] = parts[rows[0], channel]
+    for i in range(1, rows.size):
+        for channel in range(out.size):
+            out[channel] += parts[rows[i], channel]
+
+
+@inlined
 def _row_tasks(fields):
     return (layout_of(fields).rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
 
@@ -192,7 +211,7 @@ def _row_tasks(fields):
     reads(types.int64, 2),
     FIELDS,
     FIELDS,
-    reads(*ROWS),
+    writes(*ROWS),
     reads(*ROWS),
     reads(types.int64, 1),
     reads(types.int64, 1),
@@ -208,7 +227,7 @@ def _experts(
     places, up_fields, down_fields, x, weights, order, starts, limit, rounds, in_pairs, gate, raised, parts, out
 ):
     """places [A, 6]; x [T, d] prepared; weights [T, k]; order [T·k]; starts [A + 1]; gate, raised [T·k, width];
-    parts [T·k, d]; out [T, d]
+    parts [T·k, d]; out [T, d]. x is only read; a type that its products share halves what is to be compiled.
 
     Two products from the same x, then the activation, then one product from it, then each token's sum. If x is in
     pairs, what comes from the activation is packed into pairs as well, unless some of it is too large for them.
@@ -219,7 +238,7 @@ def _experts(
     for task in prange(2 * active * tasks):
         which, number = task // (active * tasks), task // tasks % active
         some = slice(starts[number], starts[number + 1])
-        place, tokens = places[number, 2 * which : 2 * which + 2], order[some] // per_token
+        place, tokens = places[number, 2 * which : 2 * which + 2], _tokens_of(order[some], per_token)
         _some_rows(place, up_fields, x, in_pairs, tokens, task % tasks, (raised if which else gate)[some])
     largest = np.empty(slots, np.uint32)
     for slot in prange(slots):
@@ -229,17 +248,17 @@ def _experts(
         prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])
         if in_pairs:
             largest[slot] = pack_row(raised[slot], gate[slot])
-    packed = in_pairs and largest.max() <= LARGEST
+    packed = in_pairs
+    for slot in range(slots):
+        packed = packed and largest[slot] <= LARGEST
     hidden = gate if packed else raised
     tasks = _row_tasks(down_fields)
+    position, here = np.empty(slots, np.int64), np.empty(slots, np.int64)
+    for slot in range(slots):
+        position[order[slot]] = here[slot] = slot
     for task in prange(active * tasks):
         number = task // tasks
-        here = np.arange(starts[number], starts[number + 1])
         some = slice(starts[number], starts[number + 1])
-        _some_rows(places[number, 4:6], down_fields, hidden, packed, here, task % tasks, parts[some])
-    position = np.empty(slots, np.int64)
-    position[order] = np.arange(slots)
+        _some_rows(places[number, 4:6], down_fields, hidden, packed, here[some], task % tasks, parts[some])
     for token in prange(x.shape[0]):
-        out[token] = parts[position[token * per_token]]
-        for slot in range(token * per_token + 1, (token + 1) * per_token):
-            out[token] += parts[position[slot]]
+        _add_rows(parts, position[token * per_token : (token + 1) * per_token], out[token])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from dsv4_accel.numba.compile import inlined
+from dsv4_accel.numba.compile import inlined, merged
 from dsv4_accel.numba.memory import address, load, prefetch, store
 from dsv4_accel.numba.packed import (
     CHUNKS_TOGETHER,
@@ -83,7 +83,7 @@ def layout_of(fields):
     return Layout(fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], fields[6])
 
 
-@inlined
+@merged
 def multiply_rows(storage, items, scales, layout, first, last, x, tokens, out):
     """out[slot, row] = row of the weight · x[tokens[slot]], for rows first … last − 1.
 

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 
 from dsv4_accel.numba.compile import inlined
-from dsv4_accel.numba.memory import load, load_part, load_uint32, store
+from dsv4_accel.numba.memory import copy, load, load_part, load_uint32, store
 from dsv4_accel.numba.vectors import (
     LANES,
     WORDS,
@@ -216,7 +216,8 @@ def _sort(ranks, entries):
     ranks_before, entries_before = np.empty_like(ranks), np.empty_like(entries)
     places = np.empty(DIGITS, np.int64)
     for shift in range(0, 32, 8):
-        ranks_before[:], entries_before[:] = ranks, entries
+        copy(ranks, ranks_before)
+        copy(entries, entries_before)
         places[:] = 0
         for i in range(ranks.size):
             places[_digit(ranks[i], shift)] += 1
