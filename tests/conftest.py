@@ -16,6 +16,8 @@ from required import pytest_configure, pytest_sessionfinish, pytest_sessionstart
 
 __all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers share the cores: a thread that waits must leave them
+
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
 settings.register_profile("quick", derandomize=True, deadline=None, max_examples=5)
 settings.register_profile("fuzz", deadline=None, max_examples=200, print_blob=True)

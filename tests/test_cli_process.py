@@ -135,17 +135,15 @@ def test_ctrl_c_while_loading_ends_without_a_word(tmp_path) -> None:
 
 
 @LINUX
-def test_ctrl_c_ends_without_a_word_whenever_it_comes() -> None:
+@pytest.mark.parametrize("delay", [1e-3, 0.2, 0.6])
+def test_ctrl_c_ends_without_a_word_whenever_it_comes(delay) -> None:
     code = "import dsv4_command; print('started', flush=True); dsv4_command.main()"
     arguments = [sys.executable, "-c", code, "generate", "ROMEO.", "-n", "2000"]
     pipe = subprocess.PIPE
-    running = [subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]
-    for process in running:
-        assert process.stdout.readline() == "started\n"
-    for process, delay in zip(running, (0, 0.2, 0.6), strict=True):
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(delay or 1e-3)
-        process.send_signal(signal.SIGINT)
-    for process in running:
-        _, err = process.communicate(timeout=100)
-        assert (process.returncode, err) == (130, "")
+    process = subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout.readline() == "started\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (130, "")

@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -184,8 +185,10 @@ def run_small(tmp_path):
 def test_damaged_files_are_made_anew(tmp_path):
     """As a loss of power, a full disk or a copy that went wrong may leave them. Kernels that are whole are used."""
     assert run_small(tmp_path) == ([*DAMAGES, "stays_whole"], ANNOUNCEMENT)
-    files = {path.name.split("-")[0].split(".")[1]: path for path in (tmp_path / "cache").glob("*/*")}
-    assert set(files) == {*DAMAGES, "stays_whole"}, "nothing else lies there"
+    paths = {(path.name.split("-")[0].split(".")[1], path.suffix): path for path in (tmp_path / "cache").glob("*/*")}
+    whole = [*DAMAGES, "stays_whole"]
+    assert set(paths) == {(name, suffix) for name in whole for suffix in (".kernel", ".lock")}, "nothing else lies there"
+    files = {name: paths[name, ".kernel"] for name in whole}
     for name, damage in DAMAGES.items():
         kept = files[name].read_bytes()
         damaged = damage(kept, files["stays_whole"].read_bytes())
@@ -193,6 +196,28 @@ def test_damaged_files_are_made_anew(tmp_path):
         files[name].write_bytes(damaged)
     assert run_small(tmp_path) == (list(DAMAGES), ANNOUNCEMENT)
     assert run_small(tmp_path) == ([], "")
+
+
+def test_two_processes_at_once_compile_each_kernel_once(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        (first, _), (second, _) = pool.map(run_small, [tmp_path] * 2)
+    assert sorted(first + second) == sorted([*DAMAGES, "stays_whole"])
+
+
+def test_the_wait_for_another_process_has_an_end(tmp_path, monkeypatch):
+    """It may have been stopped by its user."""
+    import fcntl
+
+    from dsv4_accel.numba import cache
+
+    files, waited = cache.KernelFiles(tmp_path / "new", "kernel", "sources"), []
+    with files.turn(lambda: waited.append(1)):
+        assert not waited
+    with (tmp_path / "new" / "kernel.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(cache, "PATIENCE", 0.2)
+        with files.turn(lambda: waited.append(1)):
+            assert waited
 
 
 def test_a_file_that_could_not_be_finished_is_removed(tmp_path, monkeypatch):

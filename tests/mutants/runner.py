@@ -88,11 +88,7 @@ def workshop() -> "Workshop":
 
 
 class Workshop:
-    """A directory in which copies of the packages take turns, and a nursery that runs tests on them.
-
-    All copies lie at the same path and share the directory of compiled kernels: a kernel whose sources a mistake does
-    not touch is compiled once for all of them.
-    """
+    """A directory in which copies of the packages take turns, and a nursery that runs tests on them."""
 
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="dsv4-mutants-")
@@ -126,16 +122,18 @@ class Workshop:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """The variables of a nursery that keeps bytecode and kernels in this directory.
+    """The variables of a nursery that keeps bytecode in this directory.
 
-    No outer pytest has a say, pytest's other plugins are not loaded, and each run has one thread: runs go in parallel.
+    No outer pytest has a say, pytest's other plugins are not loaded, and each run has one thread: runs go in parallel,
+    and of a kernel one form is compiled. Kernels go by their sources: what a mistake does not touch is taken from
+    NUMBA_CACHE_DIR, where all of them may keep theirs, or else is compiled once in this directory.
     """
     others = ("PYTEST_", "HYPOTHESIS_", "NUMBA_", "DSV4_", "PYTHON")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     paths = {"PYTHONPATH": str(ROOT / "tests"), "PYTHONPYCACHEPREFIX": str(directory / "bytecode")}
-    kernels = {"NUMBA_CACHE_DIR": str(directory / "kernels")}
-    settings = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return inherited | paths | kernels | settings
+    kernels = {"NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR", str(directory / "kernels"))}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    return inherited | paths | kernels | threads | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def sources(copy: Path) -> list[str]:
