@@ -7,6 +7,10 @@ A property test takes its backend from a fixture of session scope, so that one b
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: one thread in each, and one that waits does not spin
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 from hypothesis import settings
 
@@ -15,8 +19,6 @@ from mutants.summary import pytest_terminal_summary
 from required import pytest_configure, pytest_sessionfinish, pytest_sessionstart, skip
 
 __all__ = ["pytest_configure", "pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers share the cores: a thread that waits must leave them
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
 settings.register_profile("quick", derandomize=True, deadline=None, max_examples=5)

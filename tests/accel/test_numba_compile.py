@@ -187,7 +187,9 @@ def test_damaged_files_are_made_anew(tmp_path):
     assert run_small(tmp_path) == ([*DAMAGES, "stays_whole"], ANNOUNCEMENT)
     paths = {(path.name.split("-")[0].split(".")[1], path.suffix): path for path in (tmp_path / "cache").glob("*/*")}
     whole = [*DAMAGES, "stays_whole"]
-    assert set(paths) == {(name, suffix) for name in whole for suffix in (".kernel", ".lock")}, "nothing else lies there"
+    assert set(paths) == {(name, suffix) for name in whole for suffix in (".kernel", ".lock")}, (
+        "nothing else lies there"
+    )
     files = {name: paths[name, ".kernel"] for name in whole}
     for name, damage in DAMAGES.items():
         kept = files[name].read_bytes()

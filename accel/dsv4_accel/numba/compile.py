@@ -108,7 +108,7 @@ class _Compiled:
 def _kept(function: Callable[..., None], parallel: bool) -> KernelCache | None:
     """The function's place on disk, where there is one."""
     try:
-        return KernelCache(function, f"{parallel} {PORTABLE} {CHECKS_BOUNDS}")
+        return KernelCache(function, f"{parallel} {PORTABLE} {CHECKS_BOUNDS} {numba.config.OPT}")
     except (RuntimeError, OSError):
         warn_of_no_place()
         return None
