@@ -32,11 +32,10 @@ import numpy as np
 import dsv4
 import show
 from dsv4.ops import Ops
-from dsv4.sampling import Sampler
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.sampling import Sampler
 
 model = dsv4.load(backend="numpy")  # the bundled model, and the backend whose source is shown here
-tokenizer = Tokenizer.from_file(dsv4.bundled_model())
+tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
 
 # %% [markdown]
 # ## From text to ids and back

@@ -37,7 +37,7 @@ from dsv4.ops.rope import rope, yarn_frequencies
 
 model = dsv4.load(backend="numpy", fake_quant="off")
 config = model.config
-flash = dsv4.Config.load(show.ROOT / "tests/data/configs/deepseek-v4-flash.json")
+flash = dsv4.read_config(show.ROOT / "tests/data/configs/deepseek-v4-flash.json")
 length, window = 256, config.sliding_window
 results = show.observe(model, show.passage(length))
 

@@ -318,7 +318,7 @@ exercise_2(...)
 # layer make? (Within one percent; the configuration is in `flash`.)
 
 # %%
-flash = dsv4.Config.load(show.ROOT / "tests/data/configs/deepseek-v4-flash.json")
+flash = dsv4.read_config(show.ROOT / "tests/data/configs/deepseek-v4-flash.json")
 print(f"{flash.index_n_heads} heads, {flash.index_head_dim} channels, top-k {flash.index_topk}")
 last_token = Span(np.array([999_999]), np.array([1]), 1)
 exercise_3 = show.exercise(

@@ -36,7 +36,7 @@ from dsv4.ops.compressor import compress
 
 model = dsv4.load(backend="numpy")
 configs = {
-    name: dsv4.Config.load(show.ROOT / f"tests/data/configs/deepseek-v4-{name}.json") for name in ("flash", "pro")
+    name: dsv4.read_config(show.ROOT / f"tests/data/configs/deepseek-v4-{name}.json") for name in ("flash", "pro")
 }
 colours = {"SWA": show.GREEN, "CSA": show.BLUE, "HCA": show.PURPLE}
 

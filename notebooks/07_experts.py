@@ -30,11 +30,10 @@ import numpy as np
 import dsv4
 import show
 from dsv4.ops import Ops, moe
-from dsv4.tokenizer import Tokenizer
 
 model = dsv4.load(backend="numpy")
 config = model.config
-tokenizer = Tokenizer.from_file(dsv4.bundled_model())
+tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
 ids = show.passage(1024)
 results = show.observe(model, ids)
 experts, k = config.n_routed_experts, config.num_experts_per_tok

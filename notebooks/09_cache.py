@@ -36,7 +36,7 @@ import show
 from dsv4.cost import cost, cost_of_v32, memory
 
 model = dsv4.load(backend="numpy", fake_quant="off")
-flash, pro = (dsv4.Config.load(show.ROOT / f"tests/data/configs/deepseek-v4-{name}.json") for name in ("flash", "pro"))
+flash, pro = (dsv4.read_config(show.ROOT / f"tests/data/configs/deepseek-v4-{name}.json") for name in ("flash", "pro"))
 million = 2**20
 
 # %% [markdown]

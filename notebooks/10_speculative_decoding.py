@@ -34,15 +34,14 @@ import numpy as np
 
 import dsv4
 import show
-from dsv4 import decode
 from dsv4.model.cache import Cache
 from dsv4.model.mtp import MTP
-from dsv4.sampling import Sampler, residual
-from dsv4.tokenizer import Tokenizer
+from dsv4.text import decode
+from dsv4.text.sampling import Sampler, residual
 
 model = dsv4.load(backend="numpy")  # the bundled model
 with_mtp = dsv4.load(show.ROOT / "tests/data/golden/small", backend="numpy")  # a small model of random weights
-tokenizer = Tokenizer.from_file(dsv4.bundled_model())
+tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
 
 # %% [markdown]
 # ## The module

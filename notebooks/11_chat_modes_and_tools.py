@@ -32,10 +32,9 @@ import matplotlib.pyplot as plt
 import dsv4
 import show
 from dsv4 import chat
-from dsv4.chat.encode import _write_transition
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.chat.encode import _write_transition
 
-tokenizer = Tokenizer.from_file(dsv4.bundled_model())
+tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
 
 # %% [markdown]
 # ## Three modes of one question

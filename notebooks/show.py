@@ -17,7 +17,6 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 import dsv4
-from dsv4.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
 BLUE, ORANGE, GREEN, RED, PURPLE = "#3b6ea5", "#d98032", "#4f9a5b", "#b5413e", "#7a5c9e"
@@ -117,7 +116,7 @@ def exercise(right: Callable[[Any], bool], mistake: Any, hint: str) -> Callable[
 def passage(length: int, start: int = 0) -> np.ndarray:
     """Tokens [1, length] of The Tempest, a play that the bundled model has not read, from token number `start`."""
     text = (ROOT / "tests" / "data" / "eval" / "eval.txt").read_text(encoding="utf-8")
-    ids = Tokenizer.from_file(dsv4.bundled_model()).encode(text)
+    ids = dsv4.Tokenizer.from_file(dsv4.bundled_model()).encode(text)
     return np.array([ids[start : start + length]])
 
 

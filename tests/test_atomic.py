@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from dsv4.atomic import replacing
+from dsv4.checkpoint.atomic import replacing
 from dsv4.errors import SettingError
 from dsv4.verify import write_results
 from tiny_checkpoint import listing

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dsv4 import BackendError, Checkpoint, Config, SettingError
+from dsv4 import BackendError, Checkpoint, SettingError
 from dsv4.backends import backend
 from dsv4.bench import run as run_module
 from dsv4.bench.case import ROOF, Case, Contest, Goal, Row, Verdict, judge
@@ -31,6 +31,7 @@ from dsv4.bench.run import Report
 from dsv4.bench.selection import selection_cases
 from dsv4.bench.stage import NUMPY, OURS, Stage, nbytes
 from dsv4.bench.timing import QUICK, Contestant, Pace, Spread, alternate, ratio, spread
+from dsv4.checkpoint import read_config
 from dsv4.cli import main
 from dsv4.ops import Fp4Weight, Ops
 from dsv4.ops.formats import FP4_VALUES
@@ -354,7 +355,7 @@ def test_a_ggml_that_does_not_repack_is_said_so() -> None:
 
 
 def test_the_large_layer_is_a_layer_of_v4_flash() -> None:
-    flash = Config.load(DATA / "configs" / "deepseek-v4-flash.json")
+    flash = read_config(DATA / "configs" / "deepseek-v4-flash.json")
     layer = {"num_hidden_layers": 1, "num_hash_layers": 0, "num_nextn_predict_layers": 0, "compress_ratios": (4,)}
     assert replace(flash, vocab_size=LAYER.vocab_size, **layer) == LAYER
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4 import chat
-from dsv4.chat import Control, Text
+from dsv4.text.chat import Control, Text
 
 GOLDENS = [
     json.loads(line)

@@ -9,8 +9,8 @@ import pytest
 
 from dsv4 import chat
 from dsv4.cli import main, text
-from dsv4.decode import Token
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.decode import Token
+from dsv4.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parent / "data" / "tokenizer")
 END = "<｜end▁of▁sentence｜>"

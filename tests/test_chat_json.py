@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4.chat.json_text import read_json, string_of, write_json
+from dsv4.text.chat.json_text import read_json, string_of, write_json
 
 DEEP = 5_000  # levels, far more than Python can recurse
 values = st.recursive(

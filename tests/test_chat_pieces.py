@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsv4 import chat
-from dsv4.chat import Control, Text
 from dsv4.errors import ChatError
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.chat import Control, Text
+from dsv4.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parent / "data" / "tokenizer")
 QUESTION = {"role": "user", "content": "?"}

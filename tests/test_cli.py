@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from dsv4 import Checkpoint, __version__, backends, bundled_model, generate, load
 from dsv4.backends import VARIABLE
 from dsv4.cli import main
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 SMALL = DATA / "golden" / "small"

@@ -13,7 +13,7 @@ from dsv4 import Checkpoint, bundled_model, generate, load
 from dsv4.checkpoint import write_checkpoint
 from dsv4.cli import text as text_commands
 from dsv4.errors import CheckpointError
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 dsv4, reference = test_cli.dsv4, test_cli.reference  # the fixtures: the command, and NumPy's backend for all of it
 

@@ -15,7 +15,7 @@ from dsv4 import TokenizerError, backends, bundled_model
 from dsv4.backends import VARIABLE
 from dsv4.cli import files
 from dsv4.cli.ending import end
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 SMALL = Path(__file__).parent / "data" / "golden" / "small"
 

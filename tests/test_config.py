@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dsv4.checkpoint import config_as_json, config_from_json, read_config
 from dsv4.config import MOST, MOST_EXPERTS, Config, Yarn
 from dsv4.errors import ConfigError
 from tiny_checkpoint import SETTINGS, tiny_config
@@ -33,7 +34,7 @@ for official in ("compress_ratios", "num_hash_layers", "qk_rope_head_dim", "rope
 
 @pytest.mark.parametrize("name", ["flash", "pro"])
 def test_released_configs(name):
-    config = Config.load(CONFIGS / f"deepseek-v4-{name}.json")
+    config = read_config(CONFIGS / f"deepseek-v4-{name}.json")
     kinds = [config.layer_kind(layer) for layer in range(config.num_hidden_layers)]
     assert kinds[:2] == (["SWA", "SWA"] if name == "flash" else ["HCA", "HCA"])
     assert kinds[2::2] == ["CSA"] * len(kinds[2::2])
@@ -48,8 +49,8 @@ def test_released_configs(name):
 @pytest.mark.parametrize("quantised", [False, True])
 def test_to_dict_is_read_back(quantised):
     config = tiny_config(quantised)
-    written = json.loads(json.dumps(config.to_dict()))
-    assert Config.from_dict(written) == config
+    written = json.loads(json.dumps(config_as_json(config)))
+    assert config_from_json(written) == config
     assert ("quantization_config" in written) == ("expert_dtype" in written) == quantised
     assert written["model_type"] == "deepseek_v4"
     assert "source" not in written and "quantised" not in written
@@ -57,17 +58,17 @@ def test_to_dict_is_read_back(quantised):
 
 def test_load_takes_a_file_and_its_directory(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(SETTINGS))
-    assert Config.load(tmp_path) == Config.load(str(tmp_path / "config.json")) == tiny_config(quantised=True)
+    assert read_config(tmp_path) == read_config(str(tmp_path / "config.json")) == tiny_config(quantised=True)
 
 
 def test_rope_scaling_may_be_absent_or_null():
     settings = {key: value for key, value in SETTINGS.items() if key != "rope_scaling"}
-    assert Config.from_dict(settings).rope_scaling is None
-    assert Config.from_dict(settings | {"rope_scaling": None}).rope_scaling is None
+    assert config_from_json(settings).rope_scaling is None
+    assert config_from_json(settings | {"rope_scaling": None}).rope_scaling is None
 
 
 def test_spelling_of_transformers_means_the_same():
-    read = Config.from_dict(TRANSFORMERS)
+    read = config_from_json(TRANSFORMERS)
     assert read == tiny_config(torch_dtype="float32")
     assert read.compress_ratios == (0, 4, 128, 0)  # transformers writes no entry for the MTP layer
 
@@ -167,7 +168,7 @@ BAD = [
 @pytest.mark.parametrize(("key", "value", "expected"), BAD, ids=[f"{key}={str(value)[:30]}" for key, value, _ in BAD])
 def test_bad_value_is_named(key, value, expected):
     with pytest.raises(ConfigError) as caught:
-        Config.from_dict(SETTINGS | {key: value}, source="model/config.json")
+        config_from_json(SETTINGS | {key: value}, source="model/config.json")
     message = str(caught.value)
     assert message.startswith("model/config.json: ")
     assert key in message
@@ -184,15 +185,15 @@ NUMBERS = [entry.name for entry in fields(Config) if entry.type in (int, float)]
 def test_every_number_has_a_bound(key, power):
     """Of sizes that only loops feel, a file could otherwise ask for loops without an end. Floats end at 1e30."""
     if type(getattr(tiny_config(), key)) is float and power < 30:
-        assert getattr(Config.from_dict(SETTINGS | {key: 10**power}), key) == 10.0**power
+        assert getattr(config_from_json(SETTINGS | {key: 10**power}), key) == 10.0**power
         return
     with pytest.raises(ConfigError, match=f"{key}: expected ") as caught:
-        Config.from_dict(SETTINGS | {key: 10**power})
+        config_from_json(SETTINGS | {key: 10**power})
     assert len(str(caught.value)) < 200
 
 
 def test_bounds_are_far_above_the_largest_released_model():
-    pro = Config.load(CONFIGS / "deepseek-v4-pro.json")
+    pro = read_config(CONFIGS / "deepseek-v4-pro.json")
     for key, most in MOST.items():
         assert most >= 16 * getattr(pro, key), key
     assert 8 * pro.n_routed_experts * pro.num_hidden_layers <= MOST_EXPERTS
@@ -203,18 +204,18 @@ def test_the_experts_of_all_layers_together_have_a_bound():
     layers = 1000
     many = {"num_hidden_layers": layers, "compress_ratios": [0] * (layers + 1), "n_routed_experts": 10**4}
     with pytest.raises(ConfigError, match="n_routed_experts: expected at most 262 for 1000 layers, found 10000"):
-        Config.from_dict(SETTINGS | many)
+        config_from_json(SETTINGS | many)
 
 
 @pytest.mark.parametrize("value", [[1, 5], [3], 2])
 def test_end_tokens_may_be_one_or_several(value):
     """transformers 5.24 saves a list where its configuration has one."""
-    config = Config.from_dict(SETTINGS | {"eos_token_id": value})
+    config = config_from_json(SETTINGS | {"eos_token_id": value})
     assert list(config.eos_token_ids) == (value if isinstance(value, list) else [value])
-    written = json.loads(json.dumps(config.to_dict()))
+    written = json.loads(json.dumps(config_as_json(config)))
     assert written["eos_token_id"] == value
-    assert Config.from_dict(written) == config
-    assert hash(config) == hash(Config.from_dict(written))
+    assert config_from_json(written) == config
+    assert hash(config) == hash(config_from_json(written))
 
 
 FOREIGN = [
@@ -231,7 +232,7 @@ FOREIGN = [
 @pytest.mark.parametrize(("section", "value", "found"), FOREIGN, ids=[found for *_, found in FOREIGN])
 def test_a_foreign_quantisation_is_named_with_what_is_supported(section, value, found):
     with pytest.raises(ConfigError) as caught:
-        Config.from_dict(SETTINGS | {section: value}, source="model/config.json")
+        config_from_json(SETTINGS | {section: value}, source="model/config.json")
     supported = "no quantisation, or quantization_config with quant_method 'fp8' (FP8 and FP4 as released)"
     assert str(caught.value).startswith(f"model/config.json: {section}: expected {supported}, found ")
     assert found in str(caught.value)
@@ -241,7 +242,7 @@ def test_a_foreign_quantisation_is_named_with_what_is_supported(section, value, 
 def test_fp8_that_lacks_what_the_released_one_says_is_named(key):
     section = {name: value for name, value in QUANTISATION.items() if name != key}
     with pytest.raises(ConfigError, match=f"quantization_config {key}: expected .* released .*, found no such key"):
-        Config.from_dict(SETTINGS | {"quantization_config": section})
+        config_from_json(SETTINGS | {"quantization_config": section})
 
 
 @pytest.mark.parametrize(
@@ -267,19 +268,19 @@ def test_a_config_made_from_values_has_their_types(change):
 
 
 @pytest.mark.parametrize(
-    "key", sorted(set(tiny_config().to_dict()) - {"architectures", "topk_method", "torch_dtype", "rope_scaling"})
+    "key", sorted(set(config_as_json(tiny_config())) - {"architectures", "topk_method", "torch_dtype", "rope_scaling"})
 )
 def test_missing_key_is_named(key):
     settings = {name: value for name, value in SETTINGS.items() if name != key}
     with pytest.raises(ConfigError, match=rf"^model/config.json: {key}: expected a value, found no such key$"):
-        Config.from_dict(settings, source="model/config.json")
+        config_from_json(settings, source="model/config.json")
 
 
 @pytest.mark.parametrize("key", ["factor", "original_max_position_embeddings", "beta_fast", "beta_slow"])
 def test_missing_key_of_yarn_is_named(key):
     yarn = {name: value for name, value in YARN.items() if name != key}
     with pytest.raises(ConfigError, match=f"{key}: expected a value, found no such key"):
-        Config.from_dict(SETTINGS | {"rope_scaling": yarn})
+        config_from_json(SETTINGS | {"rope_scaling": yarn})
 
 
 def test_changed_config_is_checked_again():
@@ -291,13 +292,13 @@ def test_changed_config_is_checked_again():
 def test_file_that_is_no_config(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.json: expected .*found"):
-        Config.load(tmp_path)
+        read_config(tmp_path)
 
 
 def test_missing_file(tmp_path):
     for path in (tmp_path, tmp_path / "config.json", tmp_path / "absent", tmp_path / "absent" / "config.json"):
         with pytest.raises(ConfigError, match="found no such file"):
-            Config.load(path)
+            read_config(path)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint.convert import convert
 from dsv4.checkpoint.record import RECORD
-from dsv4.convert import convert
 from dsv4.errors import CheckpointError
 from dsv4.ops import formats
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, dequantise, quantise_fp4, quantise_fp8

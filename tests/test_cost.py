@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dsv4.checkpoint import read_config
 from dsv4.config import Config
 from dsv4.cost import Cost, cost, cost_of_v32
 from dsv4.cost.memory import cache_bytes
@@ -22,7 +23,7 @@ MILLION = 2**20
 
 PAGE = (Path(__file__).parents[1] / "docs" / "cost.md").read_text(encoding="utf-8")
 
-FLASH, PRO = (Config.load(DATA / f"configs/deepseek-v4-{name}.json") for name in ("flash", "pro"))
+FLASH, PRO = (read_config(DATA / f"configs/deepseek-v4-{name}.json") for name in ("flash", "pro"))
 cost_of = cache(cost)
 """The same cost is asked for in many tests, and the table of Pro's parameters is long."""
 

@@ -8,8 +8,8 @@ import pytest
 
 import tiny
 from dsv4.errors import CheckpointError, DSV4Error, PromptError, SettingError
-from dsv4.generate import generate
-from dsv4.sampling import Sampler
+from dsv4.text.generate import generate
+from dsv4.text.sampling import Sampler
 
 PROMPTS = [tiny.tokens(seed, length).tolist() for seed, length in ((1, 2), (2, 7), (3, 125), (4, 31))]
 

@@ -8,7 +8,7 @@ import tiny
 from dsv4 import GenerationConfig, bundled_model, load
 from dsv4.checkpoint import Checkpoint
 from dsv4.errors import ConfigError
-from dsv4.generate import generate
+from dsv4.text.generate import generate
 
 
 def read(directory, content, **changes):

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dsv4.checkpoint import Checkpoint
+from dsv4.checkpoint import Checkpoint, read_config
+from dsv4.checkpoint.convert import convert
 from dsv4.checkpoint.header import read_header
+from dsv4.checkpoint.input_files import LARGEST_JSON, MOST_CONTAINERS, parse_json
 from dsv4.cli.compare import logits
-from dsv4.config import Config
-from dsv4.convert import convert
 from dsv4.errors import CheckpointError, ConfigError, PromptError, TokenizerError
-from dsv4.input_files import LARGEST_JSON, MOST_CONTAINERS, parse_json
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 from dsv4.verify import read_results
 from tiny_checkpoint import FILE, INDEX, edit_header, tiny_config, write_released
 
@@ -55,7 +54,7 @@ def open_directory(path):
 
 
 READERS = {
-    "config.json": (Config.load, ConfigError),
+    "config.json": (read_config, ConfigError),
     "tokenizer.json": (Tokenizer.from_file, TokenizerError),
     "ids.json": (lambda path: logits(ids=path, out=path.with_suffix(".npy")), PromptError),
     "expected.safetensors": (lambda path: read_results(path, tiny_config()), PromptError),
@@ -130,7 +129,7 @@ def test_a_place_that_holds_no_checkpoint_is_called_what_it_is(tmp_path, name, f
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     assert found in refusal(Checkpoint.open, tmp_path / name, CheckpointError)
-    assert found in refusal(Config.load, tmp_path / name, ConfigError)
+    assert found in refusal(read_config, tmp_path / name, ConfigError)
 
 
 @pytest.mark.parametrize(

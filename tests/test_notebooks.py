@@ -19,7 +19,7 @@ import nbformat  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.patches import FancyArrowPatch  # noqa: E402
 
-from dsv4.tokenizer import Tokenizer  # noqa: E402
+from dsv4.text.tokenizer import Tokenizer  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
@@ -229,4 +229,4 @@ def test_a_listing_of_a_method_is_python_as_it_stands(monkeypatch):
     method, whole = (text.partition("```python\n")[2].removesuffix("\n```") for text in shown)
     assert ast.parse(method).body[0].name == "encode"
     assert textwrap.indent(method, "    ", lambda line: line.strip()) in whole
-    assert shown[0].startswith("[`ref/dsv4/tokenizer.py`](../ref/dsv4/tokenizer.py)\n")
+    assert shown[0].startswith("[`ref/dsv4/text/tokenizer.py`](../ref/dsv4/text/tokenizer.py)\n")

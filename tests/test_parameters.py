@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsv4.config import Config
+from dsv4.checkpoint import read_config
 from dsv4.parameters import count_parameters, parameters
 from tiny_checkpoint import tiny_config
 
@@ -14,7 +14,7 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.mark.parametrize(("name", "total", "active"), [("flash", 284, 13), ("pro", 1573, 49)])
 def test_counts_of_the_released_models(name, total, active):
-    count = count_parameters(Config.load(DATA / f"configs/deepseek-v4-{name}.json"))
+    count = count_parameters(read_config(DATA / f"configs/deepseek-v4-{name}.json"))
     assert (round(count.total / 1e9), round(count.active / 1e9)) == (total, active)
 
 
@@ -30,7 +30,7 @@ def test_count_is_the_sum_over_the_table():
 @pytest.mark.parametrize("name", ["small", "quantized"])
 def test_table_is_what_official_files_hold(name):
     stored = _header(DATA / f"golden/{name}/model.safetensors")
-    config = Config.load(DATA / f"golden/{name}")
+    config = read_config(DATA / f"golden/{name}")
     formats = {"fp8": "F8_E4M3", "fp4": "I8", "bf16": "BF16", "f32": "F32", "i64": "I64"}
     for parameter in parameters(config).values():
         entry = stored.pop(parameter.name)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4.errors import DSV4Error, SettingError
-from dsv4.sampling import Sampler, nucleus, residual
+from dsv4.text.sampling import Sampler, nucleus, residual
 
 LOGITS = np.array([0.5, -1.0, 2.0, 0.0, 2.0, -3.0])
 

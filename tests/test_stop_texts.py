@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4.errors import SettingError
-from dsv4.stop_texts import StopTexts
+from dsv4.text.stop_texts import StopTexts
 
 texts = st.text("ab\n", max_size=14)
 stop_lists = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4)

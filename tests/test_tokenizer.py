@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4 import chat
-from dsv4.chat import Control, Text
 from dsv4.errors import TokenizerError
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.chat import Control, Text
+from dsv4.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 DIRECTORY = DATA / "tokenizer"

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint import Checkpoint, config_from_json, write_checkpoint
 from dsv4.config import Config
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter, parameters
@@ -47,7 +47,7 @@ def tiny_config(quantised: bool = False, **changes: Any) -> Config:
     settings = SETTINGS | changes
     if not quantised:
         settings = {key: value for key, value in settings.items() if key != "quantization_config"}
-    return Config.from_dict(settings, source="tiny/config.json")
+    return config_from_json(settings, source="tiny/config.json")
 
 
 def random_tensors(config: Config, seed: int = 0, include_mtp: bool = True) -> dict[str, Weight]:

@@ -10,11 +10,12 @@
     wanted = dsv4.GenerationConfig.load(model.checkpoint)    # temperature, top-p, end tokens: generation_config.json
     dsv4.generate(model, [5, 17, 3], **wanted.settings)
 
-`dsv4.ops` defines every operation, `dsv4.model` composes them, `dsv4.chat` knows the prompt format.
+`dsv4.ops` defines every operation, `dsv4.model` composes them, `dsv4.Tokenizer` and `dsv4.chat` stand between ids and
+people, `dsv4.cost` tells what a model costs, `dsv4.learn` how it is trained.
 """
 
-from dsv4 import chat
-from dsv4.checkpoint import Checkpoint
+from dsv4 import cost, learn
+from dsv4.checkpoint import Checkpoint, read_config
 from dsv4.config import Config
 from dsv4.errors import (
     BackendError,
@@ -26,10 +27,12 @@ from dsv4.errors import (
     SettingError,
     TokenizerError,
 )
-from dsv4.generate import generate
-from dsv4.generation_config import GenerationConfig
 from dsv4.loading import bundled_model, load
 from dsv4.model.model import Model
+from dsv4.text import chat
+from dsv4.text.generate import generate
+from dsv4.text.generation_config import GenerationConfig
+from dsv4.text.tokenizer import Tokenizer
 
 __all__ = [
     "BackendError",
@@ -43,11 +46,15 @@ __all__ = [
     "Model",
     "PromptError",
     "SettingError",
+    "Tokenizer",
     "TokenizerError",
     "bundled_model",
     "chat",
+    "cost",
     "generate",
+    "learn",
     "load",
+    "read_config",
 ]
 
 __version__ = "0.1.0"

@@ -1,17 +1,14 @@
-"""The model's configuration: config.json as one frozen dataclass, checked once (report §4.2.1, table of settings).
+"""The model's configuration: the settings of config.json as one frozen dataclass, checked once (report §4.2.1).
 
-The fields carry the names of the released config.json, which are the report's quantities. The spelling that
-transformers writes is read as well; `dsv4.config_json` translates it. Everything that shapes the model must be in the
-file: nothing is filled in from the settings of another model.
+The fields carry the names of the released config.json, which are the report's quantities. Nothing is filled in from the
+settings of another model. `dsv4.checkpoint.config_json` reads and writes the file.
 """
 
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, Self
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
-from dsv4 import config_json
 from dsv4.errors import ConfigError, quoted
-from dsv4.input_files import is_directory, read_json
 
 LayerKind = Literal["SWA", "CSA", "HCA"]
 """Sliding-window attention only, compressed sparse attention, or heavily compressed attention (report §2.3)."""
@@ -46,8 +43,13 @@ loops over layers, experts or iterations would not end."""
 MOST_EXPERTS = 2**18
 """Routed experts of all layers together at most; V4-Pro has 23,424."""
 
+LONGEST_LIST = 2**11
+"""Entries of a list at most: those with one for each layer are the longest."""
+
 LARGEST_FLOAT = 1e30
 """No setting is larger; float32, in which they take part, ends at 3.4e38."""
+
+TYPE_NAMES = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Config:
 
     A Config that exists is consistent: the constructor raises ConfigError naming file, key, expected and found.
     `compress_ratios` has one entry per layer and one per MTP layer. `eos_token_id` is a tuple where config.json has a
-    list; `eos_token_ids` has them in either case. `quantised` says whether the file has a
-    quantization_config, `expert_dtype` in which format such a checkpoint stores the routed experts.
+    list; `eos_token_ids` has them in either case. `quantised` says whether the file has a quantization_config,
+    `expert_dtype` in which format such a checkpoint stores the routed experts.
     `source` is the file that the messages name; it does not take part in comparison.
     """
 
@@ -123,36 +125,6 @@ class Config:
         _check_attention(self)
         _check_layers(self)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read config.json, given itself or its directory.
-
-        Raises ConfigError where the file is missing, is not JSON, lacks a key, or holds a value that V4 does not know.
-        """
-        file = Path(path)
-        if is_directory(file):
-            file = file / "config.json"
-        raw = read_json(file, ConfigError, "a config.json")
-        return cls.from_dict(raw, source=str(file))
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any], source: str = "config.json") -> Self:
-        """The configuration in a parsed config.json, in the official or in transformers' spelling.
-
-        Keys that do not shape the model are ignored. Raises ConfigError, with `source` as the file's name, for a
-        missing key, a wrong JSON type, and a value that V4 does not know.
-        """
-        values = config_json.read(raw, source)
-        for entry in fields(cls):
-            if isinstance(entry.type, type) and entry.name in values:
-                values[entry.name] = config_json.typed(values[entry.name], entry.type, source, entry.name)
-        yarn = values["rope_scaling"]
-        return cls(**values | {"rope_scaling": None if yarn is None else Yarn(**yarn), "source": source})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as a config.json in the official spelling, readable by transformers and by `from_dict`."""
-        return config_json.write(asdict(self))
-
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens that end a text, one or several."""
@@ -167,6 +139,27 @@ class Config:
         return layer < self.num_hash_layers
 
 
+def typed(value: Any, expected: type, source: str, key: str) -> Any:
+    """A value of the type that its key needs; an integer serves as a float. Raises ConfigError for another one."""
+    found = value
+    if expected is float and type(value) is int and abs(value) < 2**1000:
+        value = float(value)
+    if type(value) is not expected or (type(value) is float and not math.isfinite(value)):
+        raise ConfigError(f"{source}: {key}: expected {TYPE_NAMES[expected]}, found {quoted(found)}")
+    if type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"{source}: {key}: expected an integer below 2^63, found {quoted(found)}")
+    return value
+
+
+def token_ids(value: Any, source: str, key: str) -> int | tuple[int, ...]:
+    """A token id, or several as a tuple where the file has a list. Raises ConfigError for anything else."""
+    if not isinstance(value, list):
+        return int(typed(value, int, source, key))
+    if not 1 <= len(value) <= LONGEST_LIST:
+        raise ConfigError(f"{source}: {key}: expected from 1 to {LONGEST_LIST} token ids, found {len(value)}")
+    return tuple(typed(entry, int, source, key) for entry in value)
+
+
 def _require(config: Config, condition: bool, key: str, expected: str) -> None:
     if not condition:
         raise ConfigError(f"{config.source}: {key}: expected {expected}, found {quoted(getattr(config, key))}")
@@ -178,7 +171,7 @@ def _check_types(config: Config) -> None:
     for section in (config, config.rope_scaling) if config.rope_scaling else (config,):
         for entry in fields(section):
             if isinstance(entry.type, type):
-                config_json.typed(getattr(section, entry.name), entry.type, config.source, entry.name)
+                typed(getattr(section, entry.name), entry.type, config.source, entry.name)
     for key, found in (("compress_ratios", config.compress_ratios), ("eos_token_id", config.eos_token_ids)):
         are_integers = isinstance(found, tuple) and all(type(entry) is int for entry in found)
         _require(config, are_integers, key, "a tuple of integers")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.atomic import replacing
+from dsv4.checkpoint.atomic import replacing
 from dsv4.checkpoint.header import read_header
 from dsv4.checkpoint.mapping import MappedFile
 from dsv4.config import Config

@@ -9,7 +9,7 @@ import pytest
 from accel.calls import CALLS, arguments, bits, operation, overridden, rows, run
 from accel.processes import report_of, run_python
 from dsv4 import load
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 pytest.importorskip("numba")
 import numba

@@ -10,8 +10,8 @@ from cuda.model_ops import ModelOps
 from dsv4 import loading
 from dsv4.cli import app
 from dsv4.errors import DSV4Error
-from dsv4.generate import generate
 from dsv4.ops import Ops
+from dsv4.text.generate import generate
 from dsv4.verify import differences, layer_by_layer, trace
 
 VOCAB = 300

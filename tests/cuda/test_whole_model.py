@@ -5,10 +5,10 @@ import pytest
 
 from cuda.host_array import HostArray
 from dsv4.checkpoint import Checkpoint
-from dsv4.generate import generate
 from dsv4.loading import bundled_model
 from dsv4.model.model import Model
 from dsv4.ops import Ops
+from dsv4.text.generate import generate
 
 PROMPT = [5, 17, 3, 250, 44, 9, 120, 31, 8]
 LENGTH = 6

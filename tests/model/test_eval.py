@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dsv4 import bundled_model, generate, load
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parents[1] / "data" / "eval"
 EXPECTED = json.loads((DATA / "eval.json").read_text())
@@ -54,7 +54,7 @@ def test_greedy_tokens_are_those_of_transformers(backend) -> None:
 
 @needs_original
 def test_bundled_model_is_the_conversion_of_the_original(tmp_path) -> None:
-    from dsv4.convert import convert
+    from dsv4.checkpoint.convert import convert
 
     convert(ORIGINAL, tmp_path / "converted")
     made, bundled = tmp_path / "converted" / "model.safetensors", bundled_model() / "model.safetensors"

@@ -16,7 +16,7 @@ from conftest import created, marked
 from dsv4 import bundled_model, generate, load
 from dsv4.model.model import Model
 from dsv4.ops import Ops
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 PROMPTS = ["ROMEO.", "Enter the King and his train.", "JULIET.\nO", "To be, or not to be", "Good morrow, my lord; what"]
 GREEDY = {"temperature": 0}

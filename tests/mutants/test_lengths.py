@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import tiny
-from dsv4 import Config
+from dsv4.checkpoint import read_config
 from model import test_causality, test_forward
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -31,7 +31,7 @@ def check_config(config, length):
 
 @pytest.mark.parametrize("folder", ["small", "quantized"])
 def test_golden_models_use_every_mechanism(folder):
-    config = Config.load(GOLDEN / folder)
+    config = read_config(GOLDEN / folder)
     check_config(config, length=250)
     assert 0 < config.num_hash_layers < config.num_hidden_layers
     assert config.hc_mult > 1

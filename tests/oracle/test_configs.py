@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dsv4 import Config
+from dsv4.checkpoint import config_as_json, read_config
 from dsv4.model.attention import layer_frequencies
 from oracle.cases import CASES, case_config
 
@@ -18,7 +19,7 @@ NAMES = [*CASES, "deepseek-v4-flash", "deepseek-v4-pro"]
 
 
 def config_named(name: str) -> Config:
-    return case_config(name) if name in CASES else Config.load(RELEASED / f"{name}.json")
+    return case_config(name) if name in CASES else read_config(RELEASED / f"{name}.json")
 
 
 def write(raw: dict, directory: Path) -> None:
@@ -29,7 +30,7 @@ def write(raw: dict, directory: Path) -> None:
 def test_ours_is_understood_there(theirs, tmp_path, name) -> None:
     """What they read from our config.json is what they build from the same values in their own spelling."""
     config = config_named(name)
-    write(config.to_dict(), tmp_path)
+    write(config_as_json(config), tmp_path)
     found, expected = theirs.read_config(tmp_path), theirs.config_of(config)
     for key in theirs.SHARED_FIELDS:
         assert getattr(found, key) == getattr(expected, key), key
@@ -44,16 +45,16 @@ def test_theirs_is_understood_here(theirs, tmp_path, name) -> None:
     """The dtype and the quantisation are not part of a model's sizes: transformers writes them with the tensors."""
     config = config_named(name)
     theirs.config_of(config).save_pretrained(tmp_path)
-    found = Config.load(tmp_path)
+    found = read_config(tmp_path)
     assert found == replace(config, quantised=False, torch_dtype=found.torch_dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_way_there_and_back_changes_nothing(theirs, tmp_path, name) -> None:
     config = config_named(name)
-    write(config.to_dict(), tmp_path)
+    write(config_as_json(config), tmp_path)
     theirs.read_config(tmp_path).save_pretrained(tmp_path)
-    assert Config.load(tmp_path) == config
+    assert read_config(tmp_path) == config
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsv4.checkpoint import write_checkpoint
-from dsv4.convert import convert
+from dsv4.checkpoint.convert import convert
 from dsv4.parameters import parameters
 from oracle import ours
 from oracle.cases import case_config, random_tensors

@@ -15,7 +15,7 @@ from dsv4.bench.peer_transformers import TransformersModel
 from dsv4.bench.stage import NUMPY, Stage
 from dsv4.bench.timing import Contestant
 from dsv4.checkpoint import Checkpoint
-from dsv4.convert import convert
+from dsv4.checkpoint.convert import convert
 from dsv4.loading import bundled_model
 from dsv4.model.model import Model
 from dsv4.model.observe import ignore

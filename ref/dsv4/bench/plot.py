@@ -6,12 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dsv4.atomic import replacing
 from dsv4.bench.case import ROOF, Goal, Row
 from dsv4.bench.machine import machine_in_words
 from dsv4.bench.run import Report
 from dsv4.bench.stage import NUMPY, OURS
 from dsv4.bench.timing import Spread
+from dsv4.checkpoint.atomic import replacing
 from dsv4.errors import SettingError
 
 BLUE, ORANGE, GREY, DARK = "#3b6ea5", "#d98032", "#9a9a9a", "#333333"

@@ -4,8 +4,9 @@
 that appears under its name when it is whole.
 """
 
+from dsv4.checkpoint.config_json import config_as_json, config_from_json, read_config
 from dsv4.checkpoint.header import Entry
 from dsv4.checkpoint.reading import Checkpoint
 from dsv4.checkpoint.writing import write_checkpoint
 
-__all__ = ["Checkpoint", "Entry", "write_checkpoint"]
+__all__ = ["Checkpoint", "Entry", "config_as_json", "config_from_json", "read_config", "write_checkpoint"]

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from dsv4.checkpoint.header import Entry, read_header
+from dsv4.checkpoint.input_files import read_json
 from dsv4.errors import CheckpointError, quoted
-from dsv4.input_files import read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.checkpoint.input_files import LARGEST_JSON, foreign_kind, parse_json, regular_size
 from dsv4.errors import CheckpointError, quoted, reason
-from dsv4.input_files import LARGEST_JSON, foreign_kind, parse_json, regular_size
 
 DTYPES: dict[str, npt.DTypeLike] = {
     "F64": np.dtype("<f8"),

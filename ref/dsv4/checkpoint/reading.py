@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.checkpoint import values
+from dsv4.checkpoint.config_json import read_config
 from dsv4.checkpoint.files import stored_entries
 from dsv4.checkpoint.header import Entry
+from dsv4.checkpoint.input_files import is_directory, regular_size
 from dsv4.checkpoint.mapping import MappedFile
 from dsv4.checkpoint.names import official_entries
 from dsv4.config import Config
 from dsv4.errors import CheckpointError, quoted
-from dsv4.input_files import is_directory, regular_size
 from dsv4.ops.formats import e8m0_encode
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4.parameters import Format, Parameter, parameters
@@ -63,7 +64,7 @@ class Checkpoint:
         if not is_directory(directory):
             regular_size(directory, CheckpointError, "a directory with a checkpoint")
             raise CheckpointError(f"{directory}: expected a directory with a checkpoint, found a file")
-        config = Config.load(directory)
+        config = read_config(directory)
         table = parameters(config)
         known = table.keys() | {parameter.scale_name for parameter in table.values()}
         entries = official_entries(stored_entries(directory), known, config.n_routed_experts)

@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from dsv4.checkpoint.input_files import read_json
 from dsv4.errors import CheckpointError
-from dsv4.input_files import read_json
 
 RECORD = ".dsv4.json"
 """The file that lists the others, each with its size and the time when it was written."""

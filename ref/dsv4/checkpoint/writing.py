@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.checkpoint.config_json import config_as_json
 from dsv4.checkpoint.files import INDEX_FILE, SINGLE_FILE
 from dsv4.checkpoint.target import built_beside
 from dsv4.config import Config
@@ -64,7 +65,7 @@ def write_checkpoint(
         with _writing(directory):
             for file in copies:
                 shutil.copyfile(file, partial / file.name)
-            _write_json(partial / "config.json", config.to_dict())
+            _write_json(partial / "config.json", config_as_json(config))
         shards = []
         for shard in _shards(_stored(config, tensors), max_shard_bytes):
             with _writing(directory):

@@ -9,10 +9,10 @@ from dsv4 import __version__
 from dsv4.cli.ending import STATUSES, say
 from dsv4.cli.panics import QuietTokenizer
 from dsv4.errors import quoted
-from dsv4.generation_config import GenerationConfig
 from dsv4.loading import load
 from dsv4.model.model import Model
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.generation_config import GenerationConfig
+from dsv4.text.tokenizer import Tokenizer
 
 app = typer.Typer(
     invoke_without_command=True,

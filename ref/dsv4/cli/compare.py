@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from dsv4.atomic import replacing
+from dsv4.checkpoint.atomic import replacing
+from dsv4.checkpoint.input_files import read_json
 from dsv4.cli.app import BACKEND_NAMES, BackendOption, FakeQuantOption, JsonOption, ModelArgument, app
 from dsv4.cli.ending import DONE, TOO_FAR
 from dsv4.cli.progress import progress
 from dsv4.config import Config
 from dsv4.errors import DSV4Error, PromptError, SettingError, quoted
-from dsv4.input_files import read_json
 from dsv4.loading import load
 from dsv4.verify import (
     Difference,

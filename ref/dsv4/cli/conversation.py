@@ -4,9 +4,9 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from dsv4 import chat
 from dsv4.errors import ChatError, PromptError
-from dsv4.tokenizer import Tokenizer
+from dsv4.text import chat
+from dsv4.text.tokenizer import Tokenizer
 
 
 def typed_lines() -> Iterator[str]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from dsv4.checkpoint import read_config
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.quantities import short, size_of
-from dsv4.config import Config
 from dsv4.cost import CacheFormat, Cost, cost, cost_of_v32
 from dsv4.errors import SettingError
 from dsv4.loading import bundled_model
@@ -68,7 +68,7 @@ def _cost(name: str, context: int, cache_format: CacheFormat) -> Cost:
     """The cost of the model that a name or a path stands for."""
     if name == V32_NAME:
         return cost_of_v32(context, cache_format)
-    return cost(Config.load(Path(name)), context, cache_format)
+    return cost(read_config(Path(name)), context, cache_format)
 
 
 def _report(found: Cost) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from dsv4.checkpoint import Checkpoint
+from dsv4.checkpoint import Checkpoint, read_config
+from dsv4.checkpoint.convert import Storage, convert
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.progress import progress
 from dsv4.cli.quantities import short, size_of
 from dsv4.config import Config
-from dsv4.convert import Storage, convert
 from dsv4.errors import SettingError
 from dsv4.loading import bundled_model
 from dsv4.parameters import Parameter, count_parameters, parameters
@@ -41,7 +41,7 @@ def inspect(
     """
     path = model or bundled_model()
     if path.is_file():
-        config = Config.load(path)
+        config = read_config(path)
         tensors = [_released(parameter) for parameter in parameters(config).values()]
     else:
         checkpoint = Checkpoint.open(path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.tokenizer import Tokenizer
 
 
 class QuietTokenizer(Tokenizer):

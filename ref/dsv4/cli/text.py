@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dsv4.chat.check import check_mode
 from dsv4.cli.app import (
     BackendOption,
     FakeQuantOption,
@@ -26,9 +25,10 @@ from dsv4.cli.app import (
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
 from dsv4.errors import PromptError
-from dsv4.generate import Generation, generate
-from dsv4.stop_texts import StopTexts
-from dsv4.tokenizer import Tokenizer
+from dsv4.text.chat.check import check_mode
+from dsv4.text.generate import Generation, generate
+from dsv4.text.stop_texts import StopTexts
+from dsv4.text.tokenizer import Tokenizer
 
 
 @app.command(name="generate")

@@ -1,9 +1,9 @@
 """What a model costs: parameters, FLOPs per token and cache bytes, from its configuration alone (report §2.3.4).
 
-    from dsv4 import Config
+    from dsv4 import read_config
     from dsv4.cost import cost, cost_of_v32
 
-    flash = cost(Config.load("config.json"), context=2**20)
+    flash = cost(read_config("config.json"), context=2**20)
     flash.fp8_flops / cost_of_v32(context=2**20).fp8_flops
 
 The predictions are held to the model itself: the multiply–adds to what the operations are asked in real passes, the

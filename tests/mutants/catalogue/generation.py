@@ -8,7 +8,7 @@ GENERATION = (
     Mutant(
         name="top-p-without-the-last",
         trap="top-p leaves out the token whose probability reaches it",
-        file="sampling.py",
+        file="text/sampling.py",
         old="kept = order[(likelier < top_p) | (top_p == 1)]",
         new="kept = order[(likelier + probabilities[order] <= top_p) | (top_p == 1) | (likelier == 0)]",
         tests=("test_sampling.py::test_nucleus_includes_the_token_that_reaches_top_p",),
@@ -16,7 +16,7 @@ GENERATION = (
     Mutant(
         name="draft-not-checked",
         trap="a drafted token is accepted without a check",
-        file="decode.py",
+        file="text/decode.py",
         old="if sampler.chance(sequence) * guess[draft] >= target[draft]:",
         new="if sampler.chance(sequence) > 1:",
         tests=SAME_TEXT,
@@ -24,7 +24,7 @@ GENERATION = (
     Mutant(
         name="draft-not-rolled-back",
         trap="a refused draft stays in the cache, also where it has completed a block",
-        file="decode.py",
+        file="text/decode.py",
         old="batch.cache.rollback((drafting & ~kept).astype(np.int64))",
         new="batch.cache.rollback(0)",
         tests=SAME_TEXT,
@@ -32,7 +32,7 @@ GENERATION = (
     Mutant(
         name="refused-draft-drawn-again",
         trap="where a draft is refused, the token is drawn from the whole target, and not from what the draft left out",
-        file="decode.py",
+        file="text/decode.py",
         old="return [sampler.draw(residual(target, guess), sequence)]",
         new="return [sampler.draw(target, sequence)]",
         tests=("test_generate.py::test_drafts_do_not_change_the_distribution",),
@@ -40,7 +40,7 @@ GENERATION = (
     Mutant(
         name="mtp-given-the-same-token",
         trap="the MTP module is given the state of a kept draft with that draft itself instead of the token behind it",
-        file="decode.py",
+        file="text/decode.py",
         old="unseen = _Unseen(states, tokens, np.stack([going_on, going_on & kept], 1))",
         new="unseen = _Unseen(states, tokens[:, [0, 0]], np.stack([going_on, going_on & kept], 1))",
         tests=SAME_TEXT,
@@ -48,7 +48,7 @@ GENERATION = (
     Mutant(
         name="mtp-prompt-off-by-one",
         trap="the MTP module reads each token of the prompt with its own state instead of the state before",
-        file="generate.py",
+        file="text/generate.py",
         old="model.mtp_logits(states, ids[:, following],",
         new="model.mtp_logits(states, ids[:, start:stop],",
         tests=("test_generate.py::test_drafts_are_those_of_whole_passes",),

@@ -8,7 +8,7 @@ TEXT = (
     Mutant(
         name="user-text-as-template",
         trap="special-token text in user content becomes control pieces",
-        file="chat/encode.py",
+        file="text/chat/encode.py",
         old="        else:\n            out.content(block.text)",
         new="        else:\n            out.template(block.text)",
         tests=("test_chat.py::test_special_token_text_in_user_content_is_not_a_control_token",),
@@ -16,7 +16,7 @@ TEXT = (
     Mutant(
         name="text-with-control-ids",
         trap="special-token text in content is parsed as control tokens by the tokenizer",
-        file="tokenizer.py",
+        file="text/tokenizer.py",
         old="ids.extend(self.encode(piece.text))",
         new="ids.extend(self.encode(piece.text, allow_special=True))",
         tests=("test_tokenizer.py::test_content_adds_no_control_id_to_those_of_the_template",),
@@ -24,7 +24,7 @@ TEXT = (
     Mutant(
         name="control-tokens-in-the-vocabulary",
         trap="control tokens are taken from added_tokens but stay reachable in the vocabulary",
-        file="tokenizer.py",
+        file="text/tokenizer.py",
         old='for token, token_id in model["vocab"].items() if token not in control}',
         new='for token, token_id in model["vocab"].items()}',
         also=(("if not _touches(merge, control)]", "]"),),
@@ -33,7 +33,7 @@ TEXT = (
     Mutant(
         name="old-reasoning-kept",
         trap="the reasoning of earlier turns stays in the prompt",
-        file="chat/encode.py",
+        file="text/chat/encode.py",
         old="(not drop_thinking or index > last_user)",
         new="True",
         tests=OFFICIAL_TEXT,
@@ -41,7 +41,7 @@ TEXT = (
     Mutant(
         name="tool-results-as-they-came",
         trap="tool results stay in the order in which they came instead of that of their calls",
-        file="chat/turns.py",
+        file="text/chat/turns.py",
         old="    _sort_tool_results(turns)\n",
         new="",
         tests=OFFICIAL_TEXT,
@@ -49,7 +49,7 @@ TEXT = (
     Mutant(
         name="max-instruction-last",
         trap="the instruction of Think Max is written behind the messages instead of before them",
-        file="chat/encode.py",
+        file="text/chat/encode.py",
         old='    if mode == "max":\n        out.template(t.MAX_EFFORT)\n',
         new="",
         also=(
@@ -63,7 +63,7 @@ TEXT = (
     Mutant(
         name="ids-of-calls-on-the-call-only",
         trap="an id that stands on a call's function, as the official encoder allows, does not order the results",
-        file="chat/turns.py",
+        file="text/chat/turns.py",
         old='call.get("id") or call["function"].get("id")',
         new='call.get("id")',
         tests=("test_chat_messages.py",),
@@ -71,7 +71,7 @@ TEXT = (
     Mutant(
         name="text-that-looks-like-a-control-token",
         trap="the parser takes the text of a control token for the token, whatever the pieces say",
-        file="chat/reader.py",
+        file="text/chat/reader.py",
         old="and self._controls[first:after] == controls",
         new="",
         tests=("test_chat_pieces.py",),
@@ -79,7 +79,7 @@ TEXT = (
     Mutant(
         name="cut-completion-keeps-its-end",
         trap="what may begin a tool call or a control token stays in the content of a completion that was cut",
-        file="chat/reader.py",
+        file="text/chat/reader.py",
         old="tails = [*begun, _HALF_A_CHARACTER]",
         new="tails = []",
         tests=("test_chat_parse.py",),

@@ -16,10 +16,10 @@ from typing import Any
 import tokenizers
 
 from dsv4.arguments import integer
-from dsv4.chat import CONTROL_TOKENS, Control, Piece, Text
-from dsv4.chat.templates import BEGIN, END
+from dsv4.checkpoint.input_files import is_directory, read_json
 from dsv4.errors import TokenizerError, quoted, reason, shortened
-from dsv4.input_files import is_directory, read_json
+from dsv4.text.chat import CONTROL_TOKENS, Control, Piece, Text
+from dsv4.text.chat.templates import BEGIN, END
 
 
 class Tokenizer:

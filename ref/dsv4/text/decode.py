@@ -9,7 +9,7 @@ import numpy as np
 from dsv4.errors import DSV4Error
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints, Mask
-from dsv4.sampling import Sampler, require_numbers, residual
+from dsv4.text.sampling import Sampler, require_numbers, residual
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dsv4.chat import templates as t
-from dsv4.chat.check import Message, check_flag, check_messages, check_mode, load_arguments
-from dsv4.chat.json_text import string_of, write_json
-from dsv4.chat.pieces import Piece, PieceBuilder, join
-from dsv4.chat.turns import Turn, last_user_index, turns_of, without_old_developer_turns
+from dsv4.text.chat import templates as t
+from dsv4.text.chat.check import Message, check_flag, check_messages, check_mode, load_arguments
+from dsv4.text.chat.json_text import string_of, write_json
+from dsv4.text.chat.pieces import Piece, PieceBuilder, join
+from dsv4.text.chat.turns import Turn, last_user_index, turns_of, without_old_developer_turns
 
 
 def encode(

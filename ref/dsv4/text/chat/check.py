@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsv4.chat.json_text import JSONValue, read_json, string_of
-from dsv4.chat.templates import MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
 from dsv4.errors import ChatError, quoted
+from dsv4.text.chat.json_text import JSONValue, read_json, string_of
+from dsv4.text.chat.templates import MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
 
 Message = Mapping[str, Any]
 

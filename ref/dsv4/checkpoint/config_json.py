@@ -5,13 +5,13 @@ partial_rotary_factor for qk_rope_head_dim, rope_parameters for rope_scaling, an
 holds both spellings of a value, the two must agree.
 """
 
-import math
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
+from dsv4.checkpoint.input_files import is_directory, read_json
+from dsv4.config import LONGEST_LIST, Config, Yarn, token_ids, typed
 from dsv4.errors import ConfigError, quoted
-
-LONGEST_LIST = 2**11
-"""Entries of a list at most: those with one for each layer are the longest."""
 
 RATIO_OF_LAYER_TYPE = {"sliding_attention": 0, "compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 
@@ -32,26 +32,62 @@ OTHER_QUANTISATIONS = ("compression_config", "quantization")
 
 SUPPORTED = "no quantisation, or quantization_config with quant_method 'fp8' (FP8 and FP4 as released)"
 
-PLAIN = (
-    *("vocab_size", "hidden_size", "num_hidden_layers", "num_nextn_predict_layers", "num_attention_heads", "head_dim"),
-    *("q_lora_rank", "o_lora_rank", "o_groups", "sliding_window", "index_n_heads", "index_head_dim", "index_topk"),
-    *("max_position_embeddings", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
-    *("moe_intermediate_size", "scoring_func", "norm_topk_prob", "routed_scaling_factor", "swiglu_limit", "hc_mult"),
-    *("hc_sinkhorn_iters", "hc_eps", "rms_norm_eps", "bos_token_id", "tie_word_embeddings"),
+OF_THEIR_OWN = (
+    *("num_hash_layers", "qk_rope_head_dim", "compress_ratios", "rope_theta", "compress_rope_theta", "rope_scaling"),
+    *("topk_method", "eos_token_id", "torch_dtype", "quantised", "expert_dtype", "source"),
 )
+"""Fields of a Config that the two spellings write differently, or that a file need not have as they are."""
+
+PLAIN = tuple(entry.name for entry in fields(Config) if entry.name not in OF_THEIR_OWN)
 """Keys that both spellings share and every file must have."""
 
-YARN = {"factor": float, "original_max_position_embeddings": int, "beta_fast": float, "beta_slow": float}
+YARN: dict[str, Any] = {entry.name: entry.type for entry in fields(Yarn)}
 """The fields of `Yarn` and of rope_scaling, with their types."""
 
-TYPE_NAMES = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
+
+def read_config(path: str | Path) -> Config:
+    """Read config.json, given itself or its directory.
+
+    Raises ConfigError where the file is missing, is not JSON, lacks a key, or holds a value that V4 does not know.
+    """
+    file = Path(path)
+    if is_directory(file):
+        file = file / "config.json"
+    return config_from_json(read_json(file, ConfigError, "a config.json"), source=str(file))
 
 
-def read(raw: Any, source: str) -> dict[str, Any]:
+def config_from_json(raw: Any, source: str = "config.json") -> Config:
+    """The configuration in a parsed config.json, in the official or in transformers' spelling.
+
+    Keys that do not shape the model are ignored. Raises ConfigError, with `source` as the file's name, for a missing
+    key, a wrong JSON type, and a value that V4 does not know.
+    """
+    values = _official(raw, source)
+    for entry in fields(Config):
+        if isinstance(entry.type, type) and entry.name in values:
+            values[entry.name] = typed(values[entry.name], entry.type, source, entry.name)
+    yarn = values["rope_scaling"]
+    return Config(**values | {"rope_scaling": None if yarn is None else Yarn(**yarn), "source": source})
+
+
+def config_as_json(config: Config) -> dict[str, Any]:
+    """The configuration as a config.json in the official spelling, readable by transformers and by `read_config`."""
+    values = asdict(config)
+    result: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"]} | FIXED
+    result |= {key: value for key, value in values.items() if key not in ("quantised", "expert_dtype", "source")}
+    result |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
+    yarn = values["rope_scaling"]
+    result["rope_scaling"] = None if yarn is None else {"type": "yarn"} | yarn
+    if config.quantised:
+        result |= {"quantization_config": QUANTISATION, "expert_dtype": config.expert_dtype}
+    return result
+
+
+def _official(raw: Any, source: str) -> dict[str, Any]:
     """The values of a parsed config.json under the official names, as the fields of `Config` take them.
 
     `compress_ratios` is a tuple, `rope_scaling` a dictionary with the fields of `Yarn` or None; other values are as
-    they stand in the file, their types not yet checked. Raises ConfigError with `source` as the file's name.
+    they stand in the file, their types not yet checked.
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a JSON object, found {type(raw).__name__}")
@@ -66,39 +102,6 @@ def read(raw: Any, source: str) -> dict[str, Any]:
     values["qk_rope_head_dim"] = _rope_width(raw, source)
     values["compress_ratios"] = _ratios(raw, source)
     return values | _rope(raw, source) | _quantisation(raw, source)
-
-
-def write(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `Config` (rope_scaling as a dictionary or None) as an official config.json, ready for JSON."""
-    result: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"]} | FIXED
-    result |= {key: value for key, value in values.items() if key not in ("quantised", "expert_dtype", "source")}
-    result |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
-    yarn = values["rope_scaling"]
-    result["rope_scaling"] = None if yarn is None else {"type": "yarn"} | yarn
-    if values["quantised"]:
-        result |= {"quantization_config": QUANTISATION, "expert_dtype": values["expert_dtype"]}
-    return result
-
-
-def typed(value: Any, expected: type, source: str, key: str) -> Any:
-    """A value of the type that its key needs; an integer serves as a float. Raises ConfigError for another one."""
-    found = value
-    if expected is float and type(value) is int and abs(value) < 2**1000:
-        value = float(value)
-    if type(value) is not expected or (type(value) is float and not math.isfinite(value)):
-        raise ConfigError(f"{source}: {key}: expected {TYPE_NAMES[expected]}, found {quoted(found)}")
-    if type(value) is int and abs(value) >= 2**63:
-        raise ConfigError(f"{source}: {key}: expected an integer below 2^63, found {quoted(found)}")
-    return value
-
-
-def token_ids(value: Any, source: str, key: str) -> int | tuple[int, ...]:
-    """A token id, or several as a tuple where the file has a list. Raises ConfigError for anything else."""
-    if not isinstance(value, list):
-        return int(typed(value, int, source, key))
-    if not 1 <= len(value) <= LONGEST_LIST:
-        raise ConfigError(f"{source}: {key}: expected from 1 to {LONGEST_LIST} token ids, found {len(value)}")
-    return tuple(typed(entry, int, source, key) for entry in value)
 
 
 def _get(raw: dict[str, Any], key: str, source: str) -> Any:

@@ -1,7 +1,7 @@
 """DeepSeek-V4's chat format: messages to the prompt's exact text, and a completion back to a message.
 
 `encode` gives the official text. `encode_pieces` gives the same text in pieces that keep the format's own control
-tokens apart from text that only looks like them; `dsv4.tokenizer.Tokenizer.encode_pieces` turns those into ids.
+tokens apart from text that only looks like them; `dsv4.text.tokenizer.Tokenizer.encode_pieces` turns those into ids.
 `parse` reads what the model answered, best as pieces too, which `Tokenizer.decode_pieces` makes of its ids. A message
 is a dict with a `role`, as in OpenAI's interface:
 
@@ -11,9 +11,9 @@ is a dict with a `role`, as in OpenAI's interface:
     message = parse(tokenizer.decode_pieces(answer_ids), mode="high")
 """
 
-from dsv4.chat.encode import encode, encode_pieces
-from dsv4.chat.parse import parse
-from dsv4.chat.pieces import Control, Piece, Text, join
-from dsv4.chat.templates import CONTROL_TOKENS, MODES, TASKS
+from dsv4.text.chat.encode import encode, encode_pieces
+from dsv4.text.chat.parse import parse
+from dsv4.text.chat.pieces import Control, Piece, Text, join
+from dsv4.text.chat.templates import CONTROL_TOKENS, MODES, TASKS
 
 __all__ = ["CONTROL_TOKENS", "MODES", "TASKS", "Control", "Piece", "Text", "encode", "encode_pieces", "join", "parse"]

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from dsv4.chat import templates as t
-from dsv4.chat.check import check_flag, check_mode
-from dsv4.chat.json_text import read_json
-from dsv4.chat.pieces import Control, Piece, PieceBuilder, Text
-from dsv4.chat.reader import Reader, TextEndedError
 from dsv4.errors import ChatError
+from dsv4.text.chat import templates as t
+from dsv4.text.chat.check import check_flag, check_mode
+from dsv4.text.chat.json_text import read_json
+from dsv4.text.chat.pieces import Control, Piece, PieceBuilder, Text
+from dsv4.text.chat.reader import Reader, TextEndedError
 
 _AFTER_NAME = tuple(
     t.INVOKE_NAME_CLOSE + following
@@ -23,7 +23,7 @@ def parse(completion: str | Iterable[Piece], mode: str = "non-think", require_en
     """Read one completion: what the model wrote after the prompt, up to and including the end token.
 
     Args:
-        completion: its pieces, as `dsv4.tokenizer.Tokenizer.decode_pieces` gives them, or its text. In a text,
+        completion: its pieces, as `dsv4.text.tokenizer.Tokenizer.decode_pieces` gives them, or its text. In a text,
             whatever looks like a control token is taken for one; pieces say which really are. In the modes "high"
             and "max" a completion begins with the reasoning (the prompt has already written `<think>`), in
             "non-think" with the answer.

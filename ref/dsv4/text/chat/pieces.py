@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dsv4.chat.templates import CONTROL_TOKENS
+from dsv4.text.chat.templates import CONTROL_TOKENS
 
 CONTROL_PATTERN = re.compile("|".join(re.escape(token) for token in CONTROL_TOKENS))
 """Matches the text of any control token of the format."""

@@ -4,8 +4,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
 
-from dsv4.chat.pieces import CONTROL_PATTERN, Control, Piece, join
 from dsv4.errors import ChatError
+from dsv4.text.chat.pieces import CONTROL_PATTERN, Control, Piece, join
 
 _HALF_A_CHARACTER = "\ufffd"
 """What stands for the bytes of a character whose last ones are missing, where a completion was cut."""

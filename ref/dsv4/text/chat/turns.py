@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsv4.chat.check import Message
+from dsv4.text.chat.check import Message
 
 
 @dataclass

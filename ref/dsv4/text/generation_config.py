@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dsv4 import config_json
 from dsv4.checkpoint import Checkpoint
-from dsv4.config import Config
+from dsv4.checkpoint.input_files import read_json
+from dsv4.config import Config, token_ids, typed
 from dsv4.errors import ConfigError, quoted
-from dsv4.input_files import read_json
 
 FILE = "generation_config.json"
 
@@ -65,9 +64,9 @@ class GenerationConfig:
             raise ConfigError(f"{source}: expected a JSON object, found {quoted(raw)}")
         given = {key: value for key, value in raw.items() if value is not None}
         name = str(source)
-        samples = config_json.typed(given.get("do_sample", True), bool, name, "do_sample")
-        temperature = config_json.typed(given.get("temperature", 1.0), float, name, "temperature")
-        top_p = config_json.typed(given.get("top_p", 1.0), float, name, "top_p")
+        samples = typed(given.get("do_sample", True), bool, name, "do_sample")
+        temperature = typed(given.get("temperature", 1.0), float, name, "temperature")
+        top_p = typed(given.get("top_p", 1.0), float, name, "top_p")
         if temperature < 0:
             raise ConfigError(f"{source}: temperature: expected a number of at least 0, found {temperature}")
         if not 0 < top_p <= 1:
@@ -85,7 +84,7 @@ def _stop_ids(given: dict[str, Any], config: Config, source: Path) -> tuple[int,
     """The tokens of eos_token_id in the file, or else in config.json."""
     if "eos_token_id" not in given:
         return config.eos_token_ids
-    found = config_json.token_ids(given["eos_token_id"], str(source), "eos_token_id")
+    found = token_ids(given["eos_token_id"], str(source), "eos_token_id")
     ids = (found,) if isinstance(found, int) else found
     if not all(0 <= token < config.vocab_size for token in ids):
         expected = f"a token from 0 and below vocab_size {config.vocab_size}"

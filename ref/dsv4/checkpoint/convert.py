@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint.input_files import read_json
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.config import Config
 from dsv4.errors import CheckpointError, reason
-from dsv4.input_files import read_json
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight, dequantise, quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter
 

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import flag, integer
-from dsv4.decode import Batch, Token, decode, decode_with_drafts
 from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
-from dsv4.sampling import Sampler
+from dsv4.text.decode import Batch, Token, decode, decode_with_drafts
+from dsv4.text.sampling import Sampler
 
 Prompts = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[np.integer]
 
