@@ -72,6 +72,6 @@ if [[ $backend == cuda ]]; then
     sanitize racecheck
 fi
 tests properties 120 1800 tests/ops
-if [[ $backend == cuda ]]; then tests models 60 240 tests/model tests/test_generate.py; fi
+if [[ $backend == cuda ]]; then tests models 60 240 tests/model tests/text/test_generate.py; fi
 echo "### $(date +%T) done: $([[ $worst == 0 ]] && echo 'every step passed' || echo 'something failed, see above')"
 exit "$worst"

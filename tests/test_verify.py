@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from command import runner
 from dsv4 import SettingError, backends, load
 from dsv4.backends import GROUP, VARIABLE
-from dsv4.bench.stage import NUMPY, OURS, Stage
 from dsv4.ops import Ops
 from dsv4.verify import compare
+from dsv4_accel.bench.stage import NUMPY, OURS, Stage
 
 SMALL = Path(__file__).parent / "data" / "golden" / "small"
 

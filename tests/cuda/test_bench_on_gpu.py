@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from dsv4.bench import run as run_module
-from dsv4.bench.case import ROOF, Goal
-from dsv4.bench.gpu import GOALS, gpu_cases
-from dsv4.bench.peer_cupy import CUPY, CUPY_HALF
-from dsv4.bench.roof import DeviceRoof
-from dsv4.bench.stage import NUMPY, OURS, lives_elsewhere
-from dsv4.bench.timing import Contestant, Pace, alternate
 from dsv4.ops import Ops
+from dsv4_accel.bench import run as run_module
+from dsv4_accel.bench.case import ROOF, Goal
+from dsv4_accel.bench.gpu import GOALS, gpu_cases
+from dsv4_accel.bench.peer_cupy import CUPY, CUPY_HALF
+from dsv4_accel.bench.roof import DeviceRoof
+from dsv4_accel.bench.stage import NUMPY, OURS, lives_elsewhere
+from dsv4_accel.bench.timing import Contestant, Pace, alternate
 
 
 def test_the_roof_copies_its_whole_buffer(hasty) -> None:

@@ -9,11 +9,12 @@ from typer import Exit
 from typer.main import get_command
 
 from dsv4.cli.app import app
+from dsv4.cli.commands import add_installed
 from dsv4.cli.ending import DONE, end, say
 from dsv4.cli.streams import prepare
 
 # Importing a module adds its commands to the app, in the order in which the help lists them.
-from dsv4.cli import text, files, cost, compare, measure  # noqa: F401  isort: skip
+from dsv4.cli import text, files, cost, compare  # noqa: F401  isort: skip
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     """Do what the arguments ask for, and give the exit status. Typer's own way would make every closed pipe a 1."""
     command = get_command(app)
+    add_installed(command, arguments)
     try:
         # Results that are not finite are looked for, and said in words.
         with np.errstate(all="ignore"), warnings.catch_warnings():

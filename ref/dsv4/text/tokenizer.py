@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
-
-import tokenizers
+from typing import TYPE_CHECKING, Any
 
 from dsv4.arguments import integer
 from dsv4.checkpoint.input_files import is_directory, read_json
 from dsv4.errors import TokenizerError, quoted, reason, shortened
 from dsv4.text.chat import CONTROL_TOKENS, Control, Piece, Text
 from dsv4.text.chat.templates import BEGIN, END
+
+if TYPE_CHECKING:
+    import tokenizers
 
 
 class Tokenizer:
@@ -250,7 +251,9 @@ def _added_tokens(data: dict[str, Any]) -> set[str]:
     return {token["content"] for token in data["added_tokens"]}
 
 
-def _build(data: dict[str, Any]) -> tokenizers.Tokenizer:
+def _build(data: dict[str, Any]) -> "tokenizers.Tokenizer":
+    import tokenizers  # slow to import, and a model can do without
+
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -2,7 +2,7 @@
 
 from mutants.mutant import Mutant
 
-SAME_TEXT = ("test_generate.py::test_drafts_do_not_change_greedy_text",)
+SAME_TEXT = ("text/test_generate.py::test_drafts_do_not_change_greedy_text",)
 
 GENERATION = (
     Mutant(
@@ -11,7 +11,7 @@ GENERATION = (
         file="text/sampling.py",
         old="kept = order[(likelier < top_p) | (top_p == 1)]",
         new="kept = order[(likelier + probabilities[order] <= top_p) | (top_p == 1) | (likelier == 0)]",
-        tests=("test_sampling.py::test_nucleus_includes_the_token_that_reaches_top_p",),
+        tests=("text/test_sampling.py::test_nucleus_includes_the_token_that_reaches_top_p",),
     ),
     Mutant(
         name="draft-not-checked",
@@ -35,7 +35,7 @@ GENERATION = (
         file="text/decode.py",
         old="return [sampler.draw(residual(target, guess), sequence)]",
         new="return [sampler.draw(target, sequence)]",
-        tests=("test_generate.py::test_drafts_do_not_change_the_distribution",),
+        tests=("text/test_generate.py::test_drafts_do_not_change_the_distribution",),
     ),
     Mutant(
         name="mtp-given-the-same-token",
@@ -51,6 +51,6 @@ GENERATION = (
         file="text/generate.py",
         old="model.mtp_logits(states, ids[:, following],",
         new="model.mtp_logits(states, ids[:, start:stop],",
-        tests=("test_generate.py::test_drafts_are_those_of_whole_passes",),
+        tests=("text/test_generate.py::test_drafts_are_those_of_whole_passes",),
     ),
 )

@@ -2,7 +2,7 @@
 
 from mutants.mutant import Mutant
 
-OFFICIAL_TEXT = ("test_chat.py::test_encode_gives_the_official_text",)
+OFFICIAL_TEXT = ("text/test_chat.py::test_encode_gives_the_official_text",)
 
 TEXT = (
     Mutant(
@@ -11,7 +11,7 @@ TEXT = (
         file="text/chat/encode.py",
         old="        else:\n            out.content(block.text)",
         new="        else:\n            out.template(block.text)",
-        tests=("test_chat.py::test_special_token_text_in_user_content_is_not_a_control_token",),
+        tests=("text/test_chat.py::test_special_token_text_in_user_content_is_not_a_control_token",),
     ),
     Mutant(
         name="text-with-control-ids",
@@ -19,7 +19,7 @@ TEXT = (
         file="text/tokenizer.py",
         old="ids.extend(self.encode(piece.text))",
         new="ids.extend(self.encode(piece.text, allow_special=True))",
-        tests=("test_tokenizer.py::test_content_adds_no_control_id_to_those_of_the_template",),
+        tests=("text/test_tokenizer.py::test_content_adds_no_control_id_to_those_of_the_template",),
     ),
     Mutant(
         name="control-tokens-in-the-vocabulary",
@@ -28,7 +28,7 @@ TEXT = (
         old='for token, token_id in model["vocab"].items() if token not in control}',
         new='for token, token_id in model["vocab"].items()}',
         also=(("if not _touches(merge, control)]", "]"),),
-        tests=("test_tokenizer.py::test_no_text_becomes_a_control_id_in_an_unusual_file",),
+        tests=("text/test_tokenizer.py::test_no_text_becomes_a_control_id_in_an_unusual_file",),
     ),
     Mutant(
         name="old-reasoning-kept",
@@ -66,7 +66,7 @@ TEXT = (
         file="text/chat/turns.py",
         old='call.get("id") or call["function"].get("id")',
         new='call.get("id")',
-        tests=("test_chat_messages.py",),
+        tests=("text/test_chat_messages.py",),
     ),
     Mutant(
         name="text-that-looks-like-a-control-token",
@@ -74,7 +74,7 @@ TEXT = (
         file="text/chat/reader.py",
         old="and self._controls[first:after] == controls",
         new="",
-        tests=("test_chat_pieces.py",),
+        tests=("text/test_chat_pieces.py",),
     ),
     Mutant(
         name="cut-completion-keeps-its-end",
@@ -82,6 +82,6 @@ TEXT = (
         file="text/chat/reader.py",
         old="tails = [*begun, _HALF_A_CHARACTER]",
         new="tails = []",
-        tests=("test_chat_parse.py",),
+        tests=("text/test_chat_parse.py",),
     ),
 )

@@ -1,0 +1,196 @@
+"""One layer of V4-Flash in full size: a checkpoint of random weights on disk, mapped into memory like any other."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.config import Config, Yarn
+from dsv4.errors import CheckpointError, DSV4Error, SettingError
+from dsv4.model.cache import LayerCache, RecentRows
+from dsv4.model.model import Model
+from dsv4.model.span import Span
+from dsv4.ops import Fp4Weight, Fp8Weight, Ops
+from dsv4.ops.quantise import Weight
+from dsv4.parameters import Parameter, parameters
+from dsv4_accel.bench.machine import available_bytes
+
+LAYER = Config(
+    vocab_size=1024,
+    hidden_size=4096,
+    num_hidden_layers=1,
+    num_hash_layers=0,
+    num_nextn_predict_layers=0,
+    num_attention_heads=64,
+    head_dim=512,
+    qk_rope_head_dim=64,
+    q_lora_rank=1024,
+    o_lora_rank=1024,
+    o_groups=8,
+    sliding_window=128,
+    compress_ratios=(4,),
+    index_n_heads=64,
+    index_head_dim=128,
+    index_topk=512,
+    rope_theta=10000.0,
+    compress_rope_theta=160000.0,
+    rope_scaling=Yarn(16.0, 65536, 32.0, 1.0),
+    max_position_embeddings=1048576,
+    n_routed_experts=256,
+    n_shared_experts=1,
+    num_experts_per_tok=6,
+    moe_intermediate_size=2048,
+    scoring_func="sqrtsoftplus",
+    norm_topk_prob=True,
+    topk_method="noaux_tc",
+    routed_scaling_factor=1.5,
+    swiglu_limit=10.0,
+    hc_mult=4,
+    hc_sinkhorn_iters=20,
+    hc_eps=1e-6,
+    rms_norm_eps=1e-6,
+    bos_token_id=0,
+    eos_token_id=1,
+    tie_word_embeddings=False,
+    torch_dtype="bfloat16",
+    quantised=True,
+)
+"""V4-Flash with a single layer, of the kind CSA and without a hash table, and a small vocabulary."""
+
+
+class LargeLayer:
+    """The checkpoint of one layer, made when first asked for and removed by `close` if its place is temporary."""
+
+    def __init__(self, directory: Path | None = None, config: Config = LAYER) -> None:
+        """directory: where it is or shall stay; None for a temporary place."""
+        self._wanted, self.config = directory, config
+        self._opened: Checkpoint | None = None
+        self._resources = ExitStack()
+
+    def model(self, ops: Ops) -> Model:
+        """The layer as a model that rounds no activations. Raises SettingError where it cannot be written."""
+        if self._opened is None:
+            self._opened = self._open()
+        return Model(self._opened, ops, fake_quant=False)
+
+    def close(self) -> None:
+        """Remove a temporary checkpoint."""
+        self._opened = None
+        self._resources.close()
+
+    def _open(self) -> Checkpoint:
+        directory = self._wanted
+        if directory is None:
+            temporary = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="dsv4-layer-"))
+            directory = Path(temporary) / "layer"
+        if not directory.exists() or not any(directory.iterdir()):
+            write_layer(directory, self.config)
+        try:
+            checkpoint = Checkpoint.open(directory)
+            checkpoint.validate()
+        except DSV4Error as error:
+            raise SettingError(f"--layer-dir: {error}") from error
+        if checkpoint.config != self.config:
+            raise SettingError(f"--layer-dir: expected a layer that this bench has written, found {directory}")
+        _touch(checkpoint)
+        return checkpoint
+
+
+def write_layer(directory: Path, config: Config) -> None:
+    """Write the checkpoint of a configuration with random weights; it appears under its name when it is whole.
+
+    Raises SettingError where the disk has no room for it, or the directory cannot be made.
+    """
+    needed = sum(_stored_bytes(parameter) for parameter in parameters(config).values())
+    place = next(parent for parent in directory.absolute().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise SettingError(f"--layer-dir: expected {needed / 1e9:.1f} GB of room in {place}, found {free / 1e9:.1f} GB")
+    try:
+        write_checkpoint(directory, config, random_weights(config), max_shard_bytes=2**29)
+    except (CheckpointError, OSError) as error:
+        raise SettingError(f"--layer-dir: {error}") from error
+
+
+def random_weights(config: Config) -> Iterator[tuple[str, Weight]]:
+    """Every parameter with random values: the outputs of all products are about as large as their inputs or smaller."""
+    generator = np.random.default_rng(0)
+    for name, parameter in parameters(config).items():
+        yield name, _random(parameter, generator)
+
+
+def filled_cache(model: Model, length: int, generator: np.random.Generator) -> LayerCache:
+    """A cache of the first layer with random numbers for all that a sequence of `length` tokens leaves there."""
+    cache = model.layers[0].new_cache(1, 0, model.dtype)
+    _fill_rows(model.ops, cache.window, length, generator)
+    for part in (cache.compressor, cache.indexer):
+        if part is not None:
+            _fill_rows(model.ops, part.kv, length, generator)
+            _fill_rows(model.ops, part.score, length, generator)
+            count = length // part.ratio
+            entries = generator.standard_normal((1, count, part.entries.rows.shape[-1]), np.float32)
+            part.entries.rows = model.ops.asarray(entries)
+    return cache
+
+
+def decode_bytes(model: Model, length: int) -> int:
+    """The bytes that one token must read at the least, in the one layer of a model, at a context of `length` tokens.
+
+    The layer's weights as they are stored, of the routed experts those that are chosen; the indexer's keys, the window
+    and the chosen entries, in float32; the streams in and out.
+    """
+    config, entries = model.config, length // 4
+    weights = 0
+    for name, parameter in model.checkpoint.parameters.items():
+        if name.startswith("layers."):
+            share = config.num_experts_per_tok if parameter.part == "routed experts" else config.n_routed_experts
+            weights += _stored_bytes(parameter) * share // config.n_routed_experts
+    rows = min(length, config.sliding_window) + min(entries, config.index_topk)
+    floats = entries * config.index_head_dim + rows * config.head_dim + 2 * config.hc_mult * config.hidden_size
+    return weights + 4 * floats
+
+
+def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Generator) -> None:
+    _, capacity, width = rows.rows.shape
+    span = Span(np.array([length - capacity]), np.array([capacity]), capacity, ops.asarray)
+    rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
+
+
+def _random(parameter: Parameter, generator: np.random.Generator) -> Weight:
+    """Codes and scales, or numbers around what an untrained model has."""
+    shape, scales = parameter.shape, parameter.scale_shape
+    if parameter.format == "fp4" and scales:
+        packed = generator.integers(0, 256, (shape[0], shape[1] // 2), np.uint8)
+        return Fp4Weight(packed, generator.integers(118, 122, scales, np.uint8))
+    if parameter.format == "fp8" and scales:
+        codes = generator.integers(0, 256, shape, np.uint8) & np.uint8(0xBF)  # neither NaN nor above 2
+        return Fp8Weight(codes, generator.integers(118, 122, scales, np.uint8))
+    if len(shape) == 1 and parameter.part == "norm":
+        numbers = np.ones(shape, np.float32)
+    else:
+        numbers = generator.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+    return numbers if parameter.format == "f32" else numbers.astype(ml_dtypes.bfloat16)
+
+
+def _stored_bytes(parameter: Parameter) -> int:
+    """The bytes of a parameter and of its scales in a released checkpoint."""
+    scales = parameter.scale_shape or (0, 0)
+    bits = {"fp4": 4, "fp8": 8, "bf16": 16, "f32": 32, "i64": 64}[parameter.format]
+    return parameter.size * bits // 8 + scales[0] * scales[1]
+
+
+def _touch(checkpoint: Checkpoint) -> None:
+    """Read every byte once, so that it is in memory and not on disk when the time is taken."""
+    size = sum(entry.size for entry in checkpoint.entries.values())
+    if size > available_bytes():
+        raise SettingError(
+            f"--layer-dir: expected {size / 1e9:.1f} GB of free memory to hold the layer, "
+            f"found {available_bytes() / 1e9:.1f} GB"
+        )
+    for name in checkpoint.names:
+        np.bitwise_or.reduce(checkpoint.tensor(name).reshape(-1).view(np.uint8), initial=0)

@@ -1,0 +1,105 @@
+"""The rows with goals against NumPy's own best: the indexer, the choice of entries, attention, Sinkhorn."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dsv4.model.span import Span
+from dsv4.ops.mhc import sinkhorn
+from dsv4.ops.types import Array
+from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest, Goal
+from dsv4_accel.bench.operations import TORCH, in_torch, same_call
+from dsv4_accel.bench.peer_cupy import CUPY
+from dsv4_accel.bench.stage import NUMPY, Stage, lives_elsewhere, nbytes
+
+KEYS = 262_144
+"""The entries of a CSA layer at a context of 1,048,576 tokens."""
+
+WINDOW, TOPK = 128, 512
+
+ENTRIES = 65_536
+"""The entries of a CSA layer at a context of 262,144 tokens: more than a cache holds, as are those that are read."""
+
+ARGPARTITION, TOKENS_LAST = "argpartition", "NumPy [4, 4, T]"
+
+SINKHORN_TOKENS, ITERATIONS, EPS = 4096, 20, 1e-6
+
+
+def selection_cases() -> list[Case]:
+    """Index scores, top-k, attention of one token and of a prompt, Sinkhorn."""
+    sizes = "64 heads × 512, 640 keys, {}".format
+    decode, prefill = (partial(attention, tokens=tokens) for tokens in (1, 512))
+    return [
+        Case("index_scores", "64 heads × 128, 262,144 keys", ARITHMETIC, _index_scores, (Goal(6, NUMPY),)),
+        Case("top_k", "512 of 262,144", MEMORY, _top_k, (Goal(4, ARGPARTITION),)),
+        Case("index_top_k", "both, 512 of 262,144 keys", ARITHMETIC, _index_top_k, (Goal(6, NUMPY),)),
+        Case("attention.decode", sizes("1 token"), ARITHMETIC, decode, (Goal(2, NUMPY),)),
+        Case("attention.prefill", sizes("512 tokens"), ARITHMETIC, prefill, (Goal(2.5, NUMPY),)),
+        Case("sinkhorn", "4096 tokens, 4 × 4, 20 iterations", ARITHMETIC, _sinkhorn, (Goal(5, TOKENS_LAST),)),
+    ]
+
+
+def _index_scores(stage: Stage) -> Contest:
+    return same_call(stage, "index_scores", partial(_indexed, stage), others=in_torch(stage, "index_scores"))
+
+
+def _index_top_k(stage: Stage) -> Contest:
+    def arguments() -> tuple[Any, ...]:
+        return *_indexed(stage), np.full((1, 1), KEYS), TOPK
+
+    return same_call(stage, "index_top_k", arguments, others=in_torch(stage, "index_top_k"))
+
+
+def _indexed(stage: Stage) -> tuple[Array, Array, Array]:
+    """Queries of one token, keys, weights."""
+    return stage.floats(1, 1, 64, 128), stage.floats(1, KEYS, 128), stage.floats(1, 1, 64)
+
+
+def _top_k(stage: Stage) -> Contest:
+    def partition(scores: Array, *_: object) -> Any:
+        return partial(np.argpartition, scores, KEYS - TOPK, axis=-1)
+
+    def arguments() -> tuple[Any, ...]:
+        return stage.floats(1, 1, KEYS), np.full((1, 1), KEYS), TOPK
+
+    return same_call(stage, "top_k", arguments, others={ARGPARTITION: partition, **in_torch(stage, "top_k")})
+
+
+def attention(stage: Stage, tokens: int, batch: int = 1) -> Contest:
+    """Attention of so many tokens of each of `batch` sequences that share their compressed entries' values."""
+    entries, sink = np.repeat(stage.floats(1, ENTRIES, 512), batch, axis=0), stage.floats(64)
+    span = Span(np.full(batch, ENTRIES * 4), np.full(batch, tokens), tokens)
+    window_index = span.window_columns(WINDOW)
+
+    def arguments() -> tuple[Any, ...]:
+        queries, window = stage.floats(batch, tokens, 64, 512), stage.floats(batch, WINDOW - 1 + tokens, 512)
+        chosen = stage.random.integers(0, ENTRIES // TOPK, (batch, tokens, TOPK))
+        entry_index = np.arange(TOPK) * (ENTRIES // TOPK) + chosen  # one of each stretch: no entry twice
+        return queries, window, window_index, entries, entry_index, sink
+
+    queries, window, _, _, entry_index, _ = arguments()
+    read = sum(len(np.unique(one)) for one in entry_index) * entries[0, 0].nbytes
+    moved = 2 * queries.nbytes + nbytes(window, window_index, entry_index, sink) + read
+    others = in_torch(stage, "attention") if batch == 1 else {}
+    if lives_elsewhere(stage.ops) and stage.peers.cupy:
+        others = {**others, CUPY: stage.peers.cupy.attention}
+    return same_call(stage, "sparse_attention", arguments, moved, others)
+
+
+def _sinkhorn(stage: Stage) -> Contest:
+    """The interface has Sinkhorn inside mhc_weights; with four channels per stream there is little beside it."""
+
+    def arguments() -> tuple[Any, ...]:
+        streams, fn = stage.floats(1, SINKHORN_TOKENS, 4, 4), stage.floats(24, 16)
+        return streams, fn, stage.floats(24), stage.floats(3), ITERATIONS, EPS, EPS
+
+    def numpy(*_: object) -> Any:
+        logits = np.moveaxis(stage.floats(4, 4, SINKHORN_TOKENS), (0, 1), (-2, -1))  # a view, which is moved back
+        return partial(sinkhorn, logits, ITERATIONS, EPS)
+
+    def torch(*_: object) -> Any:
+        return stage.peers.torch and stage.peers.torch.sinkhorn(stage.floats(4, 4, SINKHORN_TOKENS), ITERATIONS, EPS)
+
+    others = {TOKENS_LAST: numpy} | ({TORCH: torch} if stage.peers.torch else {})
+    return same_call(stage, "mhc_weights", arguments, others=others)
