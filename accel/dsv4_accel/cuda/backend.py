@@ -13,6 +13,7 @@ from dsv4_accel.cuda.device import CupyDevice, Device, require_room
 from dsv4_accel.cuda.hadamard import hadamard
 from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
 from dsv4_accel.cuda.linear import embedding, grouped_linear, linear, quantised_linear
+from dsv4_accel.cuda.matrix import place
 from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4_accel.cuda.moe import expert, experts
 from dsv4_accel.cuda.norm import rms_norm, rms_scale
@@ -44,6 +45,7 @@ class CudaOps(Ops):
 
     asarray = _on_device(lambda device, array: device.asarray(array))
     to_numpy = _on_device(lambda device, array: device.to_numpy(array))
+    place = _on_device(place)
     zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
     require_room = _on_device(require_room)
 

@@ -1,15 +1,16 @@
 """Where the matrices of experts lie on the device, as kernels look it up by an expert's number."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dsv4.ops.moe import Expert
-from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 from dsv4.ops.types import Array, Bytes
 from dsv4_accel.cuda.device import Device
-from dsv4_accel.cuda.matrix import Form, kept, matrix_of
+from dsv4_accel.cuda.matrix import Form, is_placed, matrix_of
 
 
 class Table(NamedTuple):
@@ -23,31 +24,44 @@ class Table(NamedTuple):
     """Of w2."""
     alive: list[Bytes]
     """The arrays at these addresses."""
+    lasts: bool
+    """Whether all of the matrices were placed, and so do not change."""
+
+
+_known: dict[tuple[int, ...], tuple[list[weakref.ref[Any]], Table]] = {}
+"""The tables of owners that are still alive, by their identities."""
 
 
 def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
     """The table of a sequence of experts, or None where they are not alike or malformed. It looks at all of them, which
     loads those that are read from a file when first asked for.
 
-    It is kept for as long as the sequence lives, which must not change; that of a list, which may, is made each time.
+    If all of their matrices were placed, it is kept for as long as the sequence lives, which must not change; that of a
+    list, which may, is made each time.
     """
-    table: Table | None = kept((experts,), lambda: _table(device, experts))
-    return table
+    return _kept((experts,), lambda: _table(device, experts))
 
 
 def table_of_one(device: Device, expert: Expert) -> Table | None:
-    """The table of one expert, kept for as long as its packed matrices live.
+    """The table of one expert, kept for as long as its matrices live if they were placed."""
+    return _kept(tuple(expert), lambda: _table(device, [expert]))
 
-    With dense matrices it is made each time, since what is kept would keep them alive.
-    """
-    if all(isinstance(matrix, Fp8Weight | Fp4Weight) for matrix in expert):
-        table: Table | None = kept(tuple(expert), lambda: _table(device, [expert]))
-        return table
-    return _table(device, [expert])
+
+def _kept(owners: tuple[Any, ...], make: Callable[[], Table | None]) -> Table | None:
+    """What `make` gives, once for the same owners if it lasts, and each time for owners that cannot be watched."""
+    key = tuple(map(id, owners))
+    known = _known.get(key)
+    if known is not None and all(one() is owner for one, owner in zip(known[0], owners, strict=True)):
+        return known[1]
+    found, forget = make(), _known.pop  # at the end of a process the module's names are gone before the owners
+    if found is not None and found.lasts:
+        with suppress(TypeError):
+            _known[key] = [weakref.ref(owner, lambda _: forget(key, None)) for owner in owners], found
+    return found
 
 
 def _table(device: Device, experts: Sequence[Expert]) -> Table | None:
-    places, forms, alive = [], set(), []
+    places, forms, alive, lasts = [], set(), [], True
     for number in range(len(experts)):
         expert = experts[number]
         matrices = [matrix_of(device, weight) for weight in (expert.w1, expert.w3, expert.w2)]
@@ -55,6 +69,7 @@ def _table(device: Device, experts: Sequence[Expert]) -> Table | None:
         if gate is None or up is None or down is None or gate.form != up.form:
             return None
         forms.add((up.form, down.form))
+        lasts = lasts and all(map(is_placed, expert))
         for matrix in (gate, up, down):
             arrays = [matrix.bytes] if matrix.scales is None else [matrix.bytes, matrix.scales]
             places.append([*map(device.address, arrays), 0][:2])
@@ -64,4 +79,4 @@ def _table(device: Device, experts: Sequence[Expert]) -> Table | None:
     [(up_form, down_form)] = forms
     if up_form.rows != down_form.columns or 0 in (*up_form, *down_form):
         return None
-    return Table(device.asarray(np.array(places, np.uint64).reshape(-1, 3, 2)), up_form, down_form, alive)
+    return Table(device.asarray(np.array(places, np.uint64).reshape(-1, 3, 2)), up_form, down_form, alive, lasts)

@@ -1,7 +1,6 @@
 """Stored weights as kernels read them: bytes whose rows are whole chunks, without a copy where they are already."""
 
 import weakref
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -42,33 +41,43 @@ class Matrix(NamedTuple):
     scales: Bytes | None
 
 
+_placed: dict[int, tuple[weakref.ref[Any], Matrix | None]] = {}
+"""Each weight that `place` gave and that is still alive, by its identity, and what was found of a packed one."""
+
+
+def place(device: Device, weight: Weight) -> Weight:
+    """As dsv4.ops.Ops.place. Of a packed weight it keeps the form in which kernels read it.
+
+    Not of a dense one, since what is kept would keep it alive.
+    """
+    found = None
+    match weight:
+        case Fp8Weight(codes, scales):
+            placed: Weight = Fp8Weight(device.asarray(codes), device.asarray(scales))
+        case Fp4Weight(packed, scales):
+            placed = Fp4Weight(device.asarray(packed), device.asarray(scales))
+        case _:
+            placed = device.asarray(weight)
+    if isinstance(placed, Fp8Weight | Fp4Weight):
+        found = _matrix(device, placed)
+    key, forget = id(placed), _placed.pop  # at the end of a process the module's names are gone before the weights
+    _placed[key] = weakref.ref(placed, lambda _: forget(key, None)), found
+    return placed
+
+
+def is_placed(weight: Weight) -> bool:
+    """Whether `place` gave this weight, which then does not change."""
+    known = _placed.get(id(weight))
+    return known is not None and known[0]() is weight
+
+
 def matrix_of(device: Device, weight: Weight) -> Matrix | None:
     """A weight [out, in] as kernels read it, or None for one that is left to the reference.
 
-    That of a packed weight is kept for as long as the weight lives; a dense one is looked at each time, since what is
-    kept would keep it alive.
+    One that was not placed may have changed, and is looked at each time.
     """
-    if isinstance(weight, Fp8Weight | Fp4Weight):
-        return kept((weight,), lambda: _matrix(device, weight))
-    return _matrix(device, weight)
-
-
-_known: dict[tuple[int, ...], tuple[list[weakref.ref[Any]], Any]] = {}
-"""What was made for owners that are still alive, by their identities."""
-
-
-def kept(owners: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """What `make` gives, once for the same owners; each time for owners that cannot be watched, as lists cannot."""
-    key = tuple(map(id, owners))
-    known = _known.get(key)
-    if known is not None and all(one() is owner for one, owner in zip(known[0], owners, strict=True)):
-        return known[1]
-    found, forget = make(), _known.pop  # at the end of a process the module's names are gone before the owners
-    try:
-        _known[key] = [weakref.ref(owner, lambda _: forget(key, None)) for owner in owners], found
-    except TypeError:
-        return found
-    return found
+    kept = _placed[id(weight)][1] if is_placed(weight) else None
+    return kept or _matrix(device, weight)
 
 
 def _matrix(device: Device, weight: Weight) -> Matrix | None:

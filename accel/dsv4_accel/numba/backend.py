@@ -1,6 +1,7 @@
 """The class that gathers the kernels behind the interface of all backends."""
 
 from dsv4.ops import Ops
+from dsv4.ops.quantise import Weight
 from dsv4_accel.numba.attention import sparse_attention
 from dsv4_accel.numba.compressor import compress
 from dsv4_accel.numba.hadamard import hadamard
@@ -11,12 +12,17 @@ from dsv4_accel.numba.moe import expert, experts
 from dsv4_accel.numba.norm import rms_norm, rms_scale
 from dsv4_accel.numba.quantise import fake_quant_fp4, fake_quant_fp8
 from dsv4_accel.numba.rope import rope
+from dsv4_accel.numba.weights import place
 
 
 class NumbaOps(Ops):
     """The operations on CPU cores. Arrays are NumPy's; what is not overridden here gains nothing and is inherited."""
 
     name = "numba"
+
+    def place(self, weight: Weight) -> Weight:
+        """As in `Ops`."""
+        return place(weight)
 
     linear = staticmethod(linear)
     quantised_linear = staticmethod(quantised_linear)

@@ -1,6 +1,7 @@
 """Weights as the kernels take them: flat items, flat scale bytes, and where each row stands."""
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -28,26 +29,32 @@ class Flat:
         self.addresses = self.items.ctypes.data, self.scales.ctypes.data
 
 
-_known: dict[int, tuple[weakref.ref[Any], Flat | None]] = {}
-"""What `flat` has found, by the identity of a weight that is still alive."""
+_placed: dict[int, tuple[weakref.ref[Any], Flat | None]] = {}
+"""What was found of each weight that `place` gave and that is still alive, by its identity."""
+
+
+def place(weight: Weight) -> Weight:
+    """As dsv4.ops.Ops.place: the same memory under another name, with which `flat` finds what it found of it."""
+    match weight:
+        case Fp4Weight() | Fp8Weight():
+            placed: Weight = replace(weight)
+        case np.ndarray():
+            placed = weight.view()  # what is found of it keeps alive who owns the memory, and not this
+        case _:
+            placed = np.asarray(weight)
+    key, forget = id(placed), _placed.pop  # at the end of a process the module's names are gone before the weights
+    _placed[key] = weakref.ref(placed, lambda _: forget(key, None)), _look_at(placed)
+    return placed
 
 
 def flat(weight: Weight) -> Flat | None:
     """A weight [out, in] as kernels take it, or None for one that is left to the reference (float64, or malformed).
 
     Rows that are no whole number of chunks are copied, still packed, with zeros behind them; no released model has any.
-    What is found is kept for as long as the weight lives. A dense weight that owns its memory is looked at each time,
-    since what is kept would keep it alive.
+    A weight that was not placed may have changed, and is looked at each time.
     """
-    key = id(weight)
-    known = _known.get(key)
-    if known is not None and known[0]() is weight:
-        return known[1]
-    found = _look_at(weight)
-    if isinstance(weight, Fp4Weight | Fp8Weight) or weight.base is not None:
-        forget = _known.pop  # at the end of a process the module's names are gone before the weights
-        _known[key] = weakref.ref(weight, lambda _: forget(key, None)), found
-    return found
+    known = _placed.get(id(weight))
+    return known[1] if known is not None and known[0]() is weight else _look_at(weight)
 
 
 def _look_at(weight: Weight) -> Flat | None:

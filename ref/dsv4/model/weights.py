@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from dsv4.checkpoint import Checkpoint
-from dsv4.ops import Expert, Fp4Weight, Fp8Weight, Ops
+from dsv4.ops import Expert, Ops
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,7 @@ class Weights:
         """
         full_name = self.prefix + name
         self.checkpoint.check_values(full_name)
-        weight = self.checkpoint.weight(full_name)
-        place = self.ops.asarray
-        match weight:
-            case Fp8Weight(codes, scales):
-                return Fp8Weight(place(codes), place(scales))
-            case Fp4Weight(packed, scales):
-                return Fp4Weight(place(packed), place(scales))
-            case _:
-                return place(weight)
+        return self.ops.place(self.checkpoint.weight(full_name))
 
 
 class Experts(Sequence[Expert]):

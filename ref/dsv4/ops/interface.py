@@ -1,7 +1,8 @@
 """The interface that every backend implements: the operations, gathered as the methods of one class.
 
 A backend is a subclass of `Ops` that overrides what it makes faster; the signature, the shapes, the dtypes and the
-errors of each method are those of the NumPy function behind it. `asarray` and `to_numpy` say where arrays live.
+errors of each method are those of the NumPy function behind it. `asarray`, `place` and `to_numpy` say where arrays
+live.
 """
 
 from typing import TypeVar
@@ -17,7 +18,7 @@ from dsv4.ops.linear import embedding, grouped_linear, linear, quantised_linear
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
 from dsv4.ops.norm import rms_norm, rms_scale
-from dsv4.ops.quantise import fake_quant_fp4, fake_quant_fp8
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, fake_quant_fp4, fake_quant_fp8
 from dsv4.ops.rope import rope
 from dsv4.ops.types import Array
 
@@ -62,6 +63,19 @@ class Ops:
     def asarray(array: npt.NDArray[T]) -> npt.NDArray[T]:
         """The array where this backend computes. NumPy: as it is, without a copy."""
         return np.asarray(array)
+
+    def place(self, weight: Weight) -> Weight:
+        """A weight where this backend computes, stored as it is: the caller does so once for each weight that it reads.
+
+        The operations take it as they take any weight, and a backend may keep with it what it need not find out again.
+        So a placed weight must not be changed in place: one that changes, as in training, is placed anew or not at all.
+        """
+        match weight:
+            case Fp8Weight(codes, scales):
+                return Fp8Weight(self.asarray(codes), self.asarray(scales))
+            case Fp4Weight(packed, scales):
+                return Fp4Weight(self.asarray(packed), self.asarray(scales))
+        return self.asarray(weight)
 
     @staticmethod
     def to_numpy(array: npt.NDArray[T]) -> npt.NDArray[T]:

@@ -1,0 +1,114 @@
+"""Weights that change in place, as an optimiser changes them, and weights that were placed because they do not."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from dsv4.ops import Expert, Fp4Weight, Fp8Weight, Routing
+from dsv4.ops.quantise import quantise_fp4, quantise_fp8
+from verdicts import exact
+
+ROWS = 96
+WIDTHS = [96, 128]
+"""Below a chunk of 128 columns, where backends may keep a copy that is filled up, and a whole one."""
+
+STORAGES = {
+    "float32": lambda rows: rows[:],
+    "bfloat16": lambda rows: rows.astype(ml_dtypes.bfloat16)[:],
+    "fp8": quantise_fp8,
+    "fp4": quantise_fp4,
+}
+"""How rows of float32 are stored; dense ones as views, which is how a parameter of a larger array looks."""
+
+every_weight = pytest.mark.parametrize("storage", STORAGES)
+every_width = pytest.mark.parametrize("width", WIDTHS)
+
+
+def matrix(storage, rows, width, seed=0):
+    return STORAGES[storage](np.random.default_rng(seed).standard_normal((rows, width), np.float32))
+
+
+def parts(weight):
+    """The arrays of a weight that hold its numbers."""
+    match weight:
+        case Fp8Weight(codes, _):
+            return codes
+        case Fp4Weight(packed, _):
+            return packed
+    return weight
+
+
+def on(backend, weight):
+    """The weight where the backend computes, as something that may change; NumPy's are copied."""
+    match weight:
+        case Fp8Weight(codes, scales):
+            return Fp8Weight(backend.asarray(codes.copy()), backend.asarray(scales.copy()))
+        case Fp4Weight(packed, scales):
+            return Fp4Weight(backend.asarray(packed.copy()), backend.asarray(scales.copy()))
+    return backend.asarray(weight.copy())[:]
+
+
+def inputs(backend, width):
+    return backend.asarray(np.random.default_rng(9).standard_normal((3, width), np.float32))
+
+
+@every_weight
+@every_width
+def test_a_weight_that_was_set_to_zero_gives_zero(backend, storage, width):
+    weight, x = on(backend, matrix(storage, ROWS, width)), inputs(backend, width)
+    assert np.any(backend.to_numpy(backend.linear(x, weight)))
+    parts(weight)[...] = 0
+    exact(backend.to_numpy(backend.linear(x, weight)), np.zeros((3, ROWS), np.float32))
+
+
+@every_weight
+@every_width
+def test_experts_that_were_set_to_zero_give_zero(backend, storage, width):
+    shapes = ((128, width), (width, 128), (128, width))  # w1, w2, w3
+    experts = [
+        Expert(*(on(backend, matrix(storage, *shape, seed)) for seed, shape in enumerate(shapes, 3 * number)))
+        for number in range(2)
+    ]
+    routing = Routing(backend.asarray(np.full((3, 2), 0.5, np.float32)), backend.asarray(np.array([[0, 1]] * 3)))
+    arguments = inputs(backend, width), routing, experts, 10.0, False
+    assert np.any(backend.to_numpy(backend.experts(*arguments)))
+    for expert in experts:
+        parts(expert.w2)[...] = 0
+    exact(backend.to_numpy(backend.experts(*arguments)), np.zeros((3, width), np.float32))
+
+
+@every_weight
+@every_width
+@pytest.mark.parametrize("operation", ["linear", "quantised_linear"])
+def test_a_placed_weight_gives_the_same_bits(backend, operation, storage, width):
+    weight = matrix(storage, ROWS, width)
+    if operation == "quantised_linear" and storage in ("float32", "bfloat16"):
+        pytest.skip("only packed weights have products with rounded inputs")
+    x, multiply = inputs(backend, width), getattr(backend, operation)
+    placed = backend.place(weight)
+    assert placed.shape == weight.shape
+    expected = backend.to_numpy(multiply(x, on(backend, weight)))
+    for _ in range(2):  # the second time with what the first has left
+        exact(backend.to_numpy(multiply(x, placed)), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4)])
+def test_whatever_a_checkpoint_holds_can_be_placed(backend, dtype, shape):
+    weight = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    placed = backend.to_numpy(backend.place(weight))
+    assert placed.dtype == weight.dtype
+    exact(placed, weight)
+
+
+def test_a_placed_weight_lives_no_longer_than_it_is_held(backend):
+    """What a backend keeps goes with it."""
+    import gc
+    import weakref
+
+    placed = backend.place(matrix("fp4", ROWS, 96))
+    backend.linear(inputs(backend, 96), placed)
+    watched = weakref.ref(placed)
+    del placed
+    gc.collect()
+    assert watched() is None
