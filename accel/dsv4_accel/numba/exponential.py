@@ -83,12 +83,6 @@ def softplus(x):
 
 
 @inlined
-def exp_of_one(x):
-    """e^x of one float32, with the bits that `exp` gives it."""
-    return extract(exp(splat(x)), 0)
-
-
-@inlined
 def sigmoid_of_one(x):
     """1 / (1 + e^−x) of one float32, with the bits that `sigmoid` gives it."""
     return extract(sigmoid(splat(x)), 0)

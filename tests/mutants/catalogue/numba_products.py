@@ -152,6 +152,14 @@ ROWS = (
         new="tokens = np.arange(slot * groups, stop * groups, groups)",
         tests=large("grouped_linear float32 large", FEW),
     ),
+    kernel(
+        name="numba-weights-remembered-unplaced",
+        trap="what was found of a weight is remembered although it was not placed, and may change in place",
+        file="numba/weights.py",
+        old="else _look_at(weight)",
+        new="else _placed.setdefault(id(weight), (weakref.ref(weight), _look_at(weight)))[1]",
+        tests=("ops/test_placed.py::test_a_weight_that_was_set_to_zero_gives_zero[numba-96-float32]",),
+    ),
 )
 
 UNROUNDED = "experts fp4 without rounding"
