@@ -13,8 +13,11 @@ from dsv4.errors import ConfigError, quoted
 LayerKind = Literal["SWA", "CSA", "HCA"]
 """Sliding-window attention only, compressed sparse attention, or heavily compressed attention (report §2.3)."""
 
-LAYER_KINDS: dict[int, LayerKind] = {0: "SWA", 4: "CSA", 128: "HCA"}
-"""The compression ratios that V4 knows: none, m = 4, and m' = 128."""
+CSA_RATIO, HCA_RATIO = 4, 128
+"""m and m′: how many tokens an entry of a compressing layer stands for. An entry of CSA reads the block before, too."""
+
+LAYER_KINDS: dict[int, LayerKind] = {0: "SWA", CSA_RATIO: "CSA", HCA_RATIO: "HCA"}
+"""The compression ratios that V4 knows, 0 for none."""
 
 SCORING_FUNCTIONS = ("sqrtsoftplus", "sigmoid", "softmax")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, NamedTuple
 
-from dsv4.config import Config
+from dsv4.config import CSA_RATIO, Config
 from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK
 
 Format = Literal["fp4", "fp8", "bf16", "f32", "i64"]
@@ -169,7 +169,7 @@ def _attention(config: Config, prefix: str) -> Iterator[Parameter]:
 
 def _compressor(config: Config, prefix: str, ratio: int, width: int, part: Part) -> Iterator[Parameter]:
     """Projections to entries of `width` channels; twice as many where blocks overlap, that is in CSA (§2.3.1)."""
-    channels = 2 * width if ratio == 4 else width
+    channels = 2 * width if ratio == CSA_RATIO else width
     yield Parameter(f"{prefix}ape", (ratio, channels), "f32", part)
     yield Parameter(f"{prefix}wkv.weight", (channels, config.hidden_size), "bf16", part)
     yield Parameter(f"{prefix}wgate.weight", (channels, config.hidden_size), "bf16", part)

@@ -146,7 +146,7 @@ def decode_bytes(model: Model, length: int) -> int:
     """
     config, entries = model.config, length // 4
     weights = 0
-    for name, parameter in model.checkpoint.parameters.items():
+    for name, parameter in parameters(config).items():
         if name.startswith("layers."):
             share = config.num_experts_per_tok if parameter.part == "routed experts" else config.n_routed_experts
             weights += _stored_bytes(parameter) * share // config.n_routed_experts

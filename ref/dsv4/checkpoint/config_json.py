@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dsv4.checkpoint.input_files import is_directory, read_json
-from dsv4.config import LONGEST_LIST, Config, Yarn, token_ids, typed
+from dsv4.config import CSA_RATIO, HCA_RATIO, LONGEST_LIST, Config, Yarn, token_ids, typed
 from dsv4.errors import ConfigError, quoted
 
-RATIO_OF_LAYER_TYPE = {"sliding_attention": 0, "compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
+RATIO_OF_LAYER_TYPE = {
+    "sliding_attention": 0,
+    "compressed_sparse_attention": CSA_RATIO,
+    "heavily_compressed_attention": HCA_RATIO,
+}
 
 FIXED = {"model_type": "deepseek_v4", "hidden_act": "silu", "attention_bias": False, "num_key_value_heads": 1}
 """Keys that every file has, and the one value that V4 knows for each."""
@@ -190,7 +194,7 @@ def _check_compress_rates(raw: dict[str, Any], source: str) -> None:
     """The rates that transformers writes per layer type, in either of its two ways, must be those of V4."""
     for layer_type, ratio in _section(raw, "compress_rates", source).items():
         _require_equal(ratio, RATIO_OF_LAYER_TYPE.get(layer_type), source, f"compress_rates {layer_type}")
-    for key, expected in (("compress_rate_csa", 4), ("compress_rate_hca", 128)):
+    for key, expected in (("compress_rate_csa", CSA_RATIO), ("compress_rate_hca", HCA_RATIO)):
         _require_equal(raw.get(key, expected), expected, source, key)
 
 

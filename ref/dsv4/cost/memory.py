@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dsv4.config import Config
+from dsv4.config import CSA_RATIO, Config
 from dsv4.model.rounding import KV_BLOCK
 from dsv4.ops.quantise import FP4_BLOCK
 
@@ -52,7 +52,7 @@ def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_con
         parts["compressed"] += length // ratio * row.entry
         channels = config.head_dim
         pending = length % ratio
-        if ratio == 4:  # overlapping blocks: twice the channels, and the block before the pending one
+        if ratio == CSA_RATIO:  # overlapping blocks: twice the channels, and the block before the pending one
             parts["indexer keys"] += length // ratio * row.index_key
             channels = 2 * (config.head_dim + config.index_head_dim)
             pending = min(length, pending + ratio)

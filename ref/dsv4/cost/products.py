@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from dsv4.config import Config
+from dsv4.config import CSA_RATIO, Config
 from dsv4.parameters import Parameter, parameters
 
 NumberFormat = Literal["fp4", "fp4 × fp8", "fp8", "bf16", "f32"]
@@ -74,7 +74,7 @@ def cache_products(config: Config, context: int) -> Iterator[Product]:
     for ratio in config.compress_ratios[: config.num_hidden_layers]:
         keys = min(context, config.sliding_window)
         entries = context // ratio if ratio else 0
-        if ratio == 4:
+        if ratio == CSA_RATIO:
             heads, width = config.index_n_heads, config.index_head_dim
             yield Product("indexer scores", "fp4", entries * heads * width)
             yield Product("indexer scores", "bf16", entries * heads)

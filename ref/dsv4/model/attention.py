@@ -2,15 +2,13 @@
 
 import numpy as np
 
-from dsv4.config import Config
+from dsv4.config import CSA_RATIO, Config
 from dsv4.model.cache import CompressorCache, LayerCache, RecentRows
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
-from dsv4.model.rounding import Rounding
+from dsv4.model.part import Part
 from dsv4.model.span import Span, for_all_layers
-from dsv4.model.weights import Weights
-from dsv4.ops import Ops
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
 from dsv4.ops.types import Array, Ints
 
@@ -21,23 +19,22 @@ class Attention:
     Source: report eq. 13, 18 (CSA), eq. 24–25 (HCA): the query latent and the queries; code: Attention.
     """
 
-    def __init__(self, config: Config, ops: Ops, weights: Weights, ratio: int, rounding: Rounding) -> None:
-        self.config, self.ops, self.ratio, self.rounding = config, ops, ratio, rounding
-        self.name = weights.prefix
-        self.frequencies = ops.asarray(layer_frequencies(config, ratio))
-        self.wq_a = weights["wq_a.weight"]
-        self.q_norm = weights["q_norm.weight"]
-        self.wq_b = weights["wq_b.weight"]
-        self.wkv = weights["wkv.weight"]
-        self.kv_norm = weights["kv_norm.weight"]
-        self.attn_sink = weights["attn_sink"]
-        self.wo_a = weights["wo_a.weight"]
-        self.wo_b = weights["wo_b.weight"]
+    def __init__(self, part: Part, ratio: int) -> None:
+        self.config, self.ops, self.rounding, self.name = part.config, part.ops, part.rounding, part.name
+        self.ratio = ratio
+        self.frequencies = part.ops.asarray(layer_frequencies(part.config, ratio))
+        self.wq_a = part["wq_a.weight"]
+        self.q_norm = part["q_norm.weight"]
+        self.wq_b = part["wq_b.weight"]
+        self.wkv = part["wkv.weight"]
+        self.kv_norm = part["kv_norm.weight"]
+        self.attn_sink = part["attn_sink"]
+        self.wo_a = part["wo_a.weight"]
+        self.wo_b = part["wo_b.weight"]
         if ratio:
-            part = weights.under("compressor.")
-            self.compressor = Compressor(config, ops, part, ratio, self.frequencies, rounding.entry)
-        if ratio == 4:
-            self.indexer = Indexer(config, ops, weights.under("indexer."), self.frequencies, rounding)
+            self.compressor = Compressor(part.under("compressor."), ratio, self.frequencies, part.rounding.entry)
+        if ratio == CSA_RATIO:
+            self.indexer = Indexer(part.under("indexer."), ratio, self.frequencies)
 
     def __call__(self, x: Array, span: Span, cache: LayerCache, observe: Observer) -> Array:
         """[B, S, d] -> [B, S, d]; the cache gains the span's keys."""
@@ -68,8 +65,8 @@ class Attention:
         cache = LayerCache(RecentRows(ops, batch, config.sliding_window - 1, max_rollback, config.head_dim, dtype))
         if self.ratio:
             cache.compressor = CompressorCache.create(ops, batch, self.ratio, config.head_dim, max_rollback, dtype)
-        if self.ratio == 4:
-            cache.indexer = CompressorCache.create(ops, batch, 4, config.index_head_dim, max_rollback, dtype)
+        if self.ratio == CSA_RATIO:
+            cache.indexer = CompressorCache.create(ops, batch, self.ratio, config.index_head_dim, max_rollback, dtype)
         return cache
 
     def _entries(self, x: Array, qr: Array, span: Span, cache: LayerCache, observe: Observer) -> tuple[Array, Ints]:

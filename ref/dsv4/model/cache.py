@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dsv4.config import CSA_RATIO
 from dsv4.errors import PromptError, quoted
 from dsv4.model.span import Index, Span
 from dsv4.ops import Ops
@@ -74,7 +75,7 @@ class CompressorCache:
     @classmethod
     def create(cls, ops: Ops, batch: int, ratio: int, width: int, spare: int, dtype: np.dtype) -> "CompressorCache":
         """width: the channels of an entry. CSA keeps both halves of its projections and the whole previous block."""
-        overlap = 2 if ratio == 4 else 1
+        overlap = 2 if ratio == CSA_RATIO else 1
         recent = [RecentRows(ops, batch, overlap * ratio - 1, spare, overlap * width, dtype) for _ in range(2)]
         return cls(ratio, recent[0], recent[1], Entries(ops, batch, width, dtype))
 

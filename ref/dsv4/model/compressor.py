@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsv4.config import Config
+from dsv4.config import CSA_RATIO
 from dsv4.model.cache import CompressorCache
 from dsv4.model.observe import Observer
+from dsv4.model.part import Part
 from dsv4.model.span import Index, Span, for_all_layers
-from dsv4.model.weights import Weights
-from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints, Mask
 
 
@@ -20,23 +19,14 @@ class Compressor:
     Source: report eq. 9–10 (CSA), eq. 20–21 (HCA): the projections; code: Compressor.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        ops: Ops,
-        weights: Weights,
-        ratio: int,
-        frequencies: Array,
-        round_entry: Callable[[Array], Array],
-    ) -> None:
+    def __init__(self, part: Part, ratio: int, frequencies: Array, round_entry: Callable[[Array], Array]) -> None:
         """round_entry: what happens to an entry after RoPE: FP8 rounding, or Hadamard and FP4 for indexer keys."""
-        self.ops, self.ratio, self.frequencies, self.round_entry = ops, ratio, frequencies, round_entry
-        self.name = weights.prefix
-        self.eps = config.rms_norm_eps
-        self.ape = weights["ape"]
-        self.wkv = weights["wkv.weight"]
-        self.wgate = weights["wgate.weight"]
-        self.norm = weights["norm.weight"]
+        self.ops, self.name, self.eps = part.ops, part.name, part.config.rms_norm_eps
+        self.ratio, self.frequencies, self.round_entry = ratio, frequencies, round_entry
+        self.ape = part["ape"]
+        self.wkv = part["wkv.weight"]
+        self.wgate = part["wgate.weight"]
+        self.norm = part["norm.weight"]
 
     def __call__(self, x: Array, span: Span, cache: CompressorCache, observe: Observer) -> None:
         """Add the entries that the tokens x [B, S, d] complete to the cache."""
@@ -55,7 +45,7 @@ class Compressor:
 
     def _slots(self, kv: Array, score: Array, blocks: "Blocks") -> tuple[Array, Array]:
         """The slots of each entry: [B, N, ρ, c] as it is, or for CSA [B, 1 + N, ρ, 2c] -> [B, N, 2ρ, c], twice."""
-        if self.ratio != 4:
+        if self.ratio != CSA_RATIO:
             return kv, score
         before_start = blocks.before_start
         kv, score = np.where(before_start, 0, kv), np.where(before_start, -np.inf, score)
@@ -86,7 +76,7 @@ def _blocks(span: Span, ratio: int, keep: int) -> Blocks | None:
     if counts.max() == 0:
         return None
     numbers = firsts[:, None] + np.arange(counts.max())  # [B, N] entry numbers
-    blocks = np.concatenate([numbers[:, :1] - 1, numbers], axis=1) if ratio == 4 else numbers
+    blocks = np.concatenate([numbers[:, :1] - 1, numbers], axis=1) if ratio == CSA_RATIO else numbers
     positions = blocks[:, :, None] * ratio + np.arange(ratio)  # [B, blocks, ρ]
     columns = positions - span.starts[:, None, None] + keep
     columns = np.minimum(columns, keep + span.length - 1)  # blocks that a shorter row does not complete: never stored

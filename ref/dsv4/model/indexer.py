@@ -1,13 +1,10 @@
 """The lightning indexer of a CSA layer (report §2.3.1, eq. 13–17)."""
 
-from dsv4.config import Config
 from dsv4.model.cache import CompressorCache
 from dsv4.model.compressor import Compressor
 from dsv4.model.observe import Observer, ignore
-from dsv4.model.rounding import Rounding
+from dsv4.model.part import Part
 from dsv4.model.span import Span
-from dsv4.model.weights import Weights
-from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
 
@@ -17,14 +14,13 @@ class Indexer:
     Source: report eq. 14–15: its queries and the weights of its heads; code: Indexer.
     """
 
-    def __init__(self, config: Config, ops: Ops, weights: Weights, frequencies: Array, rounding: Rounding) -> None:
-        self.ops, self.rounding, self.frequencies = ops, rounding, frequencies
-        self.name = weights.prefix
+    def __init__(self, part: Part, ratio: int, frequencies: Array) -> None:
+        config, self.ops, self.rounding, self.name = part.config, part.ops, part.rounding, part.name
+        self.frequencies = frequencies
         self.heads, self.head_dim, self.topk = config.index_n_heads, config.index_head_dim, config.index_topk
-        self.wq_b = weights["wq_b.weight"]
-        self.weights_proj = weights["weights_proj.weight"]
-        keys = weights.under("compressor.")
-        self.compressor = Compressor(config, ops, keys, 4, frequencies, rounding.index_vector)
+        self.wq_b = part["wq_b.weight"]
+        self.weights_proj = part["weights_proj.weight"]
+        self.compressor = Compressor(part.under("compressor."), ratio, frequencies, part.rounding.index_vector)
 
     def __call__(self, x: Array, qr: Array, span: Span, cache: CompressorCache, observe: Observer) -> Ints:
         """The entries that each query reads: x [B, S, d], query latent qr [B, S, q_lora_rank] -> [B, S, ≤ topk]."""

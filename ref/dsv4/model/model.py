@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import flag, integer
-from dsv4.checkpoint import Checkpoint
 from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
@@ -14,9 +13,10 @@ from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.packed import packed_layer
 from dsv4.model.padding import Padding, check_ids
+from dsv4.model.part import Part
 from dsv4.model.rounding import Rounding
 from dsv4.model.span import Span
-from dsv4.model.weights import Weights
+from dsv4.model.weights import Source, SourceWeights
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
@@ -24,8 +24,9 @@ from dsv4.ops.types import Array, Ints
 class Model:
     """A DeepSeek-V4 model on one backend. `dsv4.load` makes it from the path of a checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops, fake_quant: bool, dtype: npt.DTypeLike = np.float32) -> None:
-        """fake_quant: whether activations are rounded as the released model does; dtype: of activations and caches.
+    def __init__(self, checkpoint: Source, ops: Ops, fake_quant: bool, dtype: npt.DTypeLike = np.float32) -> None:
+        """checkpoint: a `dsv4.Checkpoint`, or weights from elsewhere. fake_quant: whether activations are rounded as
+        the released model does. dtype: of activations and caches.
 
         Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
         not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true. Routed
@@ -36,16 +37,16 @@ class Model:
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype = checkpoint, ops, np.dtype(dtype)
         rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
-        weights = Weights(checkpoint, ops)
-        self.embed = weights["embed.weight"]
+        whole = Part(config, ops, rounding, SourceWeights(checkpoint, ops))
+        self.embed = whole["embed.weight"]
         self.layers = [
-            Block(config, ops, weights.under(f"layers.{n}."), ratio, config.is_hash_layer(n), rounding)
+            Block(whole.under(f"layers.{n}."), ratio, config.is_hash_layer(n))
             for n, ratio in enumerate(config.compress_ratios[: config.num_hidden_layers])
         ]
-        self.head = Head(config, ops, weights, weights["head.weight"])
+        self.head = Head(whole, whole["head.weight"])
         self.mtp: MTP | None = None
         if checkpoint.has_mtp:
-            self.mtp = MTP(config, ops, weights.under("mtp.0."), self.embed, self.head.head, rounding)
+            self.mtp = MTP(whole.under("mtp.0."), self.embed, self.head.head)
 
     def __call__(
         self,

@@ -2,25 +2,22 @@
 
 import numpy as np
 
-from dsv4.config import Config
 from dsv4.model.observe import Observer
-from dsv4.model.rounding import Rounding
-from dsv4.model.weights import Experts, Weights, read_expert
-from dsv4.ops import Ops, Routing
+from dsv4.model.part import Part
+from dsv4.model.weights import Experts, read_expert
+from dsv4.ops import Routing
 from dsv4.ops.types import Array, Ints
 
 
 class MoE:
     """Sends each token to a few routed experts and to the shared one, and adds what they say."""
 
-    def __init__(self, config: Config, ops: Ops, weights: Weights, by_id: bool, rounding: Rounding) -> None:
+    def __init__(self, part: Part, by_id: bool) -> None:
         """by_id: whether this is a hash layer, whose experts come from a table of token ids."""
-        self.config, self.ops, self.rounding = config, ops, rounding
-        self.name = weights.prefix
-        gate = HashGate if by_id else TopKGate
-        self.gate = gate(config, ops, weights.under("gate."))
-        self.experts = Experts(weights.under("experts."), config.n_routed_experts)
-        self.shared = read_expert(weights.under("shared_experts."))
+        self.config, self.ops, self.rounding, self.name = part.config, part.ops, part.rounding, part.name
+        self.gate = (HashGate if by_id else TopKGate)(part.under("gate."))
+        self.experts = Experts(part.weights.under("experts."), part.config.n_routed_experts)
+        self.shared = read_expert(part.weights.under("shared_experts."))
 
     def __call__(self, x: Array, ids: Ints, observe: Observer) -> Array:
         """[B, S, d], token ids [B, S] -> [B, S, d]"""
@@ -40,10 +37,10 @@ class MoE:
 class TopKGate:
     """Routing by score: the k best after adding a learned bias, weighted without it."""
 
-    def __init__(self, config: Config, ops: Ops, weights: Weights) -> None:
-        self.config, self.ops = config, ops
-        self.weight = weights["weight"]
-        self.bias = weights["bias"]
+    def __init__(self, part: Part) -> None:
+        self.config, self.ops = part.config, part.ops
+        self.weight = part["weight"]
+        self.bias = part["bias"]
 
     def __call__(self, tokens: Array, ids: Ints) -> Routing:
         """tokens [T, d]; the ids [T] do not matter here."""
@@ -55,10 +52,10 @@ class TopKGate:
 class HashGate:
     """Routing by token id: a table names the experts, and their scores weigh them."""
 
-    def __init__(self, config: Config, ops: Ops, weights: Weights) -> None:
-        self.config, self.ops = config, ops
-        self.weight = weights["weight"]
-        self.tid2eid = weights["tid2eid"]
+    def __init__(self, part: Part) -> None:
+        self.config, self.ops = part.config, part.ops
+        self.weight = part["weight"]
+        self.tid2eid = part["tid2eid"]
 
     def __call__(self, tokens: Array, ids: Ints) -> Routing:
         """tokens [T, d], token ids [T]."""

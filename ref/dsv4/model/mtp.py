@@ -2,37 +2,31 @@
 
 import numpy as np
 
-from dsv4.config import Config
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import LayerCache
 from dsv4.model.observe import Observer
-from dsv4.model.rounding import Rounding
+from dsv4.model.part import Part
 from dsv4.model.span import Span
-from dsv4.model.weights import Weights
-from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
 
 class MTP:
     """From the streams at position t and the token at t + 1, the logits of the token at t + 2."""
 
-    def __init__(
-        self, config: Config, ops: Ops, weights: Weights, embed: Array, head: Array, rounding: Rounding
-    ) -> None:
+    def __init__(self, part: Part, embed: Array, head: Array) -> None:
         """embed and head are the model's own tables, which the module shares."""
-        self.config, self.ops, self.embed, self.rounding = config, ops, embed, rounding
-        self.enorm = weights["enorm.weight"]
-        self.hnorm = weights["hnorm.weight"]
-        self.e_proj = weights["e_proj.weight"]
-        self.h_proj = weights["h_proj.weight"]
-        self.block = Block(
-            config, ops, weights, config.compress_ratios[config.num_hidden_layers], by_id=False, rounding=rounding
-        )
-        self.head = Head(config, ops, weights, head)
+        config, self.ops, self.rounding, self.embed = part.config, part.ops, part.rounding, embed
+        self.eps = config.rms_norm_eps
+        self.enorm = part["enorm.weight"]
+        self.hnorm = part["hnorm.weight"]
+        self.e_proj = part["e_proj.weight"]
+        self.h_proj = part["h_proj.weight"]
+        self.block = Block(part, config.compress_ratios[config.num_hidden_layers], by_id=False)
+        self.head = Head(part, head)
 
     def __call__(self, streams: Array, next_ids: Ints, span: Span, cache: LayerCache, observe: Observer) -> Array:
         """streams [B, S, n, d] before the head collapses them, next_ids [B, S] -> logits [B, S, vocab]"""
-        ops, eps, linear = self.ops, self.config.rms_norm_eps, self.rounding.linear
+        ops, eps, linear = self.ops, self.eps, self.rounding.linear
         embedded = ops.rms_norm(ops.embedding(next_ids, self.embed).astype(streams.dtype), self.enorm, eps)
         token = linear(embedded, self.e_proj)[:, :, None]  # [B, S, 1, d]: the same for each stream
         state = linear(ops.rms_norm(streams, self.hnorm, eps), self.h_proj)  # [B, S, n, d]

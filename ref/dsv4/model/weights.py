@@ -1,23 +1,61 @@
-"""The weights of a checkpoint as the model's parts ask for them: by the names of the files, checked when first used."""
+"""The weights as the model's parts ask for them: by the names of the released files, checked when first used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, Protocol, overload
 
-from dsv4.checkpoint import Checkpoint
+from dsv4.config import Config
 from dsv4.ops import Expert, Ops
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The tensors of a checkpoint whose names begin with `prefix`."""
+class Source(Protocol):
+    """Where a model's weights come from: `dsv4.Checkpoint`, or anything that need not have files."""
 
-    checkpoint: Checkpoint
+    @property
+    def config(self) -> Config: ...
+    @property
+    def directory(self) -> Path:
+        """What messages call it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all weights."""
+
+    @property
+    def has_mtp(self) -> bool:
+        """Whether there are weights of an MTP layer."""
+
+    def weight(self, name: str) -> Any:
+        """The weight of this name: a NumPy array as stored, or an Fp8Weight or Fp4Weight, still packed."""
+
+    def check_values(self, name: str) -> None:
+        """Raises CheckpointError if it is missing, has another dtype or shape, or holds a NaN or an infinity."""
+
+
+class Weights(Protocol):
+    """The weights of one part of the model, whose names begin with `prefix`."""
+
+    @property
+    def prefix(self) -> str: ...
+
+    def under(self, prefix: str) -> "Weights":
+        """The weights of a part of it: weights.under("attn.")["wkv.weight"] is weights["attn.wkv.weight"]."""
+
+    def __getitem__(self, name: str) -> Any:
+        """A weight where the backend computes."""
+
+
+@dataclass(frozen=True)
+class SourceWeights:
+    """The weights of a source, placed where a backend computes."""
+
+    source: Source
     ops: Ops
     prefix: str = ""
 
-    def under(self, prefix: str) -> "Weights":
-        """The tensors of one part: weights.under("attn.")["wkv.weight"] is weights["attn.wkv.weight"]."""
+    def under(self, prefix: str) -> "SourceWeights":
+        """As in `Weights`."""
         return replace(self, prefix=self.prefix + prefix)
 
     def __getitem__(self, name: str) -> Any:
@@ -26,8 +64,8 @@ class Weights:
         Raises CheckpointError if it is missing, has another dtype or shape, or holds a NaN or an infinity.
         """
         full_name = self.prefix + name
-        self.checkpoint.check_values(full_name)
-        return self.ops.place(self.checkpoint.weight(full_name))
+        self.source.check_values(full_name)
+        return self.ops.place(self.source.weight(full_name))
 
 
 class Experts(Sequence[Expert]):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dsv4.checkpoint import Checkpoint
 from dsv4.checkpoint.input_files import read_json
 from dsv4.config import Config, token_ids, typed
 from dsv4.errors import ConfigError, quoted
+from dsv4.model.weights import Source
 
 FILE = "generation_config.json"
 
@@ -53,7 +53,7 @@ class GenerationConfig:
     """The file, whether or not there is one."""
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint) -> Self:
+    def load(cls, checkpoint: Source) -> Self:
         """Read the file of a checkpoint; a checkpoint need not have one.
 
         Raises ConfigError, naming file and key, for a file that is no JSON object and for values out of range.

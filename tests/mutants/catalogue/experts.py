@@ -62,7 +62,6 @@ EXPERTS = (
         file="model/moe.py",
         old="ops.expert(tokens, ones, self.shared, limit,",
         new="ops.expert(tokens, ones, self.shared, np.inf,",
-        also=(("from dsv4.config import Config", "import numpy as np\n\nfrom dsv4.config import Config"),),
         tests=ONE_LAYER,
     ),
     Mutant(
@@ -71,7 +70,6 @@ EXPERTS = (
         file="model/moe.py",
         old="ops.experts(tokens, routing, self.experts, limit,",
         new="ops.experts(tokens, routing, self.experts, np.inf,",
-        also=(("from dsv4.config import Config", "import numpy as np\n\nfrom dsv4.config import Config"),),
         tests=ONE_LAYER,
     ),
     Mutant(

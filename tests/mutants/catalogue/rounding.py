@@ -55,8 +55,8 @@ ROUNDING = (
         name="hadamard-on-queries-only",
         trap="the Hadamard rotation is applied to the indexer's queries but not to its keys",
         file="model/indexer.py",
-        old="keys, 4, frequencies, rounding.index_vector)",
-        new="keys, 4, frequencies, lambda x: ops.fake_quant_fp4(x) if rounding.on else x)",
+        old="frequencies, part.rounding.index_vector)",
+        new="frequencies, lambda x: self.ops.fake_quant_fp4(x) if self.rounding.on else x)",
         tests=("model/test_fake_quant.py::test_hadamard_turns_queries_and_keys_alike",),
     ),
     Mutant(
