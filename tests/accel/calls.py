@@ -8,10 +8,10 @@ axes of an argument tell what it belongs to.
 import ml_dtypes
 import numpy as np
 
-from dsv4.ops import Expert, Ops, Routing
+from dsv4.ops import OPERATIONS, Expert, Ops, Routing
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from ops.catalogue import CALLS as EXAMPLES
-from ops.catalogue import OPERATIONS, Call, call, numbers
+from ops.catalogue import Call, call, numbers
 
 STORE = {
     "float32": lambda matrix: matrix,

@@ -17,7 +17,7 @@ from dsv4 import BackendError, Checkpoint, SettingError
 from dsv4.backends import backend
 from dsv4.checkpoint import read_config
 from dsv4.cli import main
-from dsv4.ops import Fp4Weight, Ops
+from dsv4.ops import OPERATIONS, Fp4Weight, Ops
 from dsv4.ops.formats import FP4_VALUES
 from dsv4.ops.mhc import sinkhorn
 from dsv4.ops.quantise import dequantise
@@ -37,7 +37,6 @@ from dsv4_accel.bench.run import Report
 from dsv4_accel.bench.selection import selection_cases
 from dsv4_accel.bench.stage import NUMPY, OURS, Stage, nbytes
 from dsv4_accel.bench.timing import QUICK, Contestant, Pace, Spread, alternate, ratio, spread
-from ops.catalogue import OPERATIONS
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -6,9 +6,8 @@ from functools import wraps
 import numpy as np
 
 from cuda.host_array import HostArray
-from dsv4.ops import Ops
+from dsv4.ops import OPERATIONS, Ops
 from dsv4_accel.cuda.device import rebuilt
-from ops.catalogue import OPERATIONS
 
 
 class ModelOps(Ops):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsv4.ops import Expert, Ops, Routing
+from dsv4.ops import Expert, Routing
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 
 
@@ -93,10 +93,3 @@ CALLS = {
     "expert": call(lambda g, b, s: (numbers(g, b, 32), numbers(g, b), *_experts(g, 1), 10.0, False), (0, 1)),
 }
 """By operation; a second word names another form of the same operation."""
-
-PLACES = ("asarray", "to_numpy", "zeros", "require_room")
-"""What is no operation, but says where arrays live."""
-
-OPERATIONS = sorted(
-    name for name, method in vars(Ops).items() if isinstance(method, staticmethod) and name not in PLACES
-)

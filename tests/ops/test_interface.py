@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import Caller
-from dsv4.ops import Ops
-from ops.catalogue import CALLS, OPERATIONS
+from dsv4.ops import OPERATIONS, Ops
+from ops.catalogue import CALLS
 from strategies import laid_out
 from verdicts import close, exact, in_dtype
 

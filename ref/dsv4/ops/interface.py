@@ -25,8 +25,17 @@ from dsv4.ops.types import Array
 T = TypeVar("T", bound=np.generic)
 
 
+ARRAY_FUNCTIONS = ("concatenate", "ones_like", "repeat", "where", "zeros_like")
+"""The functions of NumPy that the model calls with a backend's arrays; NEP 18 leads them to the backend's own."""
+
+
 class Ops:
-    """The NumPy backend, and the base of all others."""
+    """The NumPy backend, and the base of all others.
+
+    A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies and compares them, takes
+    parts of them by index, writes to a part of what `zeros` gave, calls methods that NumPy's arrays have, and the
+    ARRAY_FUNCTIONS. It reads numbers of theirs by `to_numpy` alone.
+    """
 
     name = "numpy"
 
@@ -93,3 +102,12 @@ class Ops:
 
         NumPy: never, since weights stay in their files, mapped into memory.
         """
+
+
+PLACES = ("asarray", "to_numpy", "zeros", "require_room")
+"""What is no operation, but says where arrays live."""
+
+OPERATIONS = tuple(
+    name for name, method in vars(Ops).items() if isinstance(method, staticmethod) and name not in PLACES
+)
+"""The names of all operations."""

@@ -1,0 +1,96 @@
+"""What the model asks of a backend's arrays between the operations: the functions of NumPy that `dsv4.ops` lists."""
+
+import numpy as np
+import pytest
+
+import tiny
+from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, Fp4Weight, Fp8Weight, Ops
+
+asked: set[str] = set()
+
+
+class Watched(np.ndarray):
+    """An array that writes down which of NumPy's functions it is given to."""
+
+    def __array_function__(self, function, types, args, kwargs):
+        asked.add(function.__name__)
+        inside = changed(list(args), plain), {name: changed(value, plain) for name, value in kwargs.items()}
+        return changed(function(*inside[0], **inside[1]), watched)
+
+
+def changed(value, change):
+    """A value with each array in it changed."""
+    match value:
+        case np.ndarray():
+            return change(value)
+        case Fp8Weight(codes, scales):
+            return Fp8Weight(change(codes), change(scales))
+        case Fp4Weight(packed, scales):
+            return Fp4Weight(change(packed), change(scales))
+        case tuple() if hasattr(value, "_fields"):
+            return type(value)(*(changed(part, change) for part in value))
+        case list():
+            return [changed(part, change) for part in value]
+    return value
+
+
+def plain(array):
+    return array.view(np.ndarray)
+
+
+def watched(array):
+    return array.view(Watched)
+
+
+class Unwatched:
+    """A sequence of experts whose weights are plain arrays."""
+
+    def __init__(self, experts):
+        self.experts = experts
+
+    def __len__(self):
+        return len(self.experts)
+
+    def __getitem__(self, number):
+        return changed(self.experts[number], plain)
+
+
+class WatchedOps(Ops):
+    """NumPy's operations, on arrays that are watched outside of them."""
+
+    asarray = staticmethod(lambda array: watched(np.asarray(array)))
+    to_numpy = staticmethod(lambda array: plain(np.asarray(array)))
+    zeros = staticmethod(lambda shape, dtype=np.float32: watched(np.zeros(shape, dtype)))
+
+
+def operation(name):
+    def call(*arguments):
+        given = [
+            Unwatched(one) if name == "experts" and place == 2 else changed(one, plain)
+            for place, one in enumerate(arguments)
+        ]
+        result = getattr(Ops, name)(*given)
+        return changed(result, watched)
+
+    return staticmethod(call)
+
+
+for _name in OPERATIONS:
+    setattr(WatchedOps, _name, operation(_name))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_model_calls_these_functions_of_numpy_and_no_other(packed):
+    """On the way of a whole generation: a prompt, decoding, drafts, a way back and a fork."""
+    ops = WatchedOps()
+    model = tiny.model(ops, tiny.quantised(tiny.checkpoint(**tiny.WIDE)), fake_quant=True)
+    asked.clear()
+    cache = model.new_cache(2, max_rollback=4, packed=packed)
+    ids = tiny.tokens(1, 2, 270)
+    states = model.states(ids[:, :200], cache)
+    model.mtp_logits(states, ids[:, 1:201], cache)
+    for t in range(200, 264):
+        model(ids[:, t : t + 1], cache)
+    cache.fork().rollback(3)
+    model(ids[:, :130])
+    assert asked == set(ARRAY_FUNCTIONS)
