@@ -11,6 +11,7 @@ import verdicts
 from cuda.host_device import HostDevice
 from dsv4.errors import BackendError
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
+from dsv4.ops.map_arrays import map_arrays
 from dsv4_accel.cuda import CudaOps
 
 CUDA_ON_HOST = "cuda-on-host"
@@ -68,31 +69,17 @@ class Caller:
 
     def place(self, value):
         """The value where the backend computes; NumPy arrays become read-only."""
-        if isinstance(value, np.ndarray):
-            view = value.view()
-            view.flags.writeable = False
-            return self.backend.asarray(view)
-        return _rebuilt(value, self.place)
+        return map_arrays(value, lambda array: self.backend.asarray(_read_only(array)))
 
     def fetch(self, value):
         """The value with NumPy arrays for the backend's."""
-        if _is_array(value):
-            return np.asarray(self.backend.to_numpy(value))
-        return _rebuilt(value, self.fetch)
+        return map_arrays(value, lambda array: np.asarray(self.backend.to_numpy(array)))
 
 
-def _rebuilt(value, change):
-    """Weights, named tuples and lists with `change` applied to each part; anything else as it is."""
-    match value:
-        case Fp8Weight(codes, scales):
-            return Fp8Weight(change(codes), change(scales))
-        case Fp4Weight(packed, scales):
-            return Fp4Weight(change(packed), change(scales))
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*map(change, value))
-        case list():
-            return [change(part) for part in value]
-    return value
+def _read_only(array):
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _is_data(value) -> bool:

@@ -16,6 +16,9 @@ from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK
 
 Format = Literal["fp4", "fp8", "bf16", "f32", "i64"]
 
+BITS: dict[Format, int] = {"fp4": 4, "fp8": 8, "bf16": 16, "f32": 32, "i64": 64}
+"""Of one number of each format."""
+
 Part = Literal[
     "embedding",
     "attention",
@@ -62,6 +65,11 @@ class Parameter:
         if self.format == "fp8":
             return -(-self.shape[0] // FP8_WEIGHT_BLOCK), -(-self.shape[1] // FP8_WEIGHT_BLOCK)
         return None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the tensor in a released checkpoint, with those of its scales."""
+        return self.size * BITS[self.format] // 8 + prod(self.scale_shape or (0, 0))
 
 
 class Count(NamedTuple):

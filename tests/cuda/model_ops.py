@@ -7,7 +7,7 @@ import numpy as np
 
 from cuda.host_array import HostArray
 from dsv4.ops import OPERATIONS, Ops
-from dsv4_accel.cuda.device import rebuilt
+from dsv4.ops.map_arrays import map_arrays
 
 
 class ModelOps(Ops):
@@ -35,13 +35,13 @@ def _fetched(value):
     """A value with NumPy arrays for those of the device, uncounted: a kernel would not fetch them."""
     if isinstance(value, Sequence) and not isinstance(value, str | tuple | list):
         return _Fetched(value)
-    return rebuilt(value, lambda array: array.inner)
+    return map_arrays(value, lambda array: array.inner)
 
 
 def _through_reference(function):
     @wraps(function)
     def operation(*arguments):
-        return rebuilt(function(*map(_fetched, arguments)), HostArray)
+        return map_arrays(function(*map(_fetched, arguments)), HostArray)
 
     return staticmethod(operation)
 

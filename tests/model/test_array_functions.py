@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import tiny
-from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, Fp4Weight, Fp8Weight, Ops
+from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, Ops
+from dsv4.ops.map_arrays import map_arrays
 
 asked: set[str] = set()
 
@@ -14,24 +15,8 @@ class Watched(np.ndarray):
 
     def __array_function__(self, function, types, args, kwargs):
         asked.add(function.__name__)
-        inside = changed(list(args), plain), {name: changed(value, plain) for name, value in kwargs.items()}
-        return changed(function(*inside[0], **inside[1]), watched)
-
-
-def changed(value, change):
-    """A value with each array in it changed."""
-    match value:
-        case np.ndarray():
-            return change(value)
-        case Fp8Weight(codes, scales):
-            return Fp8Weight(change(codes), change(scales))
-        case Fp4Weight(packed, scales):
-            return Fp4Weight(change(packed), change(scales))
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(changed(part, change) for part in value))
-        case list():
-            return [changed(part, change) for part in value]
-    return value
+        inside = map_arrays(list(args), plain), {name: map_arrays(value, plain) for name, value in kwargs.items()}
+        return map_arrays(function(*inside[0], **inside[1]), watched)
 
 
 def plain(array):
@@ -52,7 +37,7 @@ class Unwatched:
         return len(self.experts)
 
     def __getitem__(self, number):
-        return changed(self.experts[number], plain)
+        return map_arrays(self.experts[number], plain)
 
 
 class WatchedOps(Ops):
@@ -66,11 +51,11 @@ class WatchedOps(Ops):
 def operation(name):
     def call(*arguments):
         given = [
-            Unwatched(one) if name == "experts" and place == 2 else changed(one, plain)
+            Unwatched(one) if name == "experts" and place == 2 else map_arrays(one, plain)
             for place, one in enumerate(arguments)
         ]
         result = getattr(Ops, name)(*given)
-        return changed(result, watched)
+        return map_arrays(result, watched)
 
     return staticmethod(call)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dsv4.ops import Expert, Fp4Weight, Fp8Weight, Routing
+from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from verdicts import exact
 
@@ -40,12 +41,7 @@ def parts(weight):
 
 def on(backend, weight):
     """The weight where the backend computes, as something that may change; NumPy's are copied."""
-    match weight:
-        case Fp8Weight(codes, scales):
-            return Fp8Weight(backend.asarray(codes.copy()), backend.asarray(scales.copy()))
-        case Fp4Weight(packed, scales):
-            return Fp4Weight(backend.asarray(packed.copy()), backend.asarray(scales.copy()))
-    return backend.asarray(weight.copy())[:]
+    return map_arrays(weight, lambda array: backend.asarray(array.copy())[:])
 
 
 def inputs(backend, width):

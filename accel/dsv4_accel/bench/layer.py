@@ -106,7 +106,7 @@ def write_layer(directory: Path, config: Config) -> None:
 
     Raises SettingError where the disk has no room for it, or the directory cannot be made.
     """
-    needed = sum(_stored_bytes(parameter) for parameter in parameters(config).values())
+    needed = sum(parameter.nbytes for parameter in parameters(config).values())
     place = next(parent for parent in directory.absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -149,7 +149,7 @@ def decode_bytes(model: Model, length: int) -> int:
     for name, parameter in parameters(config).items():
         if name.startswith("layers."):
             share = config.num_experts_per_tok if parameter.part == "routed experts" else config.n_routed_experts
-            weights += _stored_bytes(parameter) * share // config.n_routed_experts
+            weights += parameter.nbytes * share // config.n_routed_experts
     rows = min(length, config.sliding_window) + min(entries, config.index_topk)
     floats = entries * config.index_head_dim + rows * config.head_dim + 2 * config.hc_mult * config.hidden_size
     return weights + 4 * floats
@@ -175,13 +175,6 @@ def _random(parameter: Parameter, generator: np.random.Generator) -> Weight:
     else:
         numbers = generator.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
     return numbers if parameter.format == "f32" else numbers.astype(ml_dtypes.bfloat16)
-
-
-def _stored_bytes(parameter: Parameter) -> int:
-    """The bytes of a parameter and of its scales in a released checkpoint."""
-    scales = parameter.scale_shape or (0, 0)
-    bits = {"fp4": 4, "fp8": 8, "bf16": 16, "f32": 32, "i64": 64}[parameter.format]
-    return parameter.size * bits // 8 + scales[0] * scales[1]
 
 
 def _touch(checkpoint: Checkpoint) -> None:

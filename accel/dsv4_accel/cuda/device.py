@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.errors import BackendError
-from dsv4.ops.quantise import Fp4Weight, Fp8Weight
+from dsv4.ops.map_arrays import map_arrays
 from dsv4_accel.cuda import source, status
 from dsv4_accel.cuda.compiler import architecture_for, machine_code
 from dsv4_accel.cuda.requirements import require_gpu
@@ -78,21 +78,7 @@ def on_host(device: Device, function: Callable[..., Any], *arguments: Any) -> An
 
     For what has no kernel: float64, which is the ground truth, and arguments that do not fit, which it refuses.
     """
-    return rebuilt(function(*(rebuilt(argument, device.to_numpy) for argument in arguments)), device.asarray)
-
-
-def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Weights, tuples and lists with their arrays changed; anything else as it is."""
-    match value:
-        case Fp8Weight(codes, scales):
-            return Fp8Weight(change(codes), change(scales))
-        case Fp4Weight(packed, scales):
-            return Fp4Weight(change(packed), change(scales))
-        case tuple() if hasattr(value, "_fields"):
-            return type(value)(*(rebuilt(part, change) for part in value))
-        case list():
-            return [rebuilt(part, change) for part in value]
-    return change(value) if hasattr(value, "dtype") and hasattr(value, "shape") else value
+    return map_arrays(function(*(map_arrays(argument, device.to_numpy) for argument in arguments)), device.asarray)
 
 
 class CupyDevice:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4.ops.types import Bytes
 from dsv4_accel.cuda.device import Device
@@ -50,16 +51,8 @@ def place(device: Device, weight: Weight) -> Weight:
 
     Not of a dense one, since what is kept would keep it alive.
     """
-    found = None
-    match weight:
-        case Fp8Weight(codes, scales):
-            placed: Weight = Fp8Weight(device.asarray(codes), device.asarray(scales))
-        case Fp4Weight(packed, scales):
-            placed = Fp4Weight(device.asarray(packed), device.asarray(scales))
-        case _:
-            placed = device.asarray(weight)
-    if isinstance(placed, Fp8Weight | Fp4Weight):
-        found = _matrix(device, placed)
+    placed: Weight = map_arrays(weight, device.asarray)
+    found = _matrix(device, placed) if isinstance(placed, Fp8Weight | Fp4Weight) else None
     key, forget = id(placed), _placed.pop  # at the end of a process the module's names are gone before the weights
     _placed[key] = weakref.ref(placed, lambda _: forget(key, None)), found
     return placed

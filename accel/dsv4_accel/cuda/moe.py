@@ -6,9 +6,10 @@ from typing import Any, overload
 import numpy as np
 
 from dsv4.ops import moe as reference
+from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.types import Array
-from dsv4_accel.cuda.device import Device, on_host, rebuilt
+from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.expert_table import Table, table_of, table_of_one
 from dsv4_accel.cuda.grouping import Groups, group
 from dsv4_accel.cuda.linear import FEW, FEW_ROWS, MANY, MANY_ROWS, PRODUCT_THREADS, THREADS, Rows, prepare
@@ -64,7 +65,7 @@ class _Brought(Sequence[Expert]):
     @overload
     def __getitem__(self, number: slice) -> list[Expert]: ...
     def __getitem__(self, number: int | slice) -> Any:
-        return rebuilt(self._experts[number], self._device.to_numpy)
+        return map_arrays(self._experts[number], self._device.to_numpy)
 
 
 def _together(device: Device, x: Array, routing: Routing, table: Table, limit: float, round_inputs: bool) -> Array:

@@ -22,8 +22,6 @@ from dsv4.parameters import Parameter, count_parameters, parameters
 Stored = tuple[Parameter, str, int]
 """A parameter, the format it is stored in, and its bytes with those of its scales."""
 
-BITS = {"fp4": 4, "fp8": 8, "bf16": 16, "f32": 32, "i64": 64}
-
 
 @app.command()
 def inspect(
@@ -87,8 +85,7 @@ def convert_command(
 
 def _released(parameter: Parameter) -> Stored:
     """A parameter as a released checkpoint stores it."""
-    scales = parameter.scale_shape or (0, 0)
-    return parameter, parameter.format, parameter.size * BITS[parameter.format] // 8 + scales[0] * scales[1]
+    return parameter, parameter.format, parameter.nbytes
 
 
 def _stored(checkpoint: Checkpoint, parameter: Parameter) -> Stored:

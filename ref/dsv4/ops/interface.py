@@ -15,10 +15,11 @@ from dsv4.ops.compressor import compress, overlap
 from dsv4.ops.hadamard import hadamard
 from dsv4.ops.indexer import index_scores, index_top_k, top_k
 from dsv4.ops.linear import embedding, grouped_linear, linear, quantised_linear
+from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
 from dsv4.ops.norm import rms_norm, rms_scale
-from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, fake_quant_fp4, fake_quant_fp8
+from dsv4.ops.quantise import Weight, fake_quant_fp4, fake_quant_fp8
 from dsv4.ops.rope import rope
 from dsv4.ops.types import Array
 
@@ -79,12 +80,8 @@ class Ops:
         The operations take it as they take any weight, and a backend may keep with it what it need not find out again.
         So a placed weight must not be changed in place: one that changes, as in training, is placed anew or not at all.
         """
-        match weight:
-            case Fp8Weight(codes, scales):
-                return Fp8Weight(self.asarray(codes), self.asarray(scales))
-            case Fp4Weight(packed, scales):
-                return Fp4Weight(self.asarray(packed), self.asarray(scales))
-        return self.asarray(weight)
+        placed: Weight = map_arrays(weight, self.asarray)
+        return placed
 
     @staticmethod
     def to_numpy(array: npt.NDArray[T]) -> npt.NDArray[T]:

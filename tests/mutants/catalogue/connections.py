@@ -64,6 +64,14 @@ CONNECTIONS = (
         tests=("ops/test_mhc.py::test_comb_is_made_row_by_row_and_ends_on_columns",),
     ),
     Mutant(
+        name="sublayer-not-normalised",
+        trap="a sub-layer takes the collapsed streams as they are, without its norm",
+        file="model/block.py",
+        old="ops.rms_norm(ops.mhc_collapse(streams, mixing.pre), self.norm, config.rms_norm_eps)\n        return ops.mhc_mix",
+        new="ops.mhc_collapse(streams, mixing.pre)\n        return ops.mhc_mix",
+        tests=("model/test_forward.py::test_one_layer",),
+    ),
+    Mutant(
         name="embedding-in-one-stream",
         trap="the embedding goes into the first stream only instead of into each",
         file="model/model.py",

@@ -1,0 +1,23 @@
+"""One way through everything that holds arrays: weights, named tuples of results, lists of experts."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight
+
+
+def map_arrays(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The value with each array in it changed, those of any backend.
+
+    Weights, named tuples and lists are made anew from their changed parts; what holds no array stays as it is.
+    """
+    match value:
+        case Fp8Weight(codes, scales):
+            return Fp8Weight(change(codes), change(scales))
+        case Fp4Weight(packed, scales):
+            return Fp4Weight(change(packed), change(scales))
+        case tuple() if hasattr(value, "_fields"):
+            return type(value)(*(map_arrays(part, change) for part in value))
+        case list():
+            return [map_arrays(part, change) for part in value]
+    return change(value) if hasattr(value, "dtype") and hasattr(value, "shape") else value
