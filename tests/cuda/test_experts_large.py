@@ -201,13 +201,16 @@ def test_the_addresses_of_a_models_experts_are_looked_up_once(ops):
             self.asked += 1
             return self.experts[number]
 
-    counted = Counted(ops.place(expert_list("fp4")))
+    def placed(storage):
+        return Counted([Expert(*map(ops.backend.place, expert)) for expert in expert_list(storage)])
+
+    counted = placed("fp4")
     routing, x = routed(2, 2), numbers(9, 2, WIDTH)
     first = ops.experts(x, routing, counted, 2.0, True)
     assert counted.asked == COUNT
     exact(ops.experts(x, routing, counted, 2.0, True), first)
     assert counted.asked == COUNT
-    other = Counted(ops.place(expert_list("fp8")))  # may well have the identity of one that is gone
+    other = placed("fp8")  # may well have the identity of one that is gone
     exact(ops.experts(x, routing, other, 2.0, True), ops.experts(x, routing, expert_list("fp8"), 2.0, True))
 
 

@@ -67,8 +67,8 @@ CONNECTIONS = (
         name="sublayer-not-normalised",
         trap="a sub-layer takes the collapsed streams as they are, without its norm",
         file="model/block.py",
-        old="ops.rms_norm(ops.mhc_collapse(streams, mixing.pre), self.norm, config.rms_norm_eps)\n        return ops.mhc_mix",
-        new="ops.mhc_collapse(streams, mixing.pre)\n        return ops.mhc_mix",
+        old="ops.rms_norm(ops.mhc_collapse(streams, mixing.pre), self.norm, config.rms_norm_eps)",
+        new="ops.mhc_collapse(streams, mixing.pre)",
         tests=("model/test_forward.py::test_one_layer",),
     ),
     Mutant(
