@@ -76,7 +76,7 @@ def entries_of(x, block=block):
 
 
 pre = results["layers.1.hc_attn.pre"]
-x = Ops.rms_norm(Ops.mhc_collapse(results["layers.0.out"], pre), block.attn_norm, block.eps)[0]
+x = Ops.rms_norm(Ops.mhc_collapse(results["layers.0.out"], pre), block.hc_attn.norm, model.config.rms_norm_eps)[0]
 
 
 # %%

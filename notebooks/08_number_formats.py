@@ -154,7 +154,7 @@ def attention_input(number):
     """What the products of a layer's attention read: its streams, collapsed and normalised."""
     streams = results[f"layers.{number - 1}.out"] if number else model.first_streams(ids)
     block, pre = model.layers[number], results[f"layers.{number}.hc_attn.pre"]
-    return model.ops.rms_norm(model.ops.mhc_collapse(streams, pre), block.attn_norm, block.eps)
+    return model.ops.rms_norm(model.ops.mhc_collapse(streams, pre), block.hc_attn.norm, model.config.rms_norm_eps)
 
 
 for number in range(model.config.num_hidden_layers):

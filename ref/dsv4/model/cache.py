@@ -5,10 +5,12 @@ them, and what lies beyond is overwritten by the tokens that come next. Sequence
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from dsv4.arguments import integer
 from dsv4.config import CSA_RATIO
 from dsv4.errors import PromptError, quoted
 from dsv4.model.span import Index, Span
@@ -94,6 +96,11 @@ class LayerCache:
     compressor: CompressorCache | None = None
     indexer: CompressorCache | None = None
 
+    def stores(self) -> list[RecentRows | Entries]:
+        """Everything that holds rows."""
+        compressors = [part for part in (self.compressor, self.indexer) if part]
+        return [self.window, *(store for part in compressors for store in (part.kv, part.score, part.entries))]
+
     def nbytes(self, lengths: Ints) -> dict[str, int]:
         """Bytes alive in each part, for sequences of these lengths."""
         compressors = [part for part in (self.compressor, self.indexer) if part]
@@ -152,6 +159,46 @@ class Cache:
         """An independent copy: whatever happens to one leaves the other as it is."""
         return copy.deepcopy(self)
 
+    def select(self, sequences: Sequence[int] | Ints) -> "Cache":
+        """An independent cache of some of the sequences, in this order; one may stand there several times.
+
+        sequences: their numbers in this batch, at least one. Raises PromptError for a number that there is not.
+        """
+        batch = len(self.lengths)
+        chosen = np.array([integer("sequence", one, most=batch - 1, error=PromptError) for one in sequences], np.int64)
+        if not len(chosen):
+            raise PromptError("sequences: expected at least one, found none")
+        selected = self.fork()
+        for store in selected._stores():
+            store.rows = store.rows[chosen]
+        for track in (selected.main, selected.mtp):
+            track.lengths, track.furthest = track.lengths[chosen], track.furthest[chosen]
+        return selected
+
+    @staticmethod
+    def join(caches: "Sequence[Cache]") -> "Cache":
+        """An independent cache of all sequences of several caches, those of the first one first.
+
+        Raises PromptError for no cache, and for caches that were not made alike: by one model, with one max_rollback,
+        all of them packed or none.
+        """
+        if not caches:
+            raise PromptError("caches: expected at least one, found none")
+        joined = caches[0].fork()
+        stores = [cache._stores() for cache in caches]
+        kinds = [[(type(store), store.rows.dtype, store.rows.shape[2:]) for store in each] for each in stores]
+        backs = [(cache.main.max_rollback, cache.mtp.max_rollback) for cache in caches]
+        if any(kind != kinds[0] for kind in kinds) or any(back != backs[0] for back in backs):
+            raise PromptError(
+                "caches: expected those of one model with one max_rollback, found some that are not alike"
+            )
+        for store, alike in zip(joined._stores(), zip(*stores, strict=True), strict=True):
+            store.rows = _one_below_the_other([one.rows for one in alike])
+        for track, tracks in ((joined.main, [one.main for one in caches]), (joined.mtp, [one.mtp for one in caches])):
+            track.lengths = np.concatenate([one.lengths for one in tracks])
+            track.furthest = np.concatenate([one.furthest for one in tracks])
+        return joined
+
     def rollback(self, count: int | Ints) -> None:
         """Forget the last tokens: `count` of every sequence, or count[b] of sequence b.
 
@@ -186,3 +233,18 @@ class Cache:
         """
         parts = [layer.nbytes(track.lengths) for track in (self.main, self.mtp) for layer in track.layers]
         return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+    def _stores(self) -> list[RecentRows | Entries]:
+        """Everything that holds rows, always in the same order."""
+        return [store for track in (self.main, self.mtp) for layer in track.layers for store in layer.stores()]
+
+
+def _one_below_the_other(several: list[Array]) -> Array:
+    """Rows [B, N, width] of several batches, each with room for as many as the one that has most of it."""
+    most = max(rows.shape[1] for rows in several)
+    filled = []
+    for rows in several:
+        while rows.shape[1] < most:  # the room of entries has doubled, once or several times
+            rows = np.concatenate([rows, np.zeros_like(rows)], axis=1)
+        filled.append(rows)
+    return np.concatenate(filled, axis=0)
