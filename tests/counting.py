@@ -32,12 +32,12 @@ class NamedCheckpoint:
 
     def weight(self, name: str) -> Weight:
         weight = self._checkpoint.weight(name)
-        self._given[id(_array(weight))] = weight, self._table[name].part
+        self._given[id(numbers_of(weight))] = weight, self._table[name].part
         return weight
 
     def part(self, weight: Weight) -> str:
         """The part of the model that a weight belongs to."""
-        return self._given[id(_array(weight))][1]
+        return self._given[id(numbers_of(weight))][1]
 
 
 class CountingOps(Ops):
@@ -108,7 +108,8 @@ class CountingOps(Ops):
             self._count_matrix(rows, matrix, _rounded(matrix) if _is_packed(matrix) else _dtype(matrix))
 
 
-def _array(weight: Weight) -> np.ndarray:
+def numbers_of(weight: Weight) -> np.ndarray:
+    """The array of a weight that holds its numbers, or their codes."""
     match weight:
         case Fp8Weight(codes, _):
             return codes

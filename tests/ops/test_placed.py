@@ -4,7 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from dsv4.ops import Expert, Fp4Weight, Fp8Weight, Routing
+from counting import numbers_of
+from dsv4.ops import Expert, Routing
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from verdicts import exact
@@ -29,16 +30,6 @@ def matrix(storage, rows, width, seed=0):
     return STORAGES[storage](np.random.default_rng(seed).standard_normal((rows, width), np.float32))
 
 
-def parts(weight):
-    """The arrays of a weight that hold its numbers."""
-    match weight:
-        case Fp8Weight(codes, _):
-            return codes
-        case Fp4Weight(packed, _):
-            return packed
-    return weight
-
-
 def on(backend, weight):
     """The weight where the backend computes, as something that may change; NumPy's are copied."""
     return map_arrays(weight, lambda array: backend.asarray(array.copy())[:])
@@ -53,7 +44,7 @@ def inputs(backend, width):
 def test_a_weight_that_was_set_to_zero_gives_zero(backend, storage, width):
     weight, x = on(backend, matrix(storage, ROWS, width)), inputs(backend, width)
     assert np.any(backend.to_numpy(backend.linear(x, weight)))
-    parts(weight)[...] = 0
+    numbers_of(weight)[...] = 0
     exact(backend.to_numpy(backend.linear(x, weight)), np.zeros((3, ROWS), np.float32))
 
 
@@ -69,7 +60,7 @@ def test_experts_that_were_set_to_zero_give_zero(backend, storage, width):
     arguments = inputs(backend, width), routing, experts, 10.0, False
     assert np.any(backend.to_numpy(backend.experts(*arguments)))
     for expert in experts:
-        parts(expert.w2)[...] = 0
+        numbers_of(expert.w2)[...] = 0
     exact(backend.to_numpy(backend.experts(*arguments)), np.zeros((3, width), np.float32))
 
 
