@@ -127,7 +127,7 @@ plt.show()
 # %%
 prompt = tokenizer.encode("JULIET.\nO, my")
 logits = model([prompt])[0, -1]
-probability = Sampler(temperature=1, top_p=1, seed=0, batch=1).distribution(logits)
+probability = Sampler(temperature=1, top_p=1, seed=0, batch=1).distribution(logits, 0)
 best = np.argsort(-probability)[:10]
 
 figure, axes = plt.subplots(figsize=(8, 2.8))

@@ -94,7 +94,7 @@ guesser_logits = model([prompt[-1:]])[0, -1]
 
 batch = decode.Batch(model, Sampler(temperature=1, top_p=1, seed=0, batch=1), frozenset(), np.array([1]))
 sampler = batch.sampler
-p, q = sampler.distribution(logits), sampler.distribution(guesser_logits)
+p, q = sampler.distribution(logits, 0), sampler.distribution(guesser_logits, 0)
 
 
 def right(draft):
@@ -166,7 +166,7 @@ def acceptance(guesses):
     """The expected share of kept guesses, and the share that the rule kept."""
     expected, before = 0.0, (batch.drafted, batch.accepted)
     for row, guess in zip(target, guesses, strict=True):
-        p, q = sampler.distribution(row), sampler.distribution(guess)
+        p, q = sampler.distribution(row, 0), sampler.distribution(guess, 0)
         expected += np.minimum(p, q).sum() / len(places)
         for _ in range(24):
             decode._check(batch, 0, sampler.draw(q, 0), q, np.stack([row, row]))

@@ -65,6 +65,17 @@ def test_greedy_is_the_best_token_of_a_whole_pass_each(model):
     assert greedy(model, PROMPTS) == [by_hand(model, prompt, 12) for prompt in PROMPTS]
 
 
+@pytest.mark.parametrize("speculative", [False, True])
+def test_each_prompt_may_have_settings_of_its_own(model, speculative):
+    options = {"seed": 5, "stop_ids": [], "max_new_tokens": 8, "speculative": speculative}
+    settings = [(0, 1), (1.5, 1), (0.7, 0.5), (1, 0.9)]
+    temperatures, top_ps = zip(*settings, strict=True)
+    found = texts(generate(model, PROMPTS, temperature=temperatures, top_p=top_ps, **options), 4)
+    for number, (temperature, top_p) in enumerate(settings):
+        alike = texts(generate(model, PROMPTS, temperature=temperature, top_p=top_p, **options), 4)
+        assert found[number] == alike[number]
+
+
 def test_one_prompt_may_come_as_a_list_or_an_array(model):
     expected = greedy(model, [PROMPTS[0]])
     for ids in (PROMPTS[0], np.array(PROMPTS[0]), np.array([PROMPTS[0]])):
@@ -198,7 +209,7 @@ def exact(model, prompt, sampler):
     for length in range(3):
         prefixes = np.array([prompt + list(text) for text in itertools.product(range(vocab), repeat=length)])
         logits = model.ops.to_numpy(model(prefixes))[:, -1]
-        shares = (shares[:, None] * np.stack([sampler.distribution(row) for row in logits])).reshape(-1)
+        shares = (shares[:, None] * np.stack([sampler.distribution(row, 0) for row in logits])).reshape(-1)
         yield shares
 
 

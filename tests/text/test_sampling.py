@@ -33,24 +33,24 @@ def softmax(logits):
 @pytest.mark.parametrize("top_p", [1.0, 0.3])
 def test_greedy_takes_the_lowest_id_among_equals(top_p):
     greedy = sampler(temperature=0, top_p=top_p)
-    np.testing.assert_array_equal(greedy.distribution(LOGITS), [0, 0, 1, 0, 0, 0])
-    assert {greedy.draw(greedy.distribution(LOGITS), 0) for _ in range(50)} == {2}
+    np.testing.assert_array_equal(greedy.distribution(LOGITS, 0), [0, 0, 1, 0, 0, 0])
+    assert {greedy.draw(greedy.distribution(LOGITS, 0), 0) for _ in range(50)} == {2}
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_temperature_divides_the_logits(temperature):
-    found = sampler(temperature).distribution(LOGITS.astype(np.float32))
+    found = sampler(temperature).distribution(LOGITS.astype(np.float32), 0)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, softmax(LOGITS / temperature), rtol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-300, 5e-324])
 def test_the_smallest_temperatures_share_between_the_best(temperature):
-    np.testing.assert_allclose(sampler(temperature).distribution(LOGITS), [0, 0, 0.5, 0, 0.5, 0])
+    np.testing.assert_allclose(sampler(temperature).distribution(LOGITS, 0), [0, 0, 0.5, 0, 0.5, 0])
 
 
 def test_logits_of_minus_infinity_are_never_drawn_and_large_ones_do_not_overflow():
-    found = sampler().distribution(np.array([-np.inf, 3e4, 3e4, -np.inf], np.float32))
+    found = sampler().distribution(np.array([-np.inf, 3e4, 3e4, -np.inf], np.float32), 0)
     np.testing.assert_array_equal(found, [0, 0.5, 0.5, 0])
 
 
@@ -58,7 +58,7 @@ def test_draws_follow_the_distribution():
     """Chi-square over 20000 draws: 11 degrees of freedom, of which 45 is far beyond the one-in-10000 bound."""
     one, count = sampler(seed=3), 20000
     logits = np.random.default_rng(0).standard_normal(12)
-    found = np.bincount([one.draw(one.distribution(logits), 0) for _ in range(count)], minlength=12)
+    found = np.bincount([one.draw(one.distribution(logits, 0), 0) for _ in range(count)], minlength=12)
     expected = count * softmax(logits)
     assert ((found - expected) ** 2 / expected).sum() < 45
 
@@ -103,7 +103,7 @@ def test_top_p_of_1_keeps_every_token():
 
 
 def test_nucleus_cuts_what_temperature_made():
-    found = sampler(temperature=2.0, top_p=0.5).distribution(LOGITS)
+    found = sampler(temperature=2.0, top_p=0.5).distribution(LOGITS, 0)
     np.testing.assert_allclose(found, nucleus(softmax(LOGITS / 2), 0.5))
     assert np.count_nonzero(found) == 2
 
@@ -140,7 +140,7 @@ WITHOUT_A_BEST = [
 def test_logits_that_are_no_numbers_are_an_error(logits, message, temperature, top_p):
     """`choose` says it by a −1, and only for the sequence that it is about."""
     with pytest.raises(DSV4Error, match=f"logits: {message}"):
-        sampler(temperature, top_p).distribution(np.array(logits))
+        sampler(temperature, top_p).distribution(np.array(logits), 0)
     rows = np.array([np.arange(len(logits)), logits, np.zeros(len(logits))])
     first, second, third = sampler(temperature, top_p, batch=3).choose(rows)
     assert second == -1
@@ -158,10 +158,10 @@ def test_a_token_is_one_that_may_be_drawn_or_there_is_an_error(logits, temperatu
     if np.isnan(array).any() or max(logits) in (np.inf, -np.inf):
         assert token == -1
         with pytest.raises(DSV4Error, match="logits: expected"):
-            one.distribution(array)
+            one.distribution(array, 0)
     else:
         assert 0 <= token < len(logits) and logits[token] > -np.inf
-        shares = one.distribution(array)
+        shares = one.distribution(array, 0)
         np.testing.assert_allclose(shares.sum(), 1)
         assert not shares[array == -np.inf].any()
 
@@ -181,7 +181,7 @@ def test_a_sequence_that_there_is_not(sequence):
 @pytest.mark.parametrize("logits", [[0.0, 1.0], np.zeros((1, 4)), np.zeros(0), np.float64(3), None])
 def test_logits_of_another_shape(logits):
     with pytest.raises(SettingError, match=r"logits: expected an array of shape \[vocab\], found"):
-        sampler().distribution(logits)
+        sampler().distribution(logits, 0)
     for rows in (logits, np.zeros((3, 5))):
         with pytest.raises(SettingError, match=r"logits: expected an array of shape \[2, vocab\], found"):
             sampler(batch=2).choose(rows)
@@ -191,7 +191,7 @@ def test_greedy_at_the_released_vocabulary_needs_no_more_than_a_row():
     """129280 tokens: a matrix of one-hot rows would need 125 GiB."""
     logits = np.zeros(129280, np.float32)
     logits[77777] = 1
-    assert np.flatnonzero(sampler(0).distribution(logits)).tolist() == [77777]
+    assert np.flatnonzero(sampler(0).distribution(logits, 0)).tolist() == [77777]
 
 
 @given(pairs)
@@ -210,7 +210,7 @@ def test_the_residual_of_equal_distributions_is_the_target():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("temperature", value) for value in (-0.1, np.nan, np.inf, "0", None, True, 1j, [1.0], 10**400)],
+        *[("temperature", value) for value in (-0.1, np.nan, np.inf, "0", None, True, 1j, [1.0, 1.0], 10**400)],
         *[("top_p", value) for value in (0.0, -1.0, 1.01, np.nan, "1", None, True)],
         *[("seed", value) for value in (-1, 3.0, "3", True)],
         *[("batch", value) for value in (0, 2.0, None, True)],
@@ -225,5 +225,33 @@ def test_settings_out_of_range(name, value):
 def test_numbers_of_numpy_are_numbers():
     plain = sampler(0.5, 0.75, 3, 2)
     numpys = sampler(np.float32(0.5), np.float64(0.75), np.uint8(3), np.int64(2))
-    assert [draws(plain, 1), plain.temperature, plain.top_p] == [draws(numpys, 1), 0.5, 0.75]
-    np.testing.assert_array_equal(sampler(np.int64(1)).distribution(LOGITS), sampler(1.0).distribution(LOGITS))
+    assert [draws(plain, 1), plain.temperatures, plain.top_ps] == [draws(numpys, 1), [0.5] * 2, [0.75] * 2]
+    np.testing.assert_array_equal(sampler(np.int64(1)).distribution(LOGITS, 0), sampler(1.0).distribution(LOGITS, 0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_settings_of_its_own_make_a_sequence_draw_as_in_a_batch_with_these_settings(seed):
+    temperatures, top_ps = [0, 0.5, 2.0, 1], np.array([1.0, 0.9, 0.4, 0.7])
+    logits = np.random.default_rng(seed).standard_normal((4, 40))
+    mixed = Sampler(temperatures, top_ps, seed, 4)
+    uniform = [Sampler(temperature, top_p, seed, 4) for temperature, top_p in zip(temperatures, top_ps, strict=True)]
+    for _ in range(20):
+        expected = [one.choose(logits)[number] for number, one in enumerate(uniform)]
+        assert mixed.choose(logits).tolist() == expected
+    for number, one in enumerate(uniform):
+        np.testing.assert_array_equal(mixed.distribution(logits[0], number), one.distribution(logits[0], number))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "message"),
+    [
+        ([1.0], 1.0, "temperature: expected a number, or one for each of 2 sequences, found"),
+        (1.0, (1.0, 1.0, 1.0), "top_p: expected a number, or one for each of 2 sequences, found"),
+        ([1.0, -1.0], 1.0, "temperature: expected a number of at least 0, found"),
+        (1.0, [1.0, 0.0], "top_p: expected a number above 0 and at most 1, found"),
+        ([1.0, "0"], 1.0, "temperature: expected a finite number, found"),
+    ],
+)
+def test_settings_of_sequences_must_fit(temperature, top_p, message):
+    with pytest.raises(SettingError, match=f"^{message}"):
+        Sampler(temperature, top_p, 0, 2)

@@ -138,7 +138,7 @@ def _draft(batch: Batch, unseen: _Unseen) -> tuple[Ints, list[Array]]:
     guesses: list[Array] = [np.empty(0)] * len(newest)
     for sequence in batch.in_turn():
         with batch.by_itself(sequence):
-            guesses[sequence] = sampler.distribution(logits[sequence, newest[sequence]])
+            guesses[sequence] = sampler.distribution(logits[sequence, newest[sequence]], sequence)
             drafts[sequence] = sampler.draw(guesses[sequence], sequence)
     return drafts, guesses
 
@@ -149,7 +149,7 @@ def _check(batch: Batch, sequence: int, draft: int, guess: Array | None, logits:
     A draft is kept with probability min(1, target / guess), which leaves the target's distribution as it is.
     """
     sampler = batch.sampler
-    target = sampler.distribution(logits[0])
+    target = sampler.distribution(logits[0], sequence)
     if guess is None:
         return [sampler.draw(target, sequence)]
     batch.drafted += 1
@@ -157,7 +157,7 @@ def _check(batch: Batch, sequence: int, draft: int, guess: Array | None, logits:
         return [sampler.draw(residual(target, guess), sequence)]
     batch.accepted += 1
     try:
-        behind = sampler.distribution(logits[1])
+        behind = sampler.distribution(logits[1], sequence)
     except DSV4Error:  # the draft is a token of the text all the same; the next step reads it again, and fails
         return [int(draft)]
     return [int(draft), sampler.draw(behind, sequence)]

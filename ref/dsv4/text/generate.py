@@ -12,7 +12,7 @@ from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
 from dsv4.text.decode import Batch, Token, decode, decode_with_drafts
-from dsv4.text.sampling import Sampler
+from dsv4.text.sampling import Sampler, Setting
 
 Prompts = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[np.integer]
 
@@ -21,8 +21,8 @@ def generate(
     model: Model,
     ids: Prompts,
     max_new_tokens: int = 100,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    temperature: Setting = 1.0,
+    top_p: Setting = 1.0,
     seed: int | None = None,
     stop_ids: Iterable[int] | None = None,
     speculative: bool = False,
@@ -30,8 +30,9 @@ def generate(
 ) -> "Generation":
     """Continue one prompt or several, yielding each token as it is chosen.
 
-    ids: token ids of one prompt, or a list of prompts, which may differ in length. temperature 0 is greedy. A seed
-    makes the draws repeatable; each sequence draws from its own stream, so that it does not depend on the others.
+    ids: token ids of one prompt, or a list of prompts, which may differ in length. temperature 0 is greedy;
+    temperature and top_p are numbers, or lists with one for each prompt. A seed makes the draws repeatable; each
+    sequence draws from its own stream, so that it does not depend on the others.
     stop_ids: a sequence ends with the first of these, which is still yielded; by default the model's EOS.
     speculative: let the MTP module draft the token after next, and check it in the same step. The tokens follow the
     same distribution as without, and greedy ones are the same tokens. prefill_chunk: prompt tokens per pass.

@@ -3,30 +3,37 @@
 Logits and probabilities stay where the backend computes; only token ids and single numbers come to the host.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsv4.arguments import integer, number
 from dsv4.errors import DSV4Error, SettingError, quoted
 from dsv4.ops.types import Array, Ints
 
+Setting = float | Sequence[float] | npt.NDArray[np.floating]
+"""A number for all sequences of a batch, or one for each."""
+
 
 class Sampler:
     """Chooses tokens for a batch of sequences; each sequence has its own stream of random numbers."""
 
-    def __init__(self, temperature: float, top_p: float, seed: int | None, batch: int) -> None:
+    def __init__(self, temperature: Setting, top_p: Setting, seed: int | None, batch: int) -> None:
         """temperature ≥ 0, where 0 means greedy; 0 < top_p ≤ 1; seed ≥ 0, or None for a new one every time; batch ≥ 1.
 
-        Raises SettingError for other values.
+        temperature, top_p: a number for all sequences, or one for each. Raises SettingError for other values.
         """
-        self.temperature, self.top_p = number("temperature", temperature), number("top_p", top_p)
-        if self.temperature < 0:
+        batch = integer("batch", batch, least=1)
+        self.temperatures = _for_each("temperature", temperature, batch)
+        self.top_ps = _for_each("top_p", top_p, batch)
+        if min(self.temperatures) < 0:
             raise SettingError(f"temperature: expected a number of at least 0, found {quoted(temperature)}")
-        if not 0 < self.top_p <= 1:
+        if not 0 < min(self.top_ps) <= max(self.top_ps) <= 1:
             raise SettingError(f"top_p: expected a number above 0 and at most 1, found {quoted(top_p)}")
         seeds = np.random.SeedSequence(None if seed is None else integer("seed", seed))
-        self._random = [np.random.default_rng(child) for child in seeds.spawn(integer("batch", batch, least=1))]
+        self._random = [np.random.default_rng(child) for child in seeds.spawn(batch)]
 
     def choose(self, logits: Array) -> Ints:
         """The next token of every sequence: greedy, or drawn with the sequence's next random number.
@@ -36,22 +43,27 @@ class Sampler:
         Raises SettingError for another number of rows than there are sequences.
         """
         _check_shape("logits", logits, len(self._random))
-        if self.temperature == 0:
-            tokens = np.argmax(logits, axis=-1)
-        else:
+        tokens = np.argmax(logits, axis=-1)
+        if max(self.temperatures) > 0:
             with np.errstate(invalid="ignore"):
-                tokens = np.stack([self._draw(self._shares(row), number) for number, row in enumerate(logits)])
+                tokens = np.stack(
+                    [
+                        self._draw(self._shares(logits[number], number), number) if temperature else tokens[number]
+                        for number, temperature in enumerate(self.temperatures)
+                    ]
+                )
         return np.where(np.isfinite(logits.max(axis=-1)), tokens, -1)
 
-    def distribution(self, logits: Array) -> Array:
-        """The probabilities to draw from. logits [vocab] float. Returns [vocab] float64, summing to 1.
+    def distribution(self, logits: Array, sequence: int) -> Array:
+        """The probabilities that a sequence draws from. logits [vocab] float. Returns [vocab] float64, summing to 1.
 
         Greedy puts everything on the largest logit, the lowest id among equals. −∞ is a token that is never drawn.
-        Raises DSV4Error for a NaN, a +∞, or −∞ for every token, whatever the temperature and top-p.
+        Raises DSV4Error for a NaN, a +∞, or −∞ for every token, whatever the temperature and top-p, and SettingError
+        for an unknown sequence.
         """
         _check_shape("logits", logits)
         require_numbers(logits)
-        return self._shares(logits)
+        return self._shares(logits, self._known(sequence))
 
     def draw(self, probabilities: Array, sequence: int) -> int:
         """One token id from the probabilities [vocab], with the next random number of that sequence.
@@ -67,18 +79,22 @@ class Sampler:
 
     def chance(self, sequence: int) -> float:
         """The next random number of a sequence, uniform in [0, 1). Raises SettingError for an unknown sequence."""
-        return float(self._random[integer("sequence", sequence, most=len(self._random) - 1)].random())
+        return float(self._random[self._known(sequence)].random())
 
-    def _shares(self, logits: Array) -> Array:
+    def _known(self, sequence: int) -> int:
+        return integer("sequence", sequence, most=len(self._random) - 1)
+
+    def _shares(self, logits: Array, sequence: int) -> Array:
         """As `distribution`, without a look at the logits."""
-        if self.temperature == 0:
+        temperature, top_p = self.temperatures[sequence], self.top_ps[sequence]
+        if temperature == 0:
             greedy = np.zeros_like(logits, np.float64)
             greedy[np.argmax(logits)] = 1
             return greedy
         with np.errstate(over="ignore"):  # a tiny temperature leaves only the best: the others get exp(−∞) = 0
-            scaled = (logits.astype(np.float64) - logits.max()) / self.temperature
+            scaled = (logits.astype(np.float64) - logits.max()) / temperature
         probabilities = np.exp(scaled)
-        return nucleus(probabilities / probabilities.sum(), self.top_p)
+        return nucleus(probabilities / probabilities.sum(), top_p)
 
     def _draw(self, probabilities: Array, sequence: int) -> np.integer[Any]:
         """As `draw`: the token id where the probabilities are."""
@@ -119,6 +135,15 @@ def residual(target: Array, draft: Array) -> Array:
     """
     left = np.maximum(target - draft, 0)
     return left / left.sum() if left.any() else target
+
+
+def _for_each(name: str, setting: Setting, batch: int) -> list[float]:
+    """The numbers of a setting, one for each sequence. Raises SettingError."""
+    if not isinstance(setting, list | tuple | np.ndarray) or np.ndim(setting) == 0:
+        return [number(name, setting)] * batch
+    if len(setting) != batch:
+        raise SettingError(f"{name}: expected a number, or one for each of {batch} sequences, found {quoted(setting)}")
+    return [number(name, one) for one in setting]
 
 
 def _check_shape(name: str, array: Array, *batch: int) -> None:
