@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import tiny
-from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, Ops
+from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, SAMPLING_FUNCTIONS, Ops
 from dsv4.ops.map_arrays import map_arrays
+from dsv4.text.generate import generate
 
 asked: set[str] = set()
 
@@ -64,9 +65,21 @@ for _name in OPERATIONS:
     setattr(WatchedOps, _name, operation(_name))
 
 
+@pytest.mark.parametrize("speculative", [False, True])
+def test_generation_calls_these_functions_of_numpy_and_no_other(speculative):
+    """Greedy and drawn, for prompts of different lengths, in chunks."""
+    model = tiny.model(WatchedOps(), tiny.checkpoint(seed=5))
+    prompts = [tiny.tokens(seed, length).tolist() for seed, length in ((1, 4), (2, 130))]
+    asked.clear()
+    tokens = list(generate(model, prompts, 12, [0, 1], 0.9, 3, [], speculative, prefill_chunk=50))
+    assert len(tokens) == 24
+    assert asked <= {*ARRAY_FUNCTIONS, *SAMPLING_FUNCTIONS}
+    assert asked >= set(SAMPLING_FUNCTIONS)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_model_calls_these_functions_of_numpy_and_no_other(packed):
-    """On the way of a whole generation: a prompt, decoding, drafts, a way back and a fork."""
+    """On all of its ways: a prompt, padding, decoding, drafts, a way back, a fork, and sequences that come and go."""
     ops = WatchedOps()
     model = tiny.model(ops, tiny.quantised(tiny.checkpoint(**tiny.WIDE)), fake_quant=True)
     asked.clear()
@@ -77,5 +90,6 @@ def test_the_model_calls_these_functions_of_numpy_and_no_other(packed):
     for t in range(200, 264):
         model(ids[:, t : t + 1], cache)
     cache.fork().rollback(3)
+    model(ids[:, :3], cache.join([cache.select([1]), cache.select([0])]), np.array([[True, True, False], [True] * 3]))
     model(ids[:, :130])
     assert asked == set(ARRAY_FUNCTIONS)

@@ -8,8 +8,8 @@ import numpy as np
 from typer import Exit
 from typer.main import get_command
 
+from dsv4.cli.added import add_installed
 from dsv4.cli.app import app
-from dsv4.cli.commands import add_installed
 from dsv4.cli.ending import DONE, end, say
 from dsv4.cli.streams import prepare
 

@@ -55,8 +55,8 @@ class HyperConnection:
         ops, config = self.ops, self.config
         iterations, eps = config.hc_sinkhorn_iters, config.hc_eps
         mixing = ops.mhc_weights(streams, self.fn, self.base, self.scale, iterations, eps, config.rms_norm_eps)
-        for part, share in zip(mixing._fields, mixing, strict=True):
-            observe(f"{self.name}.{part}", share)
+        for name, share in zip(mixing._fields, mixing, strict=True):
+            observe(f"{self.name}.{name}", share)
         x = ops.rms_norm(ops.mhc_collapse(streams, mixing.pre), self.norm, config.rms_norm_eps)
         return ops.mhc_mix(streams, sublayer(x), mixing.post, mixing.comb)
 

@@ -10,7 +10,7 @@ from dsv4.ops import Expert, Ops
 
 
 class Source(Protocol):
-    """Where a model's weights come from: `dsv4.Checkpoint`, or anything that need not have files."""
+    """Where a model's weights come from. `dsv4.Checkpoint` is one; others need no files."""
 
     @property
     def config(self) -> Config: ...

@@ -4,13 +4,14 @@ The functions write to none of their arguments and follow the dtype of their inp
 float64 the ground truth that every backend is measured against. `Ops` gathers them as the interface of a backend.
 """
 
-from dsv4.ops.interface import ARRAY_FUNCTIONS, OPERATIONS, Ops
+from dsv4.ops.interface import ARRAY_FUNCTIONS, OPERATIONS, SAMPLING_FUNCTIONS, Ops
 from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, dequantise
 
 __all__ = [
     "ARRAY_FUNCTIONS",
     "OPERATIONS",
+    "SAMPLING_FUNCTIONS",
     "Expert",
     "Fp4Weight",
     "Fp8Weight",

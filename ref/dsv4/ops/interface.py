@@ -29,13 +29,16 @@ T = TypeVar("T", bound=np.generic)
 ARRAY_FUNCTIONS = ("concatenate", "ones_like", "repeat", "where", "zeros_like")
 """The functions of NumPy that the model calls with a backend's arrays; NEP 18 leads them to the backend's own."""
 
+SAMPLING_FUNCTIONS = ("append", "argmax", "argsort", "cumsum", "searchsorted", "stack", "where", "zeros_like")
+"""Those that generation calls besides: tokens are chosen where the logits are."""
+
 
 class Ops:
     """The NumPy backend, and the base of all others.
 
     A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies and compares them, takes
-    parts of them by index, writes to a part of what `zeros` gave, calls methods that NumPy's arrays have, and the
-    ARRAY_FUNCTIONS. It reads numbers of theirs by `to_numpy` alone.
+    parts of them by index and writes to such parts, with indices of the backend or of NumPy, calls methods that NumPy's
+    arrays have, and the ARRAY_FUNCTIONS; generation calls the SAMPLING_FUNCTIONS, too.
     """
 
     name = "numpy"
@@ -102,7 +105,7 @@ class Ops:
 
 
 PLACES = ("asarray", "to_numpy", "zeros", "require_room")
-"""What is no operation, but says where arrays live."""
+"""What is no operation, but says, as `place` does, where arrays live."""
 
 OPERATIONS = tuple(
     name for name, method in vars(Ops).items() if isinstance(method, staticmethod) and name not in PLACES

@@ -20,4 +20,5 @@ def map_arrays(value: Any, change: Callable[[Any], Any]) -> Any:
             return type(value)(*(map_arrays(part, change) for part in value))
         case list():
             return [map_arrays(part, change) for part in value]
-    return change(value) if hasattr(value, "dtype") and hasattr(value, "shape") else value
+    is_array = hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type)  # as np.float32 is
+    return change(value) if is_array else value

@@ -108,7 +108,7 @@ def decode_with_drafts(batch: Batch, states: Array) -> Iterator[Token]:
         for sequence in batch.in_turn():
             guess = guesses[sequence] if drafting[sequence] else None
             with batch.by_itself(sequence):
-                chosen = _check(batch, sequence, drafts[sequence], guess, logits[sequence])
+                chosen = _accept(batch, sequence, drafts[sequence], guess, logits[sequence])
                 tokens[sequence, : len(chosen)] = chosen
                 kept[sequence] = len(chosen) == 2
                 newest[sequence] = chosen[-1]
@@ -143,7 +143,7 @@ def _draft(batch: Batch, unseen: _Unseen) -> tuple[Ints, list[Array]]:
     return drafts, guesses
 
 
-def _check(batch: Batch, sequence: int, draft: int, guess: Array | None, logits: Array) -> list[int]:
+def _accept(batch: Batch, sequence: int, draft: int, guess: Array | None, logits: Array) -> list[int]:
     """The one or two tokens that a step gives: logits [2, vocab]; guess None where nothing was drafted.
 
     A draft is kept with probability min(1, target / guess), which leaves the target's distribution as it is.
