@@ -69,17 +69,18 @@ class Caller:
 
     def place(self, value):
         """The value where the backend computes; NumPy arrays become read-only."""
-        return map_arrays(value, lambda array: self.backend.asarray(_read_only(array)))
+        return map_arrays(value, self._place_one)
+
+    def _place_one(self, array):
+        if not isinstance(array, np.ndarray):  # a number of NumPy's
+            return array
+        view = array.view()
+        view.flags.writeable = False
+        return self.backend.asarray(view)
 
     def fetch(self, value):
         """The value with NumPy arrays for the backend's."""
         return map_arrays(value, lambda array: np.asarray(self.backend.to_numpy(array)))
-
-
-def _read_only(array):
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _is_data(value) -> bool:
