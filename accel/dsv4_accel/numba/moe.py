@@ -27,7 +27,7 @@ from dsv4_accel.numba.linear import (
     prepare_row,
     quantised_linear,
 )
-from dsv4_accel.numba.memory import copy, load, store
+from dsv4_accel.numba.memory import load, store
 from dsv4_accel.numba.packed import CHUNK, FP4, PAIRS
 from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import layout_of, multiply_rows
@@ -184,6 +184,25 @@ def _some_rows(place, fields, x, in_pairs, tokens, task, out):
 
 
 @inlined
+def _tokens_of(slots, per_token):
+    """The token that each slot belongs to."""
+    tokens = np.empty(slots.size, np.int64)
+    for i in range(slots.size):
+        tokens[i] = slots[i] // per_token
+    return tokens
+
+
+@inlined
+def _add_rows(parts, rows, out):
+    """out = the sum of some rows of parts, in their order"""
+    for channel in range(out.size):
+        out[channel] = parts[rows[0], channel]
+    for i in range(1, rows.size):
+        for channel in range(out.size):
+            out[channel] += parts[rows[i], channel]
+
+
+@inlined
 def _row_tasks(fields):
     return (layout_of(fields).rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
 
@@ -208,53 +227,38 @@ def _experts(
     places, up_fields, down_fields, x, weights, order, starts, limit, rounds, in_pairs, gate, raised, parts, out
 ):
     """places [A, 6]; x [T, d] prepared; weights [T, k]; order [T·k]; starts [A + 1]; gate, raised [T·k, width];
-    parts [T·k, d]; out [T, d]. x is only read, but has the type of what its second product reads.
+    parts [T·k, d]; out [T, d]. x is only read; a type that its products share halves what is to be compiled.
 
     Two products from the same x, then the activation, then one product from it, then each token's sum. If x is in
     pairs, what comes from the activation is packed into pairs as well, unless some of it is too large for them.
     """
     active, slots = starts.size - 1, order.size
     per_token = slots // x.shape[0]
-    position, rows, largest = np.empty(slots, np.int64), np.empty((2, slots), np.int64), np.empty(slots, np.uint32)
+    tasks = _row_tasks(up_fields)
+    for task in prange(2 * active * tasks):
+        which, number = task // (active * tasks), task // tasks % active
+        some = slice(starts[number], starts[number + 1])
+        place, tokens = places[number, 2 * which : 2 * which + 2], _tokens_of(order[some], per_token)
+        _some_rows(place, up_fields, x, in_pairs, tokens, task % tasks, (raised if which else gate)[some])
+    largest = np.empty(slots, np.uint32)
+    for slot in prange(slots):
+        _activate_row(
+            gate[slot], raised[slot], weights[order[slot] // per_token, order[slot] % per_token], limit, gate[slot]
+        )
+        prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])
+        if in_pairs:
+            largest[slot] = pack_row(raised[slot], gate[slot])
+    packed = in_pairs
     for slot in range(slots):
-        position[order[slot]] = slot
-        rows[0, slot], rows[1, slot] = order[slot] // per_token, slot
-    for down in range(2):  # all products stand in one place, since they are what takes long to compile
-        fields = down_fields if down else up_fields
-        tasks = _row_tasks(fields)
-        for task in prange((1 if down else 2) * active * tasks):
-            which, number = task // (active * tasks), task // tasks % active
-            some = slice(starts[number], starts[number + 1])
-            target = parts if down else (raised if which else gate)
-            place = places[number, 4:] if down else places[number, 2 * which : 2 * which + 2]
-            _some_rows(place, fields, x, in_pairs, rows[down, some], task % tasks, target[some])
-        if down:
-            break
-        for slot in prange(slots):
-            share = weights[order[slot] // per_token, order[slot] % per_token]
-            largest[slot] = _between(gate[slot], raised[slot], share, limit, rounds, in_pairs)
-        for slot in range(slots):
-            in_pairs = in_pairs and largest[slot] <= LARGEST
-        x = gate if in_pairs else raised
-    for token in prange(out.shape[0]):
+        packed = packed and largest[slot] <= LARGEST
+    hidden = gate if packed else raised
+    tasks = _row_tasks(down_fields)
+    position, here = np.empty(slots, np.int64), np.empty(slots, np.int64)
+    for slot in range(slots):
+        position[order[slot]] = here[slot] = slot
+    for task in prange(active * tasks):
+        number = task // tasks
+        some = slice(starts[number], starts[number + 1])
+        _some_rows(places[number, 4:6], down_fields, hidden, packed, here[some], task % tasks, parts[some])
+    for token in prange(x.shape[0]):
         _add_rows(parts, position[token * per_token : (token + 1) * per_token], out[token])
-
-
-@inlined
-def _between(gate, raised, share, limit, rounds, in_pairs):
-    """What stands between the products, for one slot: raised as the second one reads it, or gate if it is in pairs.
-
-    Returns the bits of its largest magnitude if it is in pairs.
-    """
-    _activate_row(gate, raised, share, limit, gate)
-    prepare_row(gate, gate.size, True, rounds, raised)
-    return pack_row(raised, gate) if in_pairs else np.uint32(0)
-
-
-@inlined
-def _add_rows(parts, rows, out):
-    """out = the sum of some rows of parts, in their order"""
-    copy(parts[rows[0]], out)
-    for i in range(1, rows.size):
-        for channel in range(out.size):
-            out[channel] += parts[rows[i], channel]

@@ -225,8 +225,8 @@ EXPERTS = (
         name="numba-expert-inputs-not-rounded",
         trap="the input of w2 is not rounded, only that of w1 and w3",
         file="numba/moe.py",
-        old="prepare_row(gate, gate.size, True, rounds, raised)",
-        new="prepare_row(gate, gate.size, True, False, raised)",
+        old="prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])",
+        new="prepare_row(gate[slot], gate.shape[1], True, False, raised[slot])",
         tests=("accel/test_numba_large.py::test_experts_that_round_agree_but_for_a_few_numbers[experts fp4 large-7]",),
     ),
 )
