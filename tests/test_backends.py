@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from dsv4 import backends, load
+from dsv4 import backends, entry_points, load
 from dsv4.backends import VARIABLE, backend, backend_names
 from dsv4.errors import BackendError
 from dsv4.ops import Ops
@@ -193,7 +193,7 @@ def test_our_backends_need_no_installed_package(monkeypatch, numba_is):
 
 def test_without_the_accelerated_package_only_the_reference_is_there(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [])
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(entry_points, "find_spec", lambda name: None)
     assert backend_names() == ["numpy"]
     assert type(backend()) is Ops
     with pytest.raises(BackendError, match="expected one of auto, numpy, found numba"):

@@ -9,7 +9,17 @@ ROOT = Path(__file__).parents[1]
 
 ROOMS = (
     *("dsv4.ops", "dsv4.errors", "dsv4.arguments", "dsv4.config", "dsv4.parameters", "dsv4.checkpoint", "dsv4.model"),
-    *("dsv4.text", "dsv4.learn", "dsv4.cost", "dsv4.backends", "dsv4.loading", "dsv4.verify", "dsv4", "dsv4.cli"),
+    *(
+        "dsv4.text",
+        "dsv4.learn",
+        "dsv4.cost",
+        "dsv4.entry_points",
+        "dsv4.backends",
+        "dsv4.loading",
+        "dsv4.verify",
+        "dsv4",
+        "dsv4.cli",
+    ),
     *("dsv4_accel.bench", "dsv4_command", "dsv4.__main__"),
 )
 """From the lowest to the highest: each may import those before it, and itself."""

@@ -7,15 +7,13 @@ subclasses of `dsv4.ops.Ops`. Any installed package may add one.
 import os
 import warnings
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
+from dsv4.entry_points import failure, installed
 from dsv4.errors import BackendError
 from dsv4.ops import Ops
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
 GROUP = "dsv4.ops"
+OURS = {"numpy": "dsv4.ops:Ops", "numba": "dsv4_accel.numba:NumbaOps", "cuda": "dsv4_accel.cuda:CudaOps"}
 VARIABLE = "DSV4_BACKEND"
 
 
@@ -37,12 +35,12 @@ def backend(name: str = "auto") -> Ops:
 
 def backend_names() -> list[str]:
     """The names of all installed backends, whether or not they can run here: NumPy's, then the others by name."""
-    return ["numpy", *sorted(_installed().keys() - {"numpy"})]
+    return ["numpy", *sorted(installed(GROUP, OURS).keys() - {"numpy"})]
 
 
 def _fastest() -> Ops:
     """Numba's backend where Numba is installed and works, else NumPy's."""
-    if "numba" in _installed() and _has_numba():
+    if "numba" in installed(GROUP, OURS) and _has_numba():
         try:
             return _create("numba", "backend")
         except BackendError as error:
@@ -52,34 +50,21 @@ def _fastest() -> Ops:
 
 def _create(name: str, asked_by: str) -> Ops:
     """The backend of this name. asked_by: what an error message calls the place where the name stood."""
-    found = _installed()
+    found = installed(GROUP, OURS)
     if name not in found:
         expected = ", ".join(["auto", *backend_names()])
         raise BackendError(f"{asked_by}: expected one of {expected}, found {name}")
     if name == "numba" and not _has_numba():
         raise BackendError(f"{asked_by} numba: expected Numba, found none installed: pip install 'dsv4[numba]'")
-    value = found[name].value
     try:
         ops = found[name].load()()
     except BackendError as error:  # it says itself what this machine lacks
         raise BackendError(f"{asked_by} {name}: {error}") from error
     except Exception as error:  # code from outside, and the libraries that it needs, can fail in any way
-        reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
-        raise BackendError(f"{asked_by} {name}: expected to load {value}, found {reason}") from error
+        raise BackendError(f"{asked_by} {name}: {failure(found[name], error)}") from error
     if not isinstance(ops, Ops):
-        raise BackendError(f"{asked_by} {name}: expected a subclass of dsv4.ops.Ops, found {value}")
+        raise BackendError(f"{asked_by} {name}: expected a subclass of dsv4.ops.Ops, found {found[name].value}")
     return ops
-
-
-def _installed() -> dict[str, "EntryPoint"]:
-    from importlib.metadata import EntryPoint, entry_points  # slow to import, and only needed here
-
-    ours = {"numpy": "dsv4.ops:Ops"}
-    if find_spec("dsv4_accel"):
-        ours |= {"numba": "dsv4_accel.numba:NumbaOps", "cuda": "dsv4_accel.cuda:CudaOps"}
-    # Also without an installed package, from a source tree, where nothing has registered them.
-    points = {name: EntryPoint(name, value, GROUP) for name, value in ours.items()}
-    return points | {point.name: point for point in entry_points(group=GROUP)}
 
 
 def _has_numba() -> bool:

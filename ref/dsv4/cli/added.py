@@ -5,18 +5,19 @@ The entry-point group `dsv4.commands` holds them: an entry's name is that of the
 """
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.main import get_command
 
+from dsv4.entry_points import failure, installed
 from dsv4.errors import SettingError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "dsv4.commands"
+OURS = {"bench": "dsv4_accel.bench.command:bench"}
 
 
 def add_installed(command: Any, arguments: Sequence[str]) -> None:
@@ -27,7 +28,7 @@ def add_installed(command: Any, arguments: Sequence[str]) -> None:
     """
     if arguments and arguments[0] in command.commands:
         return
-    for name, point in sorted(_installed().items()):
+    for name, point in sorted(installed(GROUP, OURS).items()):
         if name not in command.commands:
             command.add_command(_loaded(name, point), name)
 
@@ -50,18 +51,9 @@ def _command(function: Callable[..., None], **settings: Any) -> Any:
 
 def _refusal(name: str, point: "EntryPoint", error: Exception) -> Callable[[], None]:
     """What says why a command cannot be had."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())  # in one line
+    reason = failure(point, error)
 
     def refuse() -> None:
-        raise SettingError(f"{name}: expected to load {point.value}, found {reason}")
+        raise SettingError(f"{name}: {reason}")
 
     return refuse
-
-
-def _installed() -> dict[str, "EntryPoint"]:
-    from importlib.metadata import EntryPoint, entry_points  # slow to import, and seldom needed
-
-    ours = {"bench": "dsv4_accel.bench.command:bench"} if find_spec("dsv4_accel") else {}
-    # Also without an installed package, from a source tree, where nothing has registered them.
-    points = {name: EntryPoint(name, value, GROUP) for name, value in ours.items()}
-    return points | {point.name: point for point in entry_points(group=GROUP)}
