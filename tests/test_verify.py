@@ -38,8 +38,8 @@ def more_backends(monkeypatch):
     """Two more: NumPy's by another name, and one that computes something else."""
     values = {"alias": "dsv4.ops:Ops", "wrong": f"{__name__}:SlightlyWrong"}
     points = {name: EntryPoint(name, value, GROUP) for name, value in values.items()}
-    known = backends._installed()
-    monkeypatch.setattr(backends, "_installed", lambda: known | points)
+    known = backends.installed(backends.GROUP, backends.OURS)
+    monkeypatch.setattr(backends, "installed", lambda *_: known | points)
 
 
 @pytest.mark.parametrize(
