@@ -142,9 +142,9 @@ def numerics(probe: Probe) -> None:
         rows = 2048 if probe.is_gpu else 128
         weight = quantise_fp4(generator.standard_normal((rows, 4096), np.float32))
         x = generator.standard_normal((70, 4096), np.float32)
-        every = probe.call.quantised_linear(x, weight)
+        every = probe.call.linear(x, weight, True)
         counts = (1, 8, 9, 64)
-        different = [n for n in counts if (probe.call.quantised_linear(x[:n], weight) != every[:n]).any()]
+        different = [n for n in counts if (probe.call.linear(x[:n], weight, True) != every[:n]).any()]
         return {"different_bits_for": different, "ok": not different}
 
     probe.measure("subnormal numbers survive", subnormal)

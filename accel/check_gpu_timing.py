@@ -75,7 +75,7 @@ class Inputs:
 
     def products(self, ops: Ops, tokens: int) -> list[Callable[[], Any]]:
         x = self.numbers(tokens, 4096)
-        return [lambda w=weight: ops.quantised_linear(x, w) for weight in [self.fp4(2048, 4096) for _ in range(24)]]
+        return [lambda w=weight: ops.linear(x, w, True) for weight in [self.fp4(2048, 4096) for _ in range(24)]]
 
     def fp8_products(self, ops: Ops) -> list[Callable[[], Any]]:
         x, scales = self.numbers(1, 4096), self.bytes(118, 122, 32, 32)

@@ -29,6 +29,7 @@ import numpy as np
 import dsv4
 import show
 from dsv4.ops import Fp4Weight, Ops, dequantise, formats, quantise
+from dsv4.ops.quantise import is_quantised
 
 model = dsv4.load(backend="numpy", fake_quant="off")  # no rounding: the rounding is what is looked at here
 ids = show.passage(256)
@@ -199,8 +200,8 @@ class Rounding(Ops):
     def __init__(self, rounded):
         self.rounded = rounded
 
-    def quantised_linear(self, x, weight):
-        return Ops.linear(self.rounded(x), weight)
+    def linear(self, x, weight, round_inputs=False):
+        return Ops.linear(self.rounded(x) if round_inputs and is_quantised(weight) else x, weight)
 
     def experts(self, x, routing, expert_list, limit, round_inputs):
         return Ops.experts(self.rounded(x), routing, expert_list, limit, round_inputs=False)

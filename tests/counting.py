@@ -13,7 +13,7 @@ from dsv4.parameters import parameters
 
 UNCOUNTED = {
     *("embedding", "rms_norm", "rms_scale", "rope", "hadamard", "fake_quant_fp8", "fake_quant_fp4"),
-    *("compress", "overlap", "top_k", "route", "route_by_id", "asarray", "place", "to_numpy", "zeros"),
+    *("compress", "overlap", "top_k", "route", "route_by_id", "asarray", "place", "to_numpy", "zeros", "write"),
     "require_room",
 }
 """What touches each number once or a few times, looks it up, moves it, or computes nothing."""
@@ -47,21 +47,19 @@ class CountingOps(Ops):
         self.checkpoint = checkpoint
         self.asked = Counter()
 
-    def linear(self, x, weight):
-        self._count_matrix(x.size // weight.shape[1], weight, "bf16" if _is_packed(weight) else _dtype(weight))
-        return Ops.linear(x, weight)
-
-    def quantised_linear(self, x, weight):
-        self._count_matrix(x.size // weight.shape[1], weight, _rounded(weight))
-        return Ops.quantised_linear(x, weight)
+    def linear(self, x, weight, round_inputs=False):
+        exact = "bf16" if _is_packed(weight) else _dtype(weight)
+        rounds = round_inputs and _is_packed(weight)
+        self._count_matrix(x.size // weight.shape[1], weight, _rounded(weight) if rounds else exact)
+        return Ops.linear(x, weight, round_inputs)
 
     def grouped_linear(self, x, weight, groups):
         self._count_matrix(x.size // (groups * weight.shape[1]), weight, "bf16")
         return Ops.grouped_linear(x, weight, groups)
 
-    def expert(self, x, weight, matrices, limit, round_inputs):
+    def expert(self, x, share, matrices, limit, round_inputs):
         self._count_expert(len(x), matrices)
-        return Ops.expert(x, weight, matrices, limit, round_inputs)
+        return Ops.expert(x, share, matrices, limit, round_inputs)
 
     def experts(self, x, routing, expert_list, limit, round_inputs):
         for number, visits in zip(*np.unique(routing.indices, return_counts=True), strict=True):

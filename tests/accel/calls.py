@@ -27,9 +27,9 @@ def _weight(g, storage, rows, columns):
     return STORE[storage](numbers(g, rows, columns) / np.float32(columns**0.5))
 
 
-def _product(storage, rows=150):
+def _product(storage, rounds):
     width = WIDTHS[storage]
-    return call(lambda g, b, s: (numbers(g, b, s, width), _weight(g, storage, rows, width)))
+    return call(lambda g, b, s: (numbers(g, b, s, width), _weight(g, storage, 150, width), rounds))
 
 
 def _grouped(storage):
@@ -118,8 +118,8 @@ def _rope(heads, width):
 
 
 LARGE: dict[str, Call] = {
-    **{f"linear {storage} large": _product(storage) for storage in STORE},
-    **{f"quantised_linear {storage} large": _product(storage) for storage in STORE},
+    **{f"linear {storage} large": _product(storage, False) for storage in STORE},
+    **{f"linear that rounds {storage} large": _product(storage, True) for storage in ("fp8", "fp4")},
     **{f"grouped_linear {storage} large": _grouped(storage) for storage in STORE},
     "linear fp4 of whole chunks": call(lambda g, b, s: (numbers(g, b, s, 512), _weight(g, "fp4", 200, 512))),
     **{f"experts {storage} large": _experts(storage, 128, storage == "fp4") for storage in STORE},

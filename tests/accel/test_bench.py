@@ -270,7 +270,7 @@ def recording() -> Ops:
 
 CASES = {
     "fp4.matvec": "linear",
-    "fp4.matvec.rounded": "quantised_linear",
+    "fp4.matvec.rounded": "linear",
     "grouped_linear": "grouped_linear",
     "bf16.matvec": "linear",
     "experts.decode": "experts",
@@ -296,7 +296,7 @@ CASES = {
     "attention.decode": "sparse_attention",
     "sinkhorn": "mhc_weights",
     "model.decode": "sparse_attention",
-    "model.decode.rounded": "quantised_linear",
+    "model.decode.rounded": "linear",
 }
 """Cases, and an operation that they are about."""
 

@@ -79,7 +79,7 @@ def results(inputs) -> dict:
             given = weight(g, rows, columns, *bytes_of_scales)
             for tokens in TOKENS:
                 x = inputs(g, (tokens, columns)).astype(np.float32)
-                found[f"{given.shape} {bytes_of_scales} {tokens}"] = NumbaOps.quantised_linear(x, given)
+                found[f"{given.shape} {bytes_of_scales} {tokens}"] = NumbaOps.linear(x, given, True)
     for bytes_of_scales in ((0, 254), (112, 122)):
         shapes = (384, 256), (256, 384), (384, 256)
         matrices = [Expert(*(weight(g, *shape, *bytes_of_scales) for shape in shapes)) for _ in range(3)]
@@ -134,12 +134,12 @@ def test_a_token_does_not_depend_on_the_number_of_tokens(inputs):
     given = weight(g, 70, 352, 100, 150)
     x = inputs(g, (70, 352)).astype(np.float32)
     x[-1] = 1e38
-    together = NumbaOps.quantised_linear(x, given)
+    together = NumbaOps.linear(x, given, True)
     for token in range(0, 70, 3):
-        alone = NumbaOps.quantised_linear(x[token : token + 1], given)
+        alone = NumbaOps.linear(x[token : token + 1], given, True)
         np.testing.assert_array_equal(bits(alone[0]), bits(together[token]))
     for count in range(1, 70):
-        np.testing.assert_array_equal(bits(NumbaOps.quantised_linear(x[:count], given)), bits(together[:count]))
+        np.testing.assert_array_equal(bits(NumbaOps.linear(x[:count], given, True)), bits(together[:count]))
 
 
 @pytest.mark.parametrize("largest", [2.0**100, np.nextafter(np.float32(2.0**100), np.float32(np.inf)), np.nan])

@@ -12,7 +12,10 @@ asked: set[str] = set()
 
 
 class Watched(np.ndarray):
-    """An array that writes down which of NumPy's functions it is given to."""
+    """An array that writes down which of NumPy's functions it is given to, and refuses to be changed."""
+
+    def __setitem__(self, index, values):
+        raise AssertionError("expected `write` alone to change arrays")
 
     def __array_function__(self, function, types, args, kwargs):
         asked.add(function.__name__)
@@ -47,6 +50,7 @@ class WatchedOps(Ops):
     asarray = staticmethod(lambda array: watched(np.asarray(array)))
     to_numpy = staticmethod(lambda array: plain(np.asarray(array)))
     zeros = staticmethod(lambda shape, dtype=np.float32: watched(np.zeros(shape, dtype)))
+    write = staticmethod(lambda rows, index, values: watched(Ops.write(plain(rows).copy(), index, plain(values))))
 
 
 def operation(name):

@@ -14,8 +14,8 @@ import tiny
 from cuda.model_ops import ModelOps
 from dsv4.cost.memory import cache_bytes
 from dsv4.errors import SettingError
-from dsv4.model.cache import Entries, RecentRows
-from dsv4.model.packed import EntryPacking, KeyPacking, PackedEntries, PackedRecentRows
+from dsv4.model.cache import AsComputed, Entries, RecentRows
+from dsv4.model.packed import EntryCoding, KeyCoding
 from dsv4.model.rounding import KV_BLOCK, Rounding
 from dsv4.model.span import Span
 from dsv4.ops import Ops
@@ -44,41 +44,41 @@ def same_bits(found, expected):
 
 @given(data=st.data(), content=strategies.sizes(0, 140), rotated=st.sampled_from([2, 8, 64]))
 def test_an_entry_is_read_back_as_it_was_rounded(data, content, rotated):
-    packing = EntryPacking(Ops(), content + rotated, FLOAT32, rotated)
+    coding = EntryCoding(Ops(), content + rotated, FLOAT32, rotated)
     rows = data.draw(strategies.extreme(2, 3, content + rotated))
     rounded = fake_quant_fp8(rows[..., :content], KV_BLOCK)
-    packed = packing.pack(np.concatenate([rounded, rows[..., content:]], axis=-1))
-    assert packed.shape == (2, 3, packing.row_bytes)
+    packed = coding.pack(np.concatenate([rounded, rows[..., content:]], axis=-1))
+    assert packed.shape == (2, 3, coding.width)
     assert packed.dtype == np.uint8
-    found = packing.unpack(packed)
+    found = coding.unpack(packed)
     same_bits(found[..., :content], rounded)
     same_bits(found[..., content:], rows[..., content:].astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 @given(data=st.data(), width=st.sampled_from([2, 8, 32, 64, 128]))
 def test_an_indexer_key_is_read_back_as_it_was_rounded(data, width):
-    packing = KeyPacking(Ops(), width, FLOAT32)
+    coding = KeyCoding(Ops(), width, FLOAT32)
     rounded = fake_quant_fp4(data.draw(strategies.extreme(2, 3, width)))
-    packed = packing.pack(rounded)
-    assert packed.shape == (2, 3, packing.row_bytes)
+    packed = coding.pack(rounded)
+    assert packed.shape == (2, 3, coding.width)
     assert packed.dtype == np.uint8
-    same_bits(packing.unpack(packed), rounded)
+    same_bits(coding.unpack(packed), rounded)
 
 
 def test_a_block_that_rounds_down_to_half_its_range_keeps_its_numbers():
     """The scale is half of what it was the first time, and each code twice."""
-    packing = EntryPacking(Ops(), 66, FLOAT32, 2)
+    coding = EntryCoding(Ops(), 66, FLOAT32, 2)
     rows = np.full((1, 1, 66), 2.0**-6, np.float32)  # a subnormal of FP8 at scale 1
     rows[..., 0] = 225  # rounds to 224, which scale 1/2 can hold as well
     rounded = fake_quant_fp8(rows, 64)
     assert rounded[0, 0, 0] == 224
-    packed = packing.pack(rounded)
+    packed = coding.pack(rounded)
     assert packed[0, 0, -1] == 126  # 2^−1
-    same_bits(packing.unpack(packed), rounded)
+    same_bits(coding.unpack(packed), rounded)
 
 
 def test_numbers_that_are_not_finite_stay_visible():
-    entry, key = EntryPacking(Ops(), 130, FLOAT32, 2), KeyPacking(Ops(), 64, FLOAT32)
+    entry, key = EntryCoding(Ops(), 130, FLOAT32, 2), KeyCoding(Ops(), 64, FLOAT32)
     rows = np.ones((1, 2, 130), np.float32)
     rows[0, 0, 3], rows[0, 0, 129] = np.inf, np.nan
     found = entry.unpack(entry.pack(rows))
@@ -90,21 +90,22 @@ def test_numbers_that_are_not_finite_stay_visible():
 
 
 def test_rows_have_the_sizes_of_the_released_model():
-    assert EntryPacking(Ops(), 512, FLOAT32, 64).row_bytes == 448 + 2 * 64 + 7
-    assert KeyPacking(Ops(), 128, FLOAT32).row_bytes == 64 + 4
+    assert EntryCoding(Ops(), 512, FLOAT32, 64).width == 448 + 2 * 64 + 7
+    assert KeyCoding(Ops(), 128, FLOAT32).width == 64 + 4
 
 
 @settings(max_examples=20)
 @given(parts=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_bytes_go_where_floats_go(parts, seed):
     """Two sequences in parts of any lengths: the window's rows and the entries are the float ones, read back."""
-    generator, packing = np.random.default_rng(seed), EntryPacking(Ops(), 70, FLOAT32, 4)
-    floats = RecentRows(Ops(), 2, 6, 3, 70, FLOAT32), Entries(Ops(), 2, 70, FLOAT32)
-    packed = PackedRecentRows(packing, floats[0]), PackedEntries(packing, floats[1])
+    generator, coding = np.random.default_rng(seed), EntryCoding(Ops(), 70, FLOAT32, 4)
+    floats, packed = (
+        (RecentRows(Ops(), 2, 6, 3, each), Entries(Ops(), 2, each)) for each in (AsComputed(70, FLOAT32), coding)
+    )
     lengths = np.zeros(2, np.int64)
     for counts in map(np.array, parts):
         rows = generator.standard_normal((2, counts.max(), 70), np.float32)
-        read_back = packing.unpack(packing.pack(rows))
+        read_back = coding.unpack(coding.pack(rows))
         span = Span(lengths, counts, counts.max())
         same_bits(packed[0].extend(rows, span), floats[0].extend(read_back, span))
         chosen = row, entry = np.nonzero(span.present)

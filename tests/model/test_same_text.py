@@ -16,6 +16,7 @@ from conftest import created, marked
 from dsv4 import bundled_model, generate, load
 from dsv4.model.model import Model
 from dsv4.ops import Ops
+from dsv4.ops.quantise import is_quantised
 from dsv4.text.tokenizer import Tokenizer
 
 PROMPTS = ["ROMEO.", "Enter the King and his train.", "JULIET.\nO", "To be, or not to be", "Good morrow, my lord; what"]
@@ -100,9 +101,10 @@ def recorded_pass(ops: Ops, ids: list[int]) -> tuple[np.ndarray, list[tuple[str,
         def fake_quant_fp4(self, x):
             return self.keep("fake_quant_fp4", x, super().fake_quant_fp4(x))
 
-        def quantised_linear(self, x, weight):
-            self.keep("quantised_linear", x, super().fake_quant_fp8(x, 128))
-            return super().quantised_linear(x, weight)
+        def linear(self, x, weight, round_inputs=False):
+            if round_inputs and is_quantised(weight):
+                self.keep("linear", x, super().fake_quant_fp8(x, 128))
+            return super().linear(x, weight, round_inputs)
 
         def experts(self, x, *arguments):
             return self.keep("experts", x, super().experts(x, *arguments))

@@ -49,7 +49,7 @@ def test_every_operation_has_an_example():
 def test_a_backend_offers_what_the_reference_offers(backend):
     assert isinstance(backend, Ops)
     assert isinstance(backend.name, str)
-    for name in [*OPERATIONS, "asarray", "to_numpy", "zeros"]:
+    for name in [*OPERATIONS, "asarray", "to_numpy", "zeros", "write"]:
         expected = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(Ops, name)).parameters.values()]
         found = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(backend, name)).parameters.values()]
         assert found == expected, name
@@ -66,6 +66,12 @@ def test_arrays_survive_the_way_to_the_backend_and_back(backend, shape, dtype):
     exact(backend.to_numpy(backend.asarray(array)), array)
     exact(backend.to_numpy(backend.zeros(shape, dtype)), np.zeros(shape, dtype))
     assert backend.to_numpy(backend.zeros(shape)).dtype == np.float32
+
+
+def test_values_are_written_where_the_index_says(backend):
+    rows = backend.write(backend.zeros((2, 3, 2)), (np.array([0, 1]), np.array([2, 0])), backend.asarray(np.eye(2)))
+    rows = backend.write(rows, (slice(None), 1), backend.asarray(np.full((2, 2), 5)))
+    exact(backend.to_numpy(rows), np.float32([[[0, 0], [5, 5], [1, 0]], [[0, 1], [5, 5], [0, 0]]]))
 
 
 @every_call

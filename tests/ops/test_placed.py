@@ -66,17 +66,14 @@ def test_experts_that_were_set_to_zero_give_zero(backend, storage, width):
 
 @every_weight
 @every_width
-@pytest.mark.parametrize("operation", ["linear", "quantised_linear"])
-def test_a_placed_weight_gives_the_same_bits(backend, operation, storage, width):
-    weight = matrix(storage, ROWS, width)
-    if operation == "quantised_linear" and storage in ("float32", "bfloat16"):
-        pytest.skip("only packed weights have products with rounded inputs")
-    x, multiply = inputs(backend, width), getattr(backend, operation)
+@pytest.mark.parametrize("round_inputs", [False, True])
+def test_a_placed_weight_gives_the_same_bits(backend, round_inputs, storage, width):
+    weight, x = matrix(storage, ROWS, width), inputs(backend, width)
     placed = backend.place(weight)
     assert placed.shape == weight.shape
-    expected = backend.to_numpy(multiply(x, on(backend, weight)))
+    expected = backend.to_numpy(backend.linear(x, on(backend, weight), round_inputs))
     for _ in range(2):  # the second time with what the first has left
-        exact(backend.to_numpy(multiply(x, placed)), expected)
+        exact(backend.to_numpy(backend.linear(x, placed, round_inputs)), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, ml_dtypes.bfloat16])

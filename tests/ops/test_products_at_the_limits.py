@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsv4.ops import Expert, Fp4Weight, Fp8Weight, Ops, Routing, dequantise
-from dsv4.ops.quantise import fake_quant_fp8, quantise_fp4, quantise_fp8
+from dsv4.ops.quantise import fake_quant_fp8, is_quantised, quantise_fp4, quantise_fp8
 from strategies import laid_out
 from verdicts import as_good, exact
 
@@ -47,7 +47,7 @@ def products(ops, x, weight, other):
     with np.errstate(all="ignore"):
         return {
             "linear": ops.linear(x, weight),
-            "quantised_linear": ops.quantised_linear(x, weight),
+            "linear that rounds": ops.linear(x, weight, True),
             "grouped_linear": ops.grouped_linear(np.concatenate([x, 2 * x], axis=1), weight, 2),
             "expert": ops.expert(x, shares, pair[1], 5.0, False),
             "experts": ops.experts(x, routing, pair, 5.0, False),
@@ -87,7 +87,7 @@ def test_extreme_scale_bytes(ops, storage, byte):
     as_good(ops.linear(x, weight), truth, Ops.linear(x, weight), terms)
     rounded = fake_quant_fp8(x, 128)
     truth = rounded.astype(np.float64) @ values.T
-    as_good(ops.quantised_linear(x, weight), truth, Ops.quantised_linear(x, weight), terms)
+    as_good(ops.linear(x, weight, True), truth, Ops.linear(x, weight, True), terms)
 
 
 @packed_storage
@@ -179,7 +179,7 @@ def test_inputs_that_are_not_finite(ops, storage, column):
     own, others = [1, 2, 5], [0, 3, 4]
     x[own, column] = np.inf, -np.inf, np.nan
     spoilt = agree(ops, x, weight, storage)
-    for name in ("linear", "quantised_linear", "grouped_linear"):
+    for name in ("linear", "linear that rounds", "grouped_linear"):
         assert not np.isfinite(spoilt[name][own]).all(axis=tuple(range(1, spoilt[name].ndim))).any(), name
         assert np.isfinite(spoilt[name][others]).all(), name
     for name, found in products(ops, x, weight, stored(storage, 9)).items():
@@ -217,10 +217,11 @@ def test_inputs_near_the_ends_of_float32(ops, storage, scale):
 def test_any_number_of_tokens_rows_and_columns(ops, storage, tokens, rows, columns):
     x, weight = numbers(8, tokens, columns), STORE[storage](numbers(9, rows, columns))
     values = dequantise(weight, np.float64)
-    for name, seen in (("linear", x), ("quantised_linear", fake_quant_fp8(x, 128))):
+    rounded = fake_quant_fp8(x, 128) if is_quantised(weight) else x
+    for round_inputs, seen in ((False, x), (True, rounded)):
         truth = seen.astype(np.float64) @ values.T
         terms = (np.abs(seen).astype(np.float64) @ np.abs(values).T).max()
-        as_good(getattr(ops, name)(x, weight), truth, getattr(Ops, name)(x, weight), terms)
+        as_good(ops.linear(x, weight, round_inputs), truth, Ops.linear(x, weight, round_inputs), terms)
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 70])
@@ -251,7 +252,7 @@ def test_weights_without_rows_or_columns(ops, storage, shape):
     for tokens in (0, 1, 5):
         x = np.ones((tokens, columns), np.float32)
         exact(ops.linear(x, weight), np.zeros((tokens, rows), np.float32))
-        exact(ops.quantised_linear(x, weight), np.zeros((tokens, rows), np.float32))
+        exact(ops.linear(x, weight, True), np.zeros((tokens, rows), np.float32))
         exact(
             ops.grouped_linear(np.ones((tokens, 2 * columns), np.float32), weight, 2),
             np.zeros((tokens, rows), np.float32),

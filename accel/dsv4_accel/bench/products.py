@@ -52,7 +52,7 @@ def product_cases() -> list[Case]:
 
 def _fp4(stage: Stage, tokens: int, rounds: bool) -> Contest:
     weights, x = stage.fp4_weights(*EXPERT), stage.floats(tokens, EXPERT[1])
-    contest = _contest(stage, "quantised_linear" if rounds else "linear", x, weights)
+    contest = _contest(stage, "linear", x, weights, rounds)
     ggml = _ggml(stage, x, weights)
     contestants = dict(contest.contestants) | _torch(stage, x, weights) | ggml
     notes = [NOT_REPACKED] if ggml and GGML_REPACKED not in ggml else []
@@ -62,7 +62,7 @@ def _fp4(stage: Stage, tokens: int, rounds: bool) -> Contest:
 def large_product(stage: Stage, tokens: int) -> Contest:
     """Rounded inputs and FP4, beside dense products in half precision of the library for the same device."""
     weights, x = stage.fp4_weights(*EXPERT), stage.floats(tokens, EXPERT[1])
-    contest = _contest(stage, "quantised_linear", x, weights)
+    contest = _contest(stage, "linear", x, weights, True)
     cupy = stage.peers.cupy
     theirs = {CUPY_HALF: Contestant(cupy.half_product(x, dequantise(weights[0])))} if cupy else {}
     return Contest(dict(contest.contestants) | theirs, contest.bytes_moved)
@@ -75,7 +75,7 @@ def _fp8(stage: Stage, tokens: int) -> Contest:
 
 
 def _fp8_rounded(stage: Stage) -> Contest:
-    return _contest(stage, "quantised_linear", stage.floats(1, SQUARE[1]), stage.fp8_weights(*SQUARE))
+    return _contest(stage, "linear", stage.floats(1, SQUARE[1]), stage.fp8_weights(*SQUARE), True)
 
 
 def _grouped(stage: Stage) -> Contest:

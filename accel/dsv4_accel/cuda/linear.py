@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from dsv4.ops import linear as reference
-from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, is_quantised
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.matrix import CHUNK, Matrix, matrix_of
@@ -28,20 +28,12 @@ THREADS = 256
 """Of all other kernels."""
 
 
-def linear(device: Device, x: Array, weight: Weight) -> Array:
+def linear(device: Device, x: Array, weight: Weight, round_inputs: bool = False) -> Array:
     """As dsv4.ops.linear.linear."""
     matrix = _fitting(device, x, weight, 1)
     if matrix is None:
-        return on_host(device, reference.linear, x, weight)
-    return _multiply(device, x, matrix, 1, rounds=False)
-
-
-def quantised_linear(device: Device, x: Array, weight: Weight) -> Array:
-    """As dsv4.ops.linear.quantised_linear."""
-    matrix = _fitting(device, x, weight, 1)
-    if matrix is None:
-        return on_host(device, reference.quantised_linear, x, weight)
-    return _multiply(device, x, matrix, 1, rounds=True)
+        return on_host(device, reference.linear, x, weight, round_inputs)
+    return _multiply(device, x, matrix, 1, rounds=round_inputs and is_quantised(weight))
 
 
 def grouped_linear(device: Device, x: Array, weight: Weight, groups: int) -> Array:

@@ -40,14 +40,14 @@ def experts(
     return result
 
 
-def expert(device: Device, x: Array, weight: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
+def expert(device: Device, x: Array, share: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
     """As dsv4.ops.moe.expert: a mixture of one."""
-    if x.dtype == np.float32 and x.ndim == 2 and weight.shape == x.shape[:1] and x.size:
+    if x.dtype == np.float32 and x.ndim == 2 and share.shape == x.shape[:1] and x.size:
         table = table_of_one(device, matrices)
         if table is not None and table.up.columns == table.down.rows == x.shape[1]:
-            routing = Routing(weight[:, None], device.zeros((len(x), 1), np.int64))
+            routing = Routing(share[:, None], device.zeros((len(x), 1), np.int64))
             return _together(device, x, routing, table, limit, round_inputs)
-    result: Array = on_host(device, reference.expert, x, weight, matrices, limit, round_inputs)
+    result: Array = on_host(device, reference.expert, x, share, matrices, limit, round_inputs)
     return result
 
 

@@ -6,7 +6,7 @@ from dsv4_accel.numba.attention import sparse_attention
 from dsv4_accel.numba.compressor import compress
 from dsv4_accel.numba.hadamard import hadamard
 from dsv4_accel.numba.indexer import index_scores, index_top_k, top_k
-from dsv4_accel.numba.linear import grouped_linear, linear, quantised_linear
+from dsv4_accel.numba.linear import grouped_linear, linear
 from dsv4_accel.numba.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4_accel.numba.moe import expert, experts
 from dsv4_accel.numba.norm import rms_norm, rms_scale
@@ -25,7 +25,6 @@ class NumbaOps(Ops):
         return place(weight)
 
     linear = staticmethod(linear)
-    quantised_linear = staticmethod(quantised_linear)
     grouped_linear = staticmethod(grouped_linear)
 
     rms_norm = staticmethod(rms_norm)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange, types
 
 from dsv4.ops import linear as reference
-from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight
+from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight, is_quantised
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
@@ -25,16 +25,12 @@ ROWS_PER_TASK = 64
 """Rows of a weight that one thread goes through at a time."""
 
 
-def linear(x: Array, weight: Weight) -> Array:
+def linear(x: Array, weight: Weight, round_inputs: bool = False) -> Array:
     """As dsv4.ops.linear.linear."""
     memory = _memory(x, weight, 1)
-    return reference.linear(x, weight) if memory is None else _product(x, memory, 1, rounds=False)
-
-
-def quantised_linear(x: Array, weight: Weight) -> Array:
-    """As dsv4.ops.linear.quantised_linear."""
-    memory = _memory(x, weight, 1)
-    return reference.quantised_linear(x, weight) if memory is None else _product(x, memory, 1, rounds=True)
+    if memory is None:
+        return reference.linear(x, weight, round_inputs)
+    return _product(x, memory, 1, rounds=round_inputs and is_quantised(weight))
 
 
 def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:

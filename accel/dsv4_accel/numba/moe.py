@@ -13,20 +13,11 @@ from numba.extending import intrinsic
 
 from dsv4.ops import moe as reference
 from dsv4.ops.moe import Expert, Routing
-from dsv4.ops.quantise import Weight, is_quantised
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
-from dsv4_accel.numba.linear import (
-    FIELDS,
-    ROWS_PER_TASK,
-    linear,
-    prepare,
-    prepare_pairs,
-    prepare_row,
-    quantised_linear,
-)
+from dsv4_accel.numba.linear import FIELDS, ROWS_PER_TASK, linear, prepare, prepare_pairs, prepare_row
 from dsv4_accel.numba.memory import load, store
 from dsv4_accel.numba.packed import CHUNK, FP4, PAIRS
 from dsv4_accel.numba.pairs import LARGEST, pack_row
@@ -51,18 +42,14 @@ def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: fl
     return _together(x, weights, indices, active, memory, limit, round_inputs)
 
 
-def expert(x: Array, weight: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
+def expert(x: Array, share: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
     """As dsv4.ops.moe.expert."""
-    if not are_float32(x) or x.ndim != 2 or not x.size or weight.shape != x.shape[:1] or not limit >= 0:
-        return reference.expert(x, weight, matrices, limit, round_inputs)
-
-    def multiply(x: Array, matrix: Weight) -> Array:
-        return quantised_linear(x, matrix) if round_inputs and is_quantised(matrix) else linear(x, matrix)
-
-    gate, up = multiply(x, matrices.w1), multiply(x, matrices.w3)
+    if not are_float32(x) or x.ndim != 2 or not x.size or share.shape != x.shape[:1] or not limit >= 0:
+        return reference.expert(x, share, matrices, limit, round_inputs)
+    gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)
     hidden = np.empty_like(gate)
-    _activate(20 * gate.size, gate, up, compact(weight.astype(np.float32, copy=False)), np.float32(limit), hidden)
-    return multiply(hidden, matrices.w2)
+    _activate(20 * gate.size, gate, up, compact(share.astype(np.float32, copy=False)), np.float32(limit), hidden)
+    return linear(hidden, matrices.w2, round_inputs)
 
 
 Matrices = tuple[Flat, Flat, Flat]

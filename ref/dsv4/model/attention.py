@@ -3,10 +3,11 @@
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
-from dsv4.model.cache import CompressorCache, LayerCache, RecentRows
+from dsv4.model.cache import AsComputed, Coding, CompressorCache, LayerCache, RecentRows
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
+from dsv4.model.packed import EntryCoding, KeyCoding
 from dsv4.model.part import Part
 from dsv4.model.span import Span, for_all_layers
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
@@ -59,14 +60,19 @@ class Attention:
         observe(f"{self.name}out", output)
         return output
 
-    def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype) -> LayerCache:
-        """An empty state for this layer."""
-        ops, config = self.ops, self.config
-        cache = LayerCache(RecentRows(ops, batch, config.sliding_window - 1, max_rollback, config.head_dim, dtype))
-        if self.ratio:
-            cache.compressor = CompressorCache.create(ops, batch, self.ratio, config.head_dim, max_rollback, dtype)
-        if self.ratio == CSA_RATIO:
-            cache.indexer = CompressorCache.create(ops, batch, self.ratio, config.index_head_dim, max_rollback, dtype)
+    def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
+        """An empty state for this layer; packed: with its entries and indexer keys as bytes."""
+        ops, config, ratio = self.ops, self.config, self.ratio
+        entry: Coding = AsComputed(config.head_dim, dtype)
+        key: Coding = AsComputed(config.index_head_dim, dtype)
+        if packed:
+            entry = EntryCoding(ops, config.head_dim, dtype, config.qk_rope_head_dim)
+            key = KeyCoding(ops, config.index_head_dim, dtype)
+        cache = LayerCache(RecentRows(ops, batch, config.sliding_window - 1, max_rollback, entry))
+        if ratio:
+            cache.compressor = CompressorCache.create(ops, batch, ratio, max_rollback, entry, dtype)
+        if ratio == CSA_RATIO:
+            cache.indexer = CompressorCache.create(ops, batch, ratio, max_rollback, key, dtype)
         return cache
 
     def _entries(self, x: Array, qr: Array, span: Span, cache: LayerCache, observe: Observer) -> tuple[Array, Ints]:

@@ -31,9 +31,9 @@ class Block:
         observe(f"{self.name}out", streams)
         return streams
 
-    def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype) -> LayerCache:
-        """An empty state for this layer."""
-        return self.attn.new_cache(batch, max_rollback, dtype)
+    def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
+        """An empty state for this layer: see `Attention`."""
+        return self.attn.new_cache(batch, max_rollback, dtype, packed)
 
 
 class HyperConnection:

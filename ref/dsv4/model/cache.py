@@ -7,6 +7,7 @@ them, and what lies beyond is overwritten by the tokens that come next. Sequence
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,23 +19,68 @@ from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
 
+class Coding(Protocol):
+    """A way to store rows [B, N, channels] as rows [B, N, width] of another dtype, and to read them back."""
+
+    @property
+    def channels(self) -> int:
+        """The numbers of a row."""
+
+    @property
+    def width(self) -> int:
+        """What is stored for them."""
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The dtype of what is stored."""
+
+    def pack(self, rows: Array) -> Any:
+        """[B, N, channels] -> [B, N, width], both where the backend computes."""
+
+    def unpack(self, packed: Any) -> Array:
+        """[B, N, width] -> [B, N, channels], both where the backend computes."""
+
+
+@dataclass(frozen=True)
+class AsComputed:
+    """Rows of floats as they are."""
+
+    channels: int
+    stored: np.dtype[Any]
+
+    @property
+    def width(self) -> int:
+        """As many as there are channels."""
+        return self.channels
+
+    def pack(self, rows: Array) -> Array:
+        """As in `Coding`."""
+        return rows
+
+    def unpack(self, packed: Array) -> Array:
+        """As in `Coding`."""
+        return packed
+
+
 class RecentRows:
     """The last rows of each sequence, one row per token, in a ring: position p stands at slot p mod capacity."""
 
-    def __init__(self, ops: Ops, batch: int, keep: int, spare: int, width: int, dtype: np.dtype) -> None:
+    def __init__(self, ops: Ops, batch: int, keep: int, spare: int, coding: Coding) -> None:
         """keep: how many rows before a new token are needed; spare: how many tokens a rollback may take back."""
-        self.keep = keep
-        self.rows = ops.zeros((batch, keep + 1 + spare, width), dtype)  # one more for the new token itself
+        self.ops, self.keep, self.coding = ops, keep, coding
+        capacity = keep + 1 + spare  # one more for the new token itself
+        self.rows = ops.zeros((batch, capacity, coding.width), coding.stored)
 
     def extend(self, rows: Array, span: Span) -> Array:
-        """Add the span's rows [B, S, width], and give back what they follow: [B, keep + S, width].
+        """Add the span's rows [B, S, channels], and give back what they follow: [B, keep + S, channels].
 
-        Column j of row b is position starts[b] − keep + j; columns of negative positions hold anything.
+        Column j of row b is position starts[b] − keep + j; columns of negative positions hold anything. The span's own
+        rows come back as they are stored, so that they do not depend on how a prompt is cut.
         """
-        ring = span.ring(self.keep, self.rows.shape[1])
-        joined = np.concatenate([self.rows[ring.before], rows], axis=1)
-        self.rows[ring.slots] = rows[ring.rows]
-        return joined
+        ring, packed = span.ring(self.keep, self.rows.shape[1]), self.coding.pack(rows)
+        joined = np.concatenate([self.rows[ring.before], packed], axis=1)
+        self.rows = self.ops.write(self.rows, ring.slots, packed[ring.rows])
+        return self.coding.unpack(joined)
 
     def nbytes(self, lengths: Ints) -> int:
         """Bytes of the newest rows, keep + 1 of each sequence at most, for sequences of these lengths."""
@@ -44,21 +90,22 @@ class RecentRows:
 class Entries:
     """All compressed entries of each sequence: entry i stands at slot i, and the array doubles when it is full."""
 
-    def __init__(self, ops: Ops, batch: int, width: int, dtype: np.dtype) -> None:
-        self.rows = ops.zeros((batch, 16, width), dtype)
+    def __init__(self, ops: Ops, batch: int, coding: Coding) -> None:
+        self.ops, self.coding = ops, coding
+        self.rows = ops.zeros((batch, 16, coding.width), coding.stored)
 
     def write(self, rows: Array, chosen: Index, slots: Index, count: int) -> None:
-        """Store some of the rows [B, N, width], those that `chosen` names, at `slots`.
+        """Store some of the rows [B, N, channels], those that `chosen` names, at `slots`.
 
         count: how many entries the sequence with the most of them has then.
         """
         while self.rows.shape[1] < count:
             self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)], axis=1)
-        self.rows[slots] = rows[chosen]
+        self.rows = self.ops.write(self.rows, slots, self.coding.pack(rows)[chosen])
 
     def first(self, count: int) -> Array:
-        """The first entries, [B, count, width]; a view. Rows with fewer entries hold anything behind theirs."""
-        return self.rows[:, :count]
+        """The first entries, [B, count, channels]. Rows with fewer entries hold anything behind theirs."""
+        return self.coding.unpack(self.rows[:, :count])
 
     def nbytes(self, counts: Ints) -> int:
         """Bytes of the first counts[b] entries of each row."""
@@ -75,11 +122,15 @@ class CompressorCache:
     entries: Entries
 
     @classmethod
-    def create(cls, ops: Ops, batch: int, ratio: int, width: int, spare: int, dtype: np.dtype) -> "CompressorCache":
-        """width: the channels of an entry. CSA keeps both halves of its projections and the whole previous block."""
+    def create(cls, ops: Ops, batch: int, ratio: int, spare: int, coding: Coding, dtype: np.dtype) -> "CompressorCache":
+        """coding: of its entries; dtype: of its projections, which stay as they are.
+
+        CSA keeps both halves of its projections and the whole previous block.
+        """
         overlap = 2 if ratio == CSA_RATIO else 1
-        recent = [RecentRows(ops, batch, overlap * ratio - 1, spare, overlap * width, dtype) for _ in range(2)]
-        return cls(ratio, recent[0], recent[1], Entries(ops, batch, width, dtype))
+        pending = AsComputed(overlap * coding.channels, np.dtype(dtype))
+        kv, score = (RecentRows(ops, batch, overlap * ratio - 1, spare, pending) for _ in range(2))
+        return cls(ratio, kv, score, Entries(ops, batch, coding))
 
     def pending_nbytes(self, lengths: Ints) -> int:
         """Bytes of the projections that later entries need: the pending tail and, for CSA, the block before it."""

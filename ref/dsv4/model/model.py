@@ -11,7 +11,6 @@ from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
-from dsv4.model.packed import packed_layer
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.part import Part
 from dsv4.model.rounding import Rounding
@@ -158,9 +157,7 @@ class Model:
             raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
 
         def track(blocks: Sequence[Block | MTP], back: int) -> Track:
-            layers = [block.new_cache(batch, back, self.dtype) for block in blocks]
-            if packed:
-                layers = [packed_layer(layer, self.ops, self.config.qk_rope_head_dim) for layer in layers]
+            layers = [block.new_cache(batch, back, self.dtype, packed) for block in blocks]
             return Track(layers, np.zeros(batch, np.int64), back)
 
         # The MTP layer reads a token at the position before its own, so it goes back one further.

@@ -32,6 +32,6 @@ class MTP:
         state = linear(ops.rms_norm(streams, self.hnorm, eps), self.h_proj)  # [B, S, n, d]
         return self.head(self.block(token + state, next_ids, span, cache, observe))
 
-    def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype) -> LayerCache:
-        """An empty state for the module's layer."""
-        return self.block.new_cache(batch, max_rollback, dtype)
+    def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
+        """An empty state for the module's layer: see `Attention`."""
+        return self.block.new_cache(batch, max_rollback, dtype, packed)

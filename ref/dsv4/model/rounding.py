@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsv4.ops import Ops, Weight
-from dsv4.ops.quantise import is_quantised
 from dsv4.ops.types import Array
 
 KV_BLOCK = 64
@@ -35,4 +34,4 @@ class Rounding:
 
     def linear(self, x: Array, weight: Weight) -> Array:
         """A product whose input is rounded to FP8 where the weight is stored in FP8 or FP4."""
-        return (self.ops.quantised_linear if self.on and is_quantised(weight) else self.ops.linear)(x, weight)
+        return self.ops.linear(x, weight, self.on)

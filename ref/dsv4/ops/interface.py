@@ -5,7 +5,7 @@ errors of each method are those of the NumPy function behind it. `asarray`, `pla
 live.
 """
 
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from dsv4.ops.attention import sparse_attention
 from dsv4.ops.compressor import compress, overlap
 from dsv4.ops.hadamard import hadamard
 from dsv4.ops.indexer import index_scores, index_top_k, top_k
-from dsv4.ops.linear import embedding, grouped_linear, linear, quantised_linear
+from dsv4.ops.linear import embedding, grouped_linear, linear
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
@@ -37,15 +37,14 @@ class Ops:
     """The NumPy backend, and the base of all others.
 
     A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies and compares them, takes
-    parts of them by index and writes to such parts, with indices of the backend or of NumPy, calls methods that NumPy's
-    arrays have, and the ARRAY_FUNCTIONS; generation calls the SAMPLING_FUNCTIONS, too.
+    parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have, and the
+    ARRAY_FUNCTIONS; generation calls the SAMPLING_FUNCTIONS, too. Nothing but `write` changes an array.
     """
 
     name = "numpy"
 
     embedding = staticmethod(embedding)
     linear = staticmethod(linear)
-    quantised_linear = staticmethod(quantised_linear)
     grouped_linear = staticmethod(grouped_linear)
 
     rms_norm = staticmethod(rms_norm)
@@ -97,17 +96,29 @@ class Ops:
         return np.zeros(shape, dtype)
 
     @staticmethod
+    def write(rows: Array, index: Any, values: Array) -> Array:
+        """The rows with values at this index: what a cache does with each new token.
+
+        rows: an array of `zeros`, or what `write` gave; index: as in rows[index]. The rows that were given must not be
+        used any more: a backend may write to them, as NumPy does, or make new ones.
+        """
+        rows[index] = values
+        return rows
+
+    @staticmethod
     def require_room(nbytes: int) -> None:
         """Raises BackendError if weights of so many bytes do not fit where this backend computes.
 
         NumPy: never, since weights stay in their files, mapped into memory.
         """
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copies of what a backend computes, such as the fork of a cache, share the backend."""
+        return self
 
-PLACES = ("asarray", "to_numpy", "zeros", "require_room")
-"""What is no operation, but says, as `place` does, where arrays live."""
 
-OPERATIONS = tuple(
-    name for name, method in vars(Ops).items() if isinstance(method, staticmethod) and name not in PLACES
-)
+PLACES = ("asarray", "place", "to_numpy", "zeros", "write", "require_room")
+"""What is no operation, but says where arrays live."""
+
+OPERATIONS = tuple(name for name in vars(Ops) if not name.startswith("_") and name not in ("name", *PLACES))
 """The names of all operations."""

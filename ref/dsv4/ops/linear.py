@@ -2,28 +2,23 @@
 
 import numpy as np
 
-from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight, dequantise, fake_quant_fp8
+from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight, dequantise, fake_quant_fp8, is_quantised
 from dsv4.ops.types import Array, Ints
 
 
-def linear(x: Array, weight: Weight) -> Array:
-    """y = x @ W.T with the values that a dense, FP8 or FP4 weight stands for; x is not rounded.
+def linear(x: Array, weight: Weight, round_inputs: bool = False) -> Array:
+    """y = x @ W.T with the values that a dense, FP8 or FP4 weight stands for.
 
-    x [..., in] float; weight [out, in]. Returns [..., out] of x's dtype, accumulated in it.
-    Raises ValueError where x's last axis is not `in`. Source: report §3.4; code: linear, with dequantised weights.
+    x [..., in] float; weight [out, in]; round_inputs: whether x is rounded to FP8 first, per token in blocks of 128,
+    where the weight is stored in FP8 or FP4, as the released model does. Returns [..., out] of x's dtype, accumulated
+    in it. Raises ValueError where x's last axis is not `in`. Source: report §3.4; code: linear with dequantised
+    weights, or act_quant then fp8_gemm or fp4_gemm, which accumulate in float32.
     """
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"linear: x has {x.shape[-1]} channels, but the weight {weight.shape} takes {weight.shape[1]}")
+    if round_inputs and is_quantised(weight):
+        x = fake_quant_fp8(x, FP8_WEIGHT_BLOCK)
     return x @ dequantise(weight, x.dtype).T
-
-
-def quantised_linear(x: Array, weight: Weight) -> Array:
-    """The product as the released model computes it: x is rounded to FP8 per token in blocks of 128, then `linear`.
-
-    x [..., in] float; weight [out, in]. Returns [..., out] of x's dtype. Raises ValueError as `linear` does.
-    Source: report §3.4; code: act_quant then fp8_gemm or fp4_gemm, which accumulate in float32.
-    """
-    return linear(fake_quant_fp8(x, FP8_WEIGHT_BLOCK), weight)
 
 
 def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:

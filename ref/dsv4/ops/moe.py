@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dsv4.ops.elementwise import sigmoid, softplus
-from dsv4.ops.linear import linear, quantised_linear
-from dsv4.ops.quantise import Weight, is_quantised
+from dsv4.ops.linear import linear
+from dsv4.ops.quantise import Weight
 from dsv4.ops.types import Array, Ints
 
 
@@ -85,26 +85,22 @@ def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: fl
     outputs = np.zeros((*routing.indices.shape, x.shape[-1]), x.dtype)  # [T, k, d]
     for number in np.unique(routing.indices):
         token, slot = np.nonzero(routing.indices == number)
-        weight = routing.weights[token, slot]
-        outputs[token, slot] = expert(x[token], weight, expert_list[number], limit, round_inputs)
+        share = routing.weights[token, slot]
+        outputs[token, slot] = expert(x[token], share, expert_list[number], limit, round_inputs)
     total: Array = outputs.sum(axis=1)
     return total
 
 
-def expert(x: Array, weight: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
-    """One expert on some tokens: w2 @ (weight · SwiGLU(w1 @ x, w3 @ x)).
+def expert(x: Array, share: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
+    """One expert on some tokens: w2 @ (share · SwiGLU(w1 @ x, w3 @ x)).
 
-    x [T, d] float; weight [T]: the routing weights, ones for a shared expert; limit: the clamp of `swiglu`;
-    round_inputs: whether the input of a product with a matrix stored in FP8 or FP4 is rounded to FP8, as in the
-    released model. Returns [T, d] of x's dtype. Source: report §2.1; code: Expert, where the weight joins before w2's
-    input is rounded.
+    x [T, d] float; share [T]: the routing weights, ones for a shared expert; limit: the clamp of `swiglu`;
+    round_inputs: as for `linear`, in each product. Returns [T, d] of x's dtype. Source: report §2.1; code: Expert,
+    where the share joins before w2's input is rounded.
     """
-
-    def multiply(x: Array, matrix: Weight) -> Array:
-        return quantised_linear(x, matrix) if round_inputs and is_quantised(matrix) else linear(x, matrix)
-
-    hidden = swiglu(multiply(x, matrices.w1), multiply(x, matrices.w3), limit)
-    return multiply(weight.astype(x.dtype)[:, None] * hidden, matrices.w2)
+    gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)
+    hidden = share.astype(x.dtype)[:, None] * swiglu(gate, up, limit)
+    return linear(hidden, matrices.w2, round_inputs)
 
 
 def swiglu(gate: Array, up: Array, limit: float) -> Array:

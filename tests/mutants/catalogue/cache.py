@@ -39,14 +39,15 @@ CACHE = (
         name="rollback-keeps-entries",
         trap="a rollback across a block boundary keeps the entry that forgotten tokens completed",
         file=FILE,
-        old="        self.rows = ops.zeros((batch, 16, width), dtype)",
-        new="        self.rows = ops.zeros((batch, 16, width), dtype)\n        self.written = np.zeros(batch, int)",
+        old="        self.rows = ops.zeros((batch, 16, coding.width), coding.stored)",
+        new="        self.rows = ops.zeros((batch, 16, coding.width), coding.stored)\n"
+        "        self.written = np.zeros(batch, int)",
         also=(
             (
-                "        self.rows[slots] = rows[chosen]\n",
+                "        self.rows = self.ops.write(self.rows, slots, self.coding.pack(rows)[chosen])\n",
                 "        is_new = slots[1] >= self.written[slots[0]]\n"
                 "        slots, chosen = ([part[is_new] for part in index] for index in (slots, chosen))\n"
-                "        self.rows[tuple(slots)] = rows[tuple(chosen)]\n"
+                "        self.rows[tuple(slots)] = self.coding.pack(rows)[tuple(chosen)]\n"
                 "        np.maximum.at(self.written, slots[0], slots[1] + 1)\n",
             ),
         ),

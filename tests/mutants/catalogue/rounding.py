@@ -71,16 +71,17 @@ ROUNDING = (
         name="routing-weight-after-w2",
         trap="the routing weight is multiplied in after w2, not before w2's input is rounded",
         file="ops/moe.py",
-        old="multiply(weight.astype(x.dtype)[:, None] * hidden, matrices.w2)",
-        new="weight[:, None] * multiply(hidden, matrices.w2)",
+        old="""    hidden = share.astype(x.dtype)[:, None] * swiglu(gate, up, limit)
+    return linear(hidden, matrices.w2, round_inputs)""",
+        new="    return share[:, None] * linear(swiglu(gate, up, limit), matrices.w2, round_inputs)",
         tests=("ops/test_moe.py::test_the_routing_weight_joins_before_the_rounding_of_w2s_input",),
     ),
     Mutant(
         name="expert-inputs-not-rounded",
         trap="the inputs of quantised experts are not rounded",
         file="ops/moe.py",
-        old="return quantised_linear(x, matrix) if round_inputs and is_quantised(matrix) else linear(x, matrix)",
-        new="return linear(x, matrix)",
+        old="gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)",
+        new="gate, up = linear(x, matrices.w1), linear(x, matrices.w3)",
         tests=("ops/test_moe.py::test_stored_experts",),
     ),
 )
