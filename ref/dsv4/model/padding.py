@@ -49,9 +49,9 @@ class Padding:
         """[B, S, ...] with real tokens first -> as the caller laid it out, zeros at padding."""
         if self.mask.all():
             return array
-        back = np.argsort(_real_first(self.mask), axis=1)
-        restored = array[np.arange(len(self.mask))[:, None], back]
-        restored[np.nonzero(~self.mask)] = 0
+        with_zeros = np.concatenate([array, np.zeros_like(array[:, :1])], axis=1)  # one more place, for the padding
+        back = np.where(self.mask, np.argsort(_real_first(self.mask), axis=1), array.shape[1])
+        restored: Array = with_zeros[np.arange(len(self.mask))[:, None], back]
         return restored
 
 
