@@ -8,14 +8,17 @@ from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, SAMPLING_FUNCTIONS, Ops
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.text.generate import generate
 
+ASSIGNMENT = "assignment"
+
 asked: set[str] = set()
 
 
 class Watched(np.ndarray):
-    """An array that writes down which of NumPy's functions it is given to, and refuses to be changed."""
+    """An array that notes which of NumPy's functions it is given to, and each assignment to a part of it."""
 
     def __setitem__(self, index, values):
-        raise AssertionError("expected `write` alone to change arrays")
+        asked.add(ASSIGNMENT)
+        super().__setitem__(index, values)
 
     def __array_function__(self, function, types, args, kwargs):
         asked.add(function.__name__)
@@ -77,7 +80,7 @@ def test_generation_calls_these_functions_of_numpy_and_no_other(speculative):
     asked.clear()
     tokens = list(generate(model, prompts, 12, [0, 1], 0.9, 3, [], speculative, prefill_chunk=50))
     assert len(tokens) == 24
-    assert asked <= {*ARRAY_FUNCTIONS, *SAMPLING_FUNCTIONS}
+    assert asked <= {*ARRAY_FUNCTIONS, *SAMPLING_FUNCTIONS, ASSIGNMENT}
     assert asked >= set(SAMPLING_FUNCTIONS)
 
 

@@ -38,7 +38,8 @@ class Ops:
 
     A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies and compares them, takes
     parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have, and the
-    ARRAY_FUNCTIONS; generation calls the SAMPLING_FUNCTIONS, too. Nothing but `write` changes an array.
+    ARRAY_FUNCTIONS; `write` alone changes an array. Generation calls the SAMPLING_FUNCTIONS, too, and assigns to parts
+    of arrays of its own.
     """
 
     name = "numpy"
