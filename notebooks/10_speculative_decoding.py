@@ -36,7 +36,7 @@ import dsv4
 import show
 from dsv4.model.cache import Cache
 from dsv4.model.mtp import MTP
-from dsv4.text import decode
+from dsv4.text import decode, drafts
 from dsv4.text.sampling import Sampler, residual
 
 model = dsv4.load(backend="numpy")  # the bundled model
@@ -78,7 +78,7 @@ plt.show()
 # `logits[1]` about the place behind it.
 
 # %%
-show.source(decode._accept, residual)
+show.source(drafts.accept, residual)
 
 # %% [markdown]
 # ## Experiment: the text's distribution stays what it was
@@ -99,7 +99,7 @@ p, q = sampler.distribution(logits, 0), sampler.distribution(guesser_logits, 0)
 
 def right(draft):
     """The project's rule."""
-    return decode._accept(batch, 0, draft, q, np.stack([logits, logits]))[0]
+    return drafts.accept(batch, 0, drafts.Drafts([draft], [q]), np.stack([logits, logits]))[0]
 
 
 def keep_all(draft):
@@ -169,7 +169,7 @@ def acceptance(guesses):
         p, q = sampler.distribution(row, 0), sampler.distribution(guess, 0)
         expected += np.minimum(p, q).sum() / len(places)
         for _ in range(24):
-            decode._accept(batch, 0, sampler.draw(q, 0), q, np.stack([row, row]))
+            drafts.accept(batch, 0, drafts.Drafts([sampler.draw(q, 0)], [q]), np.stack([row, row]))
     return float(expected), (batch.accepted - before[1]) / (batch.drafted - before[0])
 
 

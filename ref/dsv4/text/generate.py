@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import flag, integer
-from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
+from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
-from dsv4.text.decode import Batch, Token, decode, decode_with_drafts
+from dsv4.text.decode import Batch, Token, decode
+from dsv4.text.drafts import Drafter, MTPDrafter, decode_with_drafts
 from dsv4.text.sampling import Sampler, Setting
 
 Prompts = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[np.integer]
@@ -25,7 +26,7 @@ def generate(
     top_p: Setting = 1.0,
     seed: int | None = None,
     stop_ids: Iterable[int] | None = None,
-    speculative: bool = False,
+    speculative: bool | Drafter = False,
     prefill_chunk: int = 512,
 ) -> "Generation":
     """Continue one prompt or several, yielding each token as it is chosen.
@@ -34,8 +35,9 @@ def generate(
     temperature and top_p are numbers, or lists with one for each prompt. A seed makes the draws repeatable; each
     sequence draws from its own stream, so that it does not depend on the others.
     stop_ids: a sequence ends with the first of these, which is still yielded; by default the model's EOS.
-    speculative: let the MTP module draft the token after next, and check it in the same step. The tokens follow the
-    same distribution as without, and greedy ones are the same tokens. prefill_chunk: prompt tokens per pass.
+    speculative: let the MTP module, or another Drafter that is given here, draft the tokens after next, and check them
+    in the same step. The tokens follow the same distribution as without, and greedy ones are the same tokens.
+    prefill_chunk: prompt tokens per pass.
 
     Returns a Generation: iterate over it for Token after Token. A sequence ends early where the model's context ends.
     Raises PromptError for an empty or too long prompt or ids outside the vocabulary, SettingError for settings out
@@ -47,28 +49,27 @@ def generate(
     prompts = _as_prompts(ids)
     count = integer("max_new_tokens", max_new_tokens, least=1)
     chunk = integer("prefill_chunk", prefill_chunk, least=1)
-    drafts = flag("speculative", speculative)
+    drafter = _as_drafter(model, speculative)
     context = model.config.max_position_embeddings
     for number, prompt in enumerate(prompts):
         if len(prompt) > context:
             raise PromptError(f"prompt {number}: expected at most {context} tokens, found {len(prompt)}")
         check_ids(prompt[None], model.config.vocab_size, first_sequence=number)
         prompts[number] = prompt.astype(np.int64)
-    if drafts and model.mtp is None:
-        raise CheckpointError(f"{model.checkpoint.directory}: expected an MTP layer to draft with, found none")
     sampler = Sampler(temperature, top_p, seed, len(prompts))
     room = np.array([context - len(prompt) + 1 for prompt in prompts])  # the last token need not be read again
     stops = frozenset(model.config.eos_token_ids if stop_ids is None else _as_stop_ids(stop_ids))
-    batch = Batch(model, sampler, stops, np.minimum(min(count, context), room))
-    return Generation(batch, prompts, drafts, chunk)
+    left = np.minimum(min(count, context), room)
+    batch = Batch(model, sampler, stops, left, max_rollback=drafter.most if drafter else 0)
+    return Generation(batch, prompts, drafter, chunk)
 
 
 class Generation:
     """The tokens of one call of `generate`, made while they are iterated over, once."""
 
-    def __init__(self, batch: Batch, prompts: list[Ints], speculative: bool, prefill_chunk: int) -> None:
+    def __init__(self, batch: Batch, prompts: list[Ints], drafter: Drafter | None, prefill_chunk: int) -> None:
         self._batch, self._prompts = batch, prompts
-        self._speculative, self._prefill_chunk = speculative, prefill_chunk
+        self._drafter, self._prefill_chunk = drafter, prefill_chunk
         self.most_tokens = int(batch.left.sum())
         """How many tokens all sequences together can have at most."""
         self._tokens = self._run()
@@ -100,7 +101,10 @@ class Generation:
 
     def _run(self) -> Iterator[Token]:
         states = self._prefill()
-        yield from decode_with_drafts(self._batch, states) if self._speculative else decode(self._batch, states)
+        if self._drafter is None:
+            yield from decode(self._batch, states)
+        else:
+            yield from decode_with_drafts(self._batch, self._drafter, states)
         self._batch.raise_failure()
 
     def _prefill(self) -> Array:
@@ -114,12 +118,19 @@ class Generation:
         for start in range(0, longest, self._prefill_chunk):
             stop = min(start + self._prefill_chunk, longest)
             states = model.states(ids[:, start:stop], cache, present[:, start:stop])
-            if self._speculative:  # the MTP module sees each token together with the next one
+            if self._drafter:  # it sees each token together with the next one
                 following = slice(start + 1, stop + 1)
-                model.mtp_logits(states, ids[:, following], cache, present[:, following])
+                self._drafter.read(states, ids[:, following], cache, present[:, following])
             for sequence in np.nonzero((start < lengths) & (lengths <= stop))[0]:
                 last[sequence] = states[sequence, lengths[sequence] - 1 - start]
         return np.stack(last)[:, None]
+
+
+def _as_drafter(model: Model, speculative: bool | Drafter) -> Drafter | None:
+    """What drafts, if anything does. Raises as `generate`."""
+    if isinstance(speculative, Drafter):
+        return speculative
+    return MTPDrafter(model) if flag("speculative", speculative) else None
 
 
 def _as_prompts(ids: Prompts) -> list[Ints]:
