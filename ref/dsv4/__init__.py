@@ -14,7 +14,9 @@
 people, `dsv4.cost` tells what a model costs, `dsv4.learn` how it is trained.
 """
 
-from dsv4 import cost, learn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dsv4.checkpoint import Checkpoint, read_config
 from dsv4.config import Config
 from dsv4.errors import (
@@ -33,6 +35,9 @@ from dsv4.text import chat
 from dsv4.text.generate import generate
 from dsv4.text.generation_config import GenerationConfig
 from dsv4.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from dsv4 import cost, learn
 
 __all__ = [
     "BackendError",
@@ -58,3 +63,10 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The packages that not everybody needs are imported when they are first asked for."""
+    if name in ("cost", "learn"):
+        return import_module(f"dsv4.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
