@@ -19,7 +19,7 @@ Format = Literal["fp4", "fp8", "bf16", "f32", "i64"]
 BITS: dict[Format, int] = {"fp4": 4, "fp8": 8, "bf16": 16, "f32": 32, "i64": 64}
 """Of one number of each format."""
 
-Part = Literal[
+PartName = Literal[
     "embedding",
     "attention",
     "indexer",
@@ -45,7 +45,7 @@ class Parameter:
     name: str
     shape: tuple[int, ...]
     format: Format
-    part: Part
+    part: PartName
 
     @property
     def size(self) -> int:
@@ -175,7 +175,7 @@ def _attention(config: Config, prefix: str) -> Iterator[Parameter]:
     yield Parameter(f"{prefix}wo_b.weight", (d, rank), "fp8", "attention")
 
 
-def _compressor(config: Config, prefix: str, ratio: int, width: int, part: Part) -> Iterator[Parameter]:
+def _compressor(config: Config, prefix: str, ratio: int, width: int, part: PartName) -> Iterator[Parameter]:
     """Projections to entries of `width` channels; twice as many where blocks overlap, that is in CSA (§2.3.1)."""
     channels = 2 * width if ratio == CSA_RATIO else width
     yield Parameter(f"{prefix}ape", (ratio, channels), "f32", part)

@@ -223,7 +223,7 @@ def test_the_wait_for_another_process_has_an_end(tmp_path, monkeypatch):
 
 
 def test_a_file_that_could_not_be_finished_is_removed(tmp_path, monkeypatch):
-    from dsv4_accel.numba.cache import KernelFiles
+    from dsv4_accel.numba.kernel_files import KernelFiles
 
     def full(path, target):
         raise OSError(28, "No space left on device")

@@ -18,7 +18,7 @@ class Oracle:
     """Knows the texts, and drafts what comes next in them; now and then it is wrong by one."""
 
     def __init__(self, answers, most, wrong_every):
-        self.answers, self.most, self.wrong_every = answers, most, wrong_every
+        self.answers, self.max_drafts, self.wrong_every = answers, most, wrong_every
         self.reads = [[] for _ in answers]
 
     def read(self, states, next_ids, cache, mask):
@@ -30,7 +30,7 @@ class Oracle:
         start = len(self.reads[sequence])
         ids = [
             (token + (place % self.wrong_every == 0)) % VOCAB
-            for place, token in enumerate(self.answers[sequence][start : start + self.most], start)
+            for place, token in enumerate(self.answers[sequence][start : start + self.max_drafts], start)
         ]
         return Drafts(ids, [np.eye(VOCAB)[token] for token in ids])
 
@@ -57,7 +57,7 @@ def test_any_number_of_drafts_leaves_the_greedy_text_as_it_is(backend, most, wro
 class Blind:
     """Drafts that have nothing to do with the text, each from a distribution of its own."""
 
-    most = 2
+    max_drafts = 2
 
     def read(self, states, next_ids, cache, mask):
         pass

@@ -26,7 +26,8 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Contest:
-    """Who runs alternately, the one that the row is about first; how many bytes a call must at least move, if any."""
+    """The implementations that are timed in turn, first the one that the row is about; and the bytes that a call moves
+    at the least, if that says something."""
 
     contestants: Mapping[str, Contestant]
     bytes_moved: int | None

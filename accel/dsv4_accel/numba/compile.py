@@ -15,8 +15,8 @@ from numba.core import event
 from numba.core.compiler_lock import global_compiler_lock
 
 from dsv4_accel.numba import threads
-from dsv4_accel.numba.cache import KernelCache, warn_of_no_place
 from dsv4_accel.numba.cpu import PORTABLE
+from dsv4_accel.numba.kernel_files import KernelCache, warn_of_no_place
 
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": None}
 """Division by zero gives infinity as in NumPy; bounds are checked where NUMBA_BOUNDSCHECK asks for it."""

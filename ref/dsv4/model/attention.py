@@ -7,7 +7,7 @@ from dsv4.model.cache import AsComputed, Coding, CompressorCache, LayerCache, Re
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
-from dsv4.model.packed import EntryCoding, KeyCoding
+from dsv4.model.packed_cache import EntryCoding, KeyCoding
 from dsv4.model.part import Part
 from dsv4.model.span import Span, for_all_layers
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies

@@ -171,7 +171,7 @@ class Track:
     lengths: Ints
     max_rollback: int
     furthest: Ints = field(init=False)
-    """[B] the furthest that rows were ever written: those that lie max_rollback before what it needs are gone."""
+    """[B] the highest length ever written. A rollback goes at most max_rollback below it: older rows are gone."""
 
     def __post_init__(self) -> None:
         self.furthest = self.lengths
@@ -244,7 +244,7 @@ class Cache:
                 "caches: expected those of one model with one max_rollback, found some that are not alike"
             )
         for store, alike in zip(joined._stores(), zip(*stores, strict=True), strict=True):
-            store.rows = _one_below_the_other([one.rows for one in alike])
+            store.rows = _stack_batches([one.rows for one in alike])
         for track, tracks in ((joined.main, [one.main for one in caches]), (joined.mtp, [one.mtp for one in caches])):
             track.lengths = np.concatenate([one.lengths for one in tracks])
             track.furthest = np.concatenate([one.furthest for one in tracks])
@@ -253,7 +253,7 @@ class Cache:
     def rollback(self, count: int | Ints) -> None:
         """Forget the last tokens: `count` of every sequence, or count[b] of sequence b.
 
-        The MTP layer forgets each position whose next token is forgotten, since it has read the two together.
+        The MTP layer goes back one position further, since it has read position t together with token t + 1.
         Raises PromptError if a sequence has fewer tokens, or if the rows before them are overwritten: at most
         max_rollback tokens behind the furthest position.
         """
@@ -290,7 +290,7 @@ class Cache:
         return [store for track in (self.main, self.mtp) for layer in track.layers for store in layer.stores()]
 
 
-def _one_below_the_other(several: list[Array]) -> Array:
+def _stack_batches(several: list[Array]) -> Array:
     """Rows [B, N, width] of several batches, each with room for as many as the one that has most of it."""
     most = max(rows.shape[1] for rows in several)
     filled = []

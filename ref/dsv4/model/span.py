@@ -1,4 +1,4 @@
-"""Which positions of which sequences one call of the model covers.
+"""Which positions of which sequences one call of the model covers, and what each of them may see.
 
 Positions are known on the host. What the layers need of them are index arrays; these are made on the host and placed
 where the backend computes once per call, not once per layer.
@@ -92,7 +92,7 @@ class Span:
 
     @for_all_layers
     def visible(self, ratio: int) -> Ints:
-        """[B, S] how many compressed entries each query sees: entry i as soon as its last token, i·ρ + ρ − 1, is there.
+        """[B, S] how many compressed entries each query sees: entry i from position i·ρ + ρ − 1, its last token, on.
 
         Placed. Source: report §2.3.1, visible s < floor(t/m) counting t from 1; code: the same.
         """

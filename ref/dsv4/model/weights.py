@@ -16,11 +16,11 @@ class Source(Protocol):
     def config(self) -> Config: ...
     @property
     def directory(self) -> Path:
-        """What messages call it."""
+        """The name that error messages show. It need not exist."""
 
     @property
     def nbytes(self) -> int:
-        """Of all weights."""
+        """The size of all weights in bytes."""
 
     @property
     def has_mtp(self) -> bool:

@@ -1,4 +1,4 @@
-"""The lightning indexer: which compressed entries a query reads (report §2.3.1, eq. 13–17)."""
+"""The lightning indexer: which of the entries that it may see a query of CSA reads (report §2.3.1, eq. 13–17)."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
 """The interface that every backend implements: the operations, gathered as the methods of one class.
 
-A backend is a subclass of `Ops` that overrides what it makes faster; the signature, the shapes, the dtypes and the
-errors of each method are those of the NumPy function behind it. `asarray`, `place` and `to_numpy` say where arrays
-live.
+A backend is a subclass of `Ops` with a `name` of its own; it overrides what it makes faster, and need not override
+anything. The signature, the shapes, the dtypes and the errors of each method are those of the NumPy function behind
+it. The methods of PLACES say where arrays live.
 """
 
 from typing import Any, Self, TypeVar

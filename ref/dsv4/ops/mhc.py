@@ -51,10 +51,10 @@ def mhc_split(mixes: Array, base: Array, scale: Array, n: int, iterations: int, 
 def sinkhorn(logits: Array, iterations: int, eps: float) -> Array:
     """A nearly doubly stochastic matrix: softmax over rows, then columns and rows normalised in turn.
 
-    logits [..., n, n] float; iterations ≥ 1. Returns the same shape and dtype; columns sum to 1 up to eps, since the
-    last step normalises them. Source: report eq. 2, the matrices that it leads to, and eq. 8, which starts from exp and
-    goes columns, rows; code: the softmax counts as the first rows, then columns, then (iterations − 1) times rows and
-    columns, eps in every divisor.
+    logits [..., n, n] float; iterations: `hc_sinkhorn_iters`, 20 in the released models. Returns the same shape and
+    dtype; columns sum to 1 up to eps, since the last step normalises them. Source: report eq. 2 and eq. 8, which starts
+    from exp and goes columns, rows; code: the softmax counts as the first rows, then columns, then (iterations − 1)
+    times rows and columns, eps in every divisor.
     """
     tiny = logits.dtype.type(eps)
     tokens_last = np.moveaxis(logits, (-2, -1), (0, 1))  # [n, n, ...]: sums over n run along whole rows of tokens

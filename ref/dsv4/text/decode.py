@@ -29,7 +29,7 @@ class Batch:
         self, model: Model, sampler: Sampler, stop_ids: frozenset[int], left: Ints, max_rollback: int = 0
     ) -> None:
         """left [B]: how many tokens each sequence may get at most; max_rollback: as for `Model.new_cache`."""
-        self.model, self.sampler, self.stop_ids, self.left = model, sampler, stop_ids, left
+        self.model, self.sampler, self.stop_ids, self.remaining = model, sampler, stop_ids, left
         self.cache = model.new_cache(len(left), max_rollback)
         self.drafted = self.accepted = 0
         self.failures: dict[int, DSV4Error] = {}
@@ -37,24 +37,24 @@ class Batch:
     @property
     def active(self) -> Ints:
         """The numbers of the sequences that are not finished."""
-        return np.nonzero(self.left)[0]
+        return np.nonzero(self.remaining)[0]
 
     def in_turn(self) -> Iterator[int]:
         """The same one by one, without those that are ended before it is their turn."""
-        return (int(sequence) for sequence in self.active if self.left[sequence])
+        return (int(sequence) for sequence in self.active if self.remaining[sequence])
 
     def take(self, sequence: int, token: int) -> Token:
         """Count a token of a sequence, which ends with a stop id or with its last allowed token."""
-        self.left[sequence] = 0 if token in self.stop_ids else self.left[sequence] - 1
+        self.remaining[sequence] = 0 if token in self.stop_ids else self.remaining[sequence] - 1
         return Token(sequence, int(token))
 
     @contextmanager
-    def by_itself(self, sequence: int) -> Iterator[None]:
+    def failing_alone(self, sequence: int) -> Iterator[None]:
         """What raises inside ends this sequence alone: the others go on, and `raise_failure` says it in the end."""
         try:
             yield
         except DSV4Error as error:
-            self.left[sequence] = 0
+            self.remaining[sequence] = 0
             self.failures[sequence] = error
 
     def raise_failure(self) -> None:
@@ -74,7 +74,7 @@ class Batch:
         tokens = self.model.ops.to_numpy(self.sampler.choose(logits))
         for sequence in self.in_turn():
             if tokens[sequence] < 0:
-                with self.by_itself(sequence):
+                with self.failing_alone(sequence):
                     require_numbers(logits[sequence])
         return tokens
 
@@ -87,4 +87,4 @@ def decode(batch: Batch, states: Array) -> Iterator[Token]:
             yield batch.take(sequence, tokens[sequence])
         if not len(batch.active):
             return
-        states = batch.model.states(tokens[:, None], batch.cache, batch.left[:, None] > 0)
+        states = batch.model.states(tokens[:, None], batch.cache, batch.remaining[:, None] > 0)

@@ -23,25 +23,30 @@ class Drafts(NamedTuple):
 
 @runtime_checkable
 class Drafter(Protocol):
-    """What guesses tokens for `decode_with_drafts`. It reads only what is kept, so that it never has to go back."""
+    """What guesses tokens for `decode_with_drafts`. It is given accepted tokens only, and never has to undo anything."""
 
-    most: int
-    """Of drafts in one step."""
+    max_drafts: int
+    """The largest number of drafts that one call of `draft` returns."""
 
     def read(self, states: Array, next_ids: Ints, cache: Cache, mask: Mask) -> None:
-        """Read more of the text: the model's states [B, S, n, d], and the tokens that follow each, next_ids [B, S].
+        """Read more of the text: the model's states [B, S, n, d], and the token that follows each, next_ids [B, S].
 
-        cache: what the states were computed with; mask [B, S]: false at padding. The calls go on from each other.
+        Each call continues where the one before ended. A prompt's first token follows no state, and is not given.
+        cache: what the states were computed with; mask [B, S]: false at padding. states: where the backend computes;
+        next_ids and mask: on the host.
         """
 
     def draft(self, sequence: int, sampler: Sampler) -> Drafts:
-        """Guesses for the tokens behind the last that was read, drawn as the sampler draws."""
+        """Guesses for the tokens behind the last one that was read, each drawn from its distribution.
+
+        sampler: what the text itself is drawn with. The distributions lie where the backend computes.
+        """
 
 
 class MTPDrafter:
     """The MTP module as a drafter of one token; its state lies in the model's cache."""
 
-    most = 1
+    max_drafts = 1
 
     def __init__(self, model: Model) -> None:
         """Raises CheckpointError for a model without an MTP layer."""
@@ -61,40 +66,40 @@ class MTPDrafter:
 
 
 def decode_with_drafts(batch: Batch, drafter: Drafter, states: Array) -> Iterator[Token]:
-    """Up to 1 + drafter.most tokens per step, from the streams of each prompt's last token, [B, 1, n, d].
+    """Up to 1 + drafter.max_drafts tokens per step, from the streams of each prompt's last token, [B, 1, n, d].
 
-    Each step reads the newest token and the drafts of those behind it. Where drafts stand, the step has given as many
-    tokens more; where one does not, the cache forgets it and all behind it, and the right token is drawn from what the
-    draft left out.
+    Each step runs the model on the newest token and its drafts. Each accepted draft is one more token. At the first
+    refused draft, it and all later ones are rolled back, and its replacement is drawn from `residual(target, guess)`.
     """
     newest = batch.next_tokens(states)
     for sequence in batch.in_turn():
         yield batch.take(sequence, newest[sequence])
-    drafter.read(states, newest[:, None], batch.cache, batch.left[:, None] > 0)
+    drafter.read(states, newest[:, None], batch.cache, batch.remaining[:, None] > 0)
     while len(batch.active):
         drafts = _draft(batch, drafter)
         tokens, present = _in_rows([[token, *each.ids] for token, each in zip(newest, drafts, strict=True)])
-        states = batch.model.states(tokens, batch.cache, present & (batch.left[:, None] > 0))
+        states = batch.model.states(tokens, batch.cache, present & (batch.remaining[:, None] > 0))
         logits = batch.model.head(states)
         chosen: list[list[int]] = [[] for _ in drafts]
         for sequence in batch.in_turn():
-            with batch.by_itself(sequence):
+            with batch.failing_alone(sequence):
                 chosen[sequence] = accept(batch, sequence, drafts[sequence], logits[sequence])
                 newest[sequence] = chosen[sequence][-1]
             for token in chosen[sequence]:
-                if batch.left[sequence]:  # a draft that is a stop id ends the sequence
+                if batch.remaining[sequence]:  # a draft that is a stop id ends the sequence
                     yield batch.take(sequence, token)
         refused = [len(each.ids) - max(len(kept) - 1, 0) for each, kept in zip(drafts, chosen, strict=True)]
         batch.cache.rollback(np.array(refused))
         tokens, present = _in_rows(chosen)
-        drafter.read(states[:, : tokens.shape[1]], tokens, batch.cache, present & (batch.left[:, None] > 0))
+        drafter.read(states[:, : tokens.shape[1]], tokens, batch.cache, present & (batch.remaining[:, None] > 0))
 
 
 def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[int]:
-    """The tokens that a step gives, at least one: logits [S, vocab], those behind the newest token and each draft.
+    """The accepted drafts, and one token drawn from the model behind them.
 
-    A draft is kept with probability min(1, target / guess), which leaves the target's distribution as it is. The last
-    token has not been read by the model yet.
+    logits [1 + drafts, vocab]: what the model says behind the newest token and behind each draft. A draft is accepted
+    with probability min(1, target / guess), which leaves the target's distribution as it is. The last of the tokens
+    has not been read by the model yet.
     """
     sampler, kept = batch.sampler, list[int]()
     for draft, guess, target_logits in zip(*drafts, logits, strict=False):
@@ -120,12 +125,12 @@ def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[i
 
 def _draft(batch: Batch, drafter: Drafter) -> list[Drafts]:
     """Drafts for each sequence; none where there is no use for them, with at most one token to go."""
-    drafts = [Drafts([], []) for _ in batch.left]
+    drafts = [Drafts([], []) for _ in batch.remaining]
     for sequence in batch.in_turn():
-        if batch.left[sequence] > 1:
-            with batch.by_itself(sequence):
+        if batch.remaining[sequence] > 1:
+            with batch.failing_alone(sequence):
                 ids, guesses = drafter.draft(sequence, batch.sampler)
-                useful = batch.left[sequence] - 1
+                useful = min(batch.remaining[sequence] - 1, drafter.max_drafts)
                 drafts[sequence] = Drafts(ids[:useful], guesses[:useful])
     return drafts
 

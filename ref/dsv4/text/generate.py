@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import flag, integer
+from dsv4.arguments import integer
 from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
@@ -60,7 +60,7 @@ def generate(
     room = np.array([context - len(prompt) + 1 for prompt in prompts])  # the last token need not be read again
     stops = frozenset(model.config.eos_token_ids if stop_ids is None else _as_stop_ids(stop_ids))
     left = np.minimum(min(count, context), room)
-    batch = Batch(model, sampler, stops, left, max_rollback=drafter.most if drafter else 0)
+    batch = Batch(model, sampler, stops, left, max_rollback=drafter.max_drafts if drafter else 0)
     return Generation(batch, prompts, drafter, chunk)
 
 
@@ -70,7 +70,7 @@ class Generation:
     def __init__(self, batch: Batch, prompts: list[Ints], drafter: Drafter | None, prefill_chunk: int) -> None:
         self._batch, self._prompts = batch, prompts
         self._drafter, self._prefill_chunk = drafter, prefill_chunk
-        self.most_tokens = int(batch.left.sum())
+        self.most_tokens = int(batch.remaining.sum())
         """How many tokens all sequences together can have at most."""
         self._tokens = self._run()
 
@@ -82,7 +82,7 @@ class Generation:
 
         Raises SettingError for a sequence that there is not.
         """
-        self._batch.left[integer("sequence", sequence, most=len(self._prompts) - 1)] = 0
+        self._batch.remaining[integer("sequence", sequence, most=len(self._prompts) - 1)] = 0
 
     @property
     def drafted(self) -> int:
@@ -130,7 +130,10 @@ def _as_drafter(model: Model, speculative: bool | Drafter) -> Drafter | None:
     """What drafts, if anything does. Raises as `generate`."""
     if isinstance(speculative, Drafter):
         return speculative
-    return MTPDrafter(model) if flag("speculative", speculative) else None
+    if not isinstance(speculative, bool):
+        expected = "True, False or a Drafter, which has max_drafts, read and draft"
+        raise SettingError(f"speculative: expected {expected}, found {quoted(speculative)}")
+    return MTPDrafter(model) if speculative else None
 
 
 def _as_prompts(ids: Prompts) -> list[Ints]:

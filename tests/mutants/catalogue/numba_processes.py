@@ -6,7 +6,7 @@ CACHED = (
     kernel(
         name="numba-cache-knows-one-file",
         trap="compiled kernels are found again although a file that they take code from has changed",
-        file="numba/cache.py",
+        file="numba/kernel_files.py",
         old="files += [other for other in _imported(file) if other not in files]",
         new="files += []",
         tests=("accel/test_numba_compile.py::test_a_change_of_a_source_compiles_its_kernels_anew",),
@@ -22,7 +22,7 @@ CACHED = (
     kernel(
         name="numba-cache-of-any-name",
         trap="a compiled kernel is taken for another one whose file it was copied over",
-        file="numba/cache.py",
+        file="numba/kernel_files.py",
         old="hashlib.sha256(path.name.encode() + data)",
         new="hashlib.sha256(data)",
         tests=("accel/test_numba_compile.py::test_damaged_files_are_made_anew",),
@@ -30,7 +30,7 @@ CACHED = (
     kernel(
         name="numba-cache-without-turns",
         trap="of several processes that want a kernel each compiles it",
-        file="numba/cache.py",
+        file="numba/kernel_files.py",
         old="while not _is_locked(fcntl, lock) and",
         new="while False and",
         tests=("accel/test_numba_compile.py::test_two_processes_at_once_compile_each_kernel_once",),
