@@ -23,7 +23,7 @@ class Drafts(NamedTuple):
 
 @runtime_checkable
 class Drafter(Protocol):
-    """What guesses tokens for `decode_with_drafts`. It is given accepted tokens only, and never has to undo anything."""
+    """What guesses tokens for `decode_with_drafts`. It is given accepted tokens only, so it need not undo anything."""
 
     max_drafts: int
     """The largest number of drafts that one call of `draft` returns."""
