@@ -23,6 +23,14 @@ extern "C" __global__ void reverse_without_a_barrier(const float* x, float* out)
     numbers[threadIdx.x] = x[threadIdx.x];
     out[threadIdx.x] = numbers[63 - threadIdx.x];
 }
+extern "C" __global__ void overwrite_without_a_barrier(const float* x, float* out) {
+    __shared__ float numbers[64];
+    numbers[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = numbers[63 - threadIdx.x];
+    __syncwarp();
+    numbers[threadIdx.x] = 0;
+}
 extern "C" __global__ void sum_in_any_order(const float* x, float* out) { *out += x[threadIdx.x]; }
 extern "C" __global__ void last_block_wins(float* out) { *out = blockIdx.x; }
 extern "C" __global__ void write_behind(const float* x, float* out) { out[threadIdx.x + 1] = x[threadIdx.x]; }
@@ -96,6 +104,13 @@ def test_lanes_exchange_numbers(run, distance):
 def test_a_forgotten_barrier_is_found(run):
     with pytest.raises(AssertionError, match="reverse_without_a_barrier: out depends on the order"):
         run("reverse_without_a_barrier", numbers(), nothing())
+
+
+@needs_compiler
+def test_a_warp_that_is_ahead_is_found(run):
+    """Its own lanes have waited for each other, but the other warp has not read yet."""
+    with pytest.raises(AssertionError, match="overwrite_without_a_barrier: out depends on the order"):
+        run("overwrite_without_a_barrier", numbers(), nothing())
 
 
 @needs_compiler

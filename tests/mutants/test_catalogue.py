@@ -2,6 +2,7 @@
 
 import pytest
 
+from dsv4_accel.cuda import source
 from mutants import document, runner
 from mutants.catalogue import MUTANTS
 
@@ -24,6 +25,10 @@ def test_mistakes_in_kernels_have_tests_of_kernels():
         backend = mutant.file.partition("/")[0] if mutant.package == "dsv4_accel" else None
         for test in mutant.tests:
             assert [name for name in ("numba", "cuda") if name in test] == ([backend] if backend else []), mutant.name
+
+
+def test_each_file_of_cuda_kernels_has_a_mistake():
+    assert {f"cuda/{file}" for file in source.files()} <= {mutant.file for mutant in MUTANTS}
 
 
 def test_the_page_has_a_row_for_each():

@@ -4,10 +4,11 @@ Each part of the catalogue is a class of its own, so that xdist's `loadscope` sp
 """
 
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 
+from backends import CUDA_ON_HOST
+from conftest import created
 from mutants import guard, runner
 from mutants.catalogue import PARTS
 from mutants.mutant import Mutant, StaleError
@@ -15,14 +16,22 @@ from mutants.summary import KILLED_BY
 
 pytestmark = pytest.mark.mutants
 
+BACKENDS = {"numba": "numba", "cuda": CUDA_ON_HOST}
+"""What computes with a mistake in one of dsv4_accel's folders."""
+
 
 def part_of(mutants: tuple[Mutant, ...]) -> type:
     """The tests of one part of the catalogue."""
 
-    needs_numba = any(mutant.file.startswith("numba/") for mutant in mutants) and find_spec("numba") is None
+    folders = {mutant.file.partition("/")[0] for mutant in mutants if mutant.package == "dsv4_accel"}
 
-    @pytest.mark.skipif(needs_numba, reason="these mistakes are made in kernels, and Numba is not installed")
     class Part:
+        @pytest.fixture(autouse=True)
+        def backend_that_runs_here(self):
+            """Without it the part is skipped, or fails where the backend is required."""
+            for folder in folders:
+                created(BACKENDS[folder])
+
         def test_the_code_without_a_mistake_passes(self):
             """Otherwise a failure would say nothing about a mutant."""
             tests = sorted({test for mutant in mutants for test in mutant.tests})

@@ -34,8 +34,9 @@ def test_both_norms_are_their_formula(ops, data, leading, width, scale, eps):
     hold(ops, "rms_scale", lambda x, eps: naive_rms_norm(x, np.ones(width), eps), x, eps)
 
 
-def test_a_hand_example(ops):
-    x = np.array([[3.0, 4.0, 0.0, 0.0]])  # mean square 25/4
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_hand_example(ops, dtype):
+    x = np.array([[3.0, 4.0, 0.0, 0.0]], dtype)  # mean square 25/4
     close(ops.rms_scale(x, 0.0), np.array([[1.2, 1.6, 0, 0]]))
     close(ops.rms_scale(x, 9.75), np.array([[0.75, 1, 0, 0]]))  # 25/4 + 9.75 = 16
     close(ops.rms_norm(x, np.array([2, -1, 5, 5], np.float32), 0.0), np.array([[2.4, -1.6, 0, 0]]))

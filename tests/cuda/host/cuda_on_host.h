@@ -110,23 +110,35 @@ struct SmallProduct {
 };
 static SmallProduct small_products[MOST_THREADS / WARP_SIZE];
 
-// One block. order: 0 lets threads go on from the first, 1 from the last, anything else in some other order.
-static bool run_block(unsigned threads, unsigned shared, unsigned order) {
+// A warp goes on until each of its threads waits for the block or is done, so that warps get as far apart as barriers let
+// them. Threads get their turn from the first, or backward from the last. Whether any went on.
+static bool run_warp(unsigned first, unsigned behind, bool backward) {
+    bool any = false;
+    do
+        for (unsigned turn = 0; turn < behind - first; ++turn) {
+            const unsigned thread = backward ? behind - 1 - turn : first + turn;
+            if (fibers[thread].state != State::ready) continue;
+            resume(thread);
+            any = true;
+        }
+    while (release(first, behind, State::at_warp, false));
+    return any;
+}
+
+// One block, its warps from the first or backward from the last.
+static bool run_block(unsigned threads, unsigned shared, bool backward) {
     for (unsigned thread = 0; thread < threads; ++thread) fibers[thread].state = State::ready, fibers[thread].exchanges = 0;
     for (auto& product : small_products) product.given = 0;
     std::memset(dynamic_shared, 0xff, shared);  // NaN, whoever reads before writing
+    const unsigned warps = (threads + WARP_SIZE - 1) / WARP_SIZE;
     for (;;) {
         bool progress = false;
-        for (unsigned turn = 0; turn < threads; ++turn) {
-            const unsigned thread = order == 0 ? turn : order == 1 ? threads - 1 - turn : (turn * 7919u + order) % threads;
-            if (fibers[thread].state != State::ready) continue;
-            resume(thread);
-            progress = true;
+        for (unsigned turn = 0; turn < warps; ++turn) {
+            const unsigned first = (backward ? warps - 1 - turn : turn) * WARP_SIZE;
+            progress |= run_warp(first, first + WARP_SIZE < threads ? first + WARP_SIZE : threads, backward);
         }
-        bool all_done = true;
-        for (unsigned first = 0; first < threads; first += WARP_SIZE)
-            progress |= release(first, first + WARP_SIZE < threads ? first + WARP_SIZE : threads, State::at_warp, false);
         progress |= release(0, threads, State::at_block, true);
+        bool all_done = true;
         for (unsigned thread = 0; thread < threads && all_done; ++thread) all_done = fibers[thread].state == State::done;
         if (all_done) return true;
         if (!progress) {
@@ -180,9 +192,10 @@ static bool set_flush_to_zero(bool flush) {
 
 }  // namespace host
 
-// Run a kernel through its `call_…`. flush: whether subnormal numbers are zeros. Returns null, or what went wrong.
+// Run a kernel through its `call_…`. backward: whether the last threads and blocks come first; flush: whether subnormal
+// numbers are zeros. Returns null, or what went wrong.
 extern "C" const char* run_on_host(
-    void (*kernel)(void**), void** arguments, const unsigned* grid, unsigned threads, unsigned shared, unsigned order,
+    void (*kernel)(void**), void** arguments, const unsigned* grid, unsigned threads, unsigned shared, bool backward,
     bool flush) {
     host::error = nullptr;
     const bool before = host::set_flush_to_zero(flush);
@@ -195,9 +208,9 @@ extern "C" const char* run_on_host(
     const std::uint64_t blocks = std::uint64_t(grid[0]) * grid[1] * grid[2];
     if (blocks == 0 || grid[1] > 65535 || grid[2] > 65535) host::error = "a grid has blocks on every axis, and not too many";
     for (std::uint64_t turn = 0; turn < blocks && !host::error; ++turn) {
-        const std::uint64_t block = order == 0 ? turn : blocks - 1 - turn;
+        const std::uint64_t block = backward ? blocks - 1 - turn : turn;
         blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
-        host::run_block(threads, shared, order);
+        host::run_block(threads, shared, backward);
     }
     host::set_flush_to_zero(before);
     return host::error;

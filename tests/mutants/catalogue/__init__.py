@@ -4,6 +4,8 @@ from mutants.catalogue.attention import ATTENTION
 from mutants.catalogue.cache import CACHE
 from mutants.catalogue.compression import COMPRESSION
 from mutants.catalogue.connections import CONNECTIONS
+from mutants.catalogue.cuda_products import CUDA_PRODUCTS
+from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
@@ -33,6 +35,8 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "numba_products": NUMBA_PRODUCTS,
     "numba_attention": NUMBA_ATTENTION,
     "numba_processes": NUMBA_PROCESSES,
+    "cuda_rows": CUDA_ROWS,
+    "cuda_products": CUDA_PRODUCTS,
 }
 
 MUTANTS = tuple(mutant for part in PARTS.values() for mutant in part)

@@ -1,11 +1,11 @@
-"""What the catalogues of Numba's kernels share: how a mistake in a kernel is written down, and what kills most."""
+"""What the catalogues of kernels share: how a mistake in one is written down, and what kills most of Numba's."""
 
 from functools import partial
 
 from mutants.mutant import Mutant
 
 kernel = partial(Mutant, package="dsv4_accel")
-"""A mistake in dsv4_accel; its tests must be about Numba's backend, which other parts leave out."""
+"""A mistake in dsv4_accel; its tests must be about that backend, which other parts leave out."""
 
 
 def large(call: str, batch: int = 7) -> tuple[str, ...]:
