@@ -38,7 +38,7 @@ def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
     return result.reshape(*x.shape[:-1], rows)
 
 
-def embedding(ids: Ints, table: Weight) -> Array:
+def embedding(ids: Ints, table: Array) -> Array:
     """The rows of the embedding table. ids: any shape, integer, 0 … vocab−1; table [vocab, d] dense.
 
     Returns [..., d] float32 (float64 for a float64 table). Raises IndexError for an id outside the table.
@@ -46,5 +46,5 @@ def embedding(ids: Ints, table: Weight) -> Array:
     """
     if ids.size and (ids.min() < 0 or ids.max() >= table.shape[0]):
         raise IndexError(f"embedding: token ids must lie in 0 … {table.shape[0] - 1}, found {ids.min()} … {ids.max()}")
-    rows = np.asarray(table)[ids]
+    rows = table[ids]
     return rows.astype(np.promote_types(rows.dtype, np.float32))

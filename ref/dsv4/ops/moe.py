@@ -82,7 +82,7 @@ def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: fl
         raise ValueError(f"experts: routing {routing.weights.shape}, {indices.shape} is not for {len(x)} tokens")
     if indices.size and not 0 <= indices.min() <= indices.max() < count:
         raise ValueError(f"experts: numbers must lie in 0 … {count - 1}, found {indices.min()} … {indices.max()}")
-    outputs = np.zeros((*routing.indices.shape, x.shape[-1]), x.dtype)  # [T, k, d]
+    outputs = np.zeros_like(x, shape=(*routing.indices.shape, x.shape[-1]))  # [T, k, d]
     for number in np.unique(routing.indices):
         token, slot = np.nonzero(routing.indices == number)
         share = routing.weights[token, slot]

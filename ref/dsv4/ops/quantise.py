@@ -178,7 +178,7 @@ def dequantise(weight: Weight, dtype: npt.DTypeLike = np.float32) -> Array:
             blocks = formats.fp4_unpack(packed).reshape(*scales.shape, FP4_BLOCK)
             return (blocks * formats.e8m0_decode(scales)[..., None]).reshape(weight.shape).astype(dtype)
         case _:
-            return np.asarray(weight).astype(dtype, copy=False)
+            return weight.astype(dtype, copy=False)
 
 
 def _largest(x: Array, block: int) -> Array:
