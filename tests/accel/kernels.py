@@ -10,7 +10,7 @@ def all_kernels() -> dict:
     from dsv4_accel.numba.compile import Kernel
 
     modules = [
-        importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)
+        importlib.import_module(info.name) for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]
     found = [thing for module in modules for thing in vars(module).values() if isinstance(thing, Kernel)]
-    return {f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}": kernel for kernel in found}
+    return {f"{kernel.__module__.removeprefix(package.__name__ + '.')}.{kernel.__name__}": kernel for kernel in found}

@@ -57,7 +57,8 @@ def sinkhorn(logits: Array, iterations: int, eps: float) -> Array:
     times rows and columns, eps in every divisor.
     """
     tiny = logits.dtype.type(eps)
-    tokens_last = np.moveaxis(logits, (-2, -1), (0, 1))  # [n, n, ...]: sums over n run along whole rows of tokens
+    # [..., n, n] -> [n, n, ...], one after another in memory: sums over n run along whole rows of tokens
+    tokens_last = np.copy(np.moveaxis(logits, (-2, -1), (0, 1)), order="C")
     exponential = np.exp(tokens_last - tokens_last.max(axis=1, keepdims=True))
     comb = exponential / exponential.sum(axis=1, keepdims=True) + tiny
     comb = comb / (comb.sum(axis=0, keepdims=True) + tiny)
