@@ -19,6 +19,7 @@ from transformers import DeepseekV4Config, DeepseekV4ForCausalLM, DynamicCache, 
 from transformers.activations import ACT2FN
 from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4RotaryEmbedding
 
+from dsv4.checkpoint.names import official_name
 from dsv4.config import Config
 from oracle.cases import random_values
 
@@ -86,6 +87,28 @@ def logits(model: DeepseekV4ForCausalLM, ids: np.ndarray, mask: np.ndarray | Non
     attention_mask = None if mask is None else torch.from_numpy(mask.astype(np.int64))
     with torch.no_grad():
         return model(torch.from_numpy(ids), attention_mask=attention_mask, use_cache=False).logits.numpy()
+
+
+def gradients(model: DeepseekV4ForCausalLM, ids: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+    """The mean cross-entropy of the next token in one pass, and its gradient by each parameter, by official name.
+
+    Zeros for what torch has no gradient of; of fused experts, each matrix by itself.
+    """
+    model.zero_grad()
+    found = model(torch.from_numpy(ids), use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(found[:, :-1].flatten(0, 1), torch.from_numpy(ids)[:, 1:].flatten())
+    loss.backward()
+    result: dict[str, np.ndarray] = {}
+    for name, parameter in model.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        official, _, matrix = official_name(name).rpartition(".experts.")
+        if not official:
+            result[matrix] = gradient.numpy()
+            continue
+        parts = gradient.chunk(2, dim=1) if matrix == "gate_up_proj" else [gradient]
+        for part, which in zip(parts, ["w1", "w3"] if len(parts) == 2 else ["w2"], strict=True):
+            result |= {f"{official}.experts.{n}.{which}.weight": one.numpy() for n, one in enumerate(part)}
+    return float(loss.detach()), result
 
 
 def cached_logits(model: DeepseekV4ForCausalLM, ids: np.ndarray, sizes: list[int]) -> np.ndarray:

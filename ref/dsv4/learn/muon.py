@@ -1,13 +1,51 @@
-"""The heart of Muon: a matrix brought near to the closest one whose singular values are all 1 (report §2.4)."""
+"""Muon: the optimiser of matrices, whose update has singular values of 1 (report §2.4, algorithm 1, eq. 28)."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from dsv4.ops.types import Array
 
+MOMENTUM = 0.95
+"""μ: how much of the momentum each step keeps."""
+
+DECAY = 0.1
+"""λ: the weight decay, which the learning rate scales."""
+
+UPDATE_RMS = 0.18
+"""The root mean square of an update of full rank, per unit of the learning rate: as large as one of AdamW's, so that
+both share a learning rate."""
+
 FAST, SETTLING = (3.4445, -4.7750, 2.0315), (2.0, -1.5, 0.5)
 """The coefficients a, b, c of the steps that raise small singular values, and of those that bring all to 1."""
 
 FAST_STEPS, SETTLING_STEPS = 8, 2
+
+
+class MuonStep(NamedTuple):
+    """What a step leaves behind."""
+
+    weight: Array
+    """The new weight, of the old one's shape and dtype."""
+    momentum: Array
+    """M for the next step, likewise."""
+
+
+def muon_step(weight: Array, gradient: Array, momentum: Array, learning_rate: float) -> MuonStep:
+    """M ← μM + G; O = NS(μM + G) · 0.18 · √max(n, m); W ← W(1 − ηλ) − ηO, with NS the `newton_schulz` iteration.
+
+    weight W, gradient G, momentum M [..., n, m] float, each matrix by itself; learning_rate η. The momentum is zeros
+    before the first step. It has no factor 1 − μ and no bias correction, since NS does not see its size; the update
+    uses M after the step, once more moved on by G (Nesterov). Nothing is written to.
+
+    A matrix that has never had a gradient other than zeros has M = 0, and W shrinks by the factor 1 − ηλ and does not
+    move otherwise. One that has had some goes on in the direction of its momentum, however small that has become.
+    Source: report §2.4, algorithm 1, with the constants of §4.2.2.
+    """
+    momentum = MOMENTUM * momentum + gradient
+    direction = newton_schulz(MOMENTUM * momentum + gradient)
+    update = direction * (UPDATE_RMS * float(np.sqrt(max(weight.shape[-2:]))))
+    return MuonStep(weight * (1 - learning_rate * DECAY) - learning_rate * update, momentum)
 
 
 def newton_schulz(matrix: Array) -> Array:

@@ -1,5 +1,7 @@
 """The mixture-of-experts sub-layer (report §2.1)."""
 
+from typing import Protocol
+
 import numpy as np
 
 from dsv4.model.observe import Observer
@@ -15,7 +17,9 @@ class MoE:
     def __init__(self, part: Part, by_id: bool) -> None:
         """by_id: whether this is a hash layer, whose experts come from a table of token ids."""
         self.config, self.ops, self.rounding, self.name = part.config, part.ops, part.rounding, part.name
-        self.gate = (HashGate if by_id else TopKGate)(part.under("gate."))
+        gate = part.under("gate.")
+        self.gate_weight = gate["weight"]
+        self.gate: Gate = (HashGate if by_id else TopKGate)(gate)
         self.experts = Experts(part.weights.under("experts."), part.config.n_routed_experts)
         self.shared = read_expert(part.weights.under("shared_experts."))
 
@@ -23,7 +27,9 @@ class MoE:
         """[B, S, d], token ids [B, S] -> [B, S, d]"""
         ops, limit = self.ops, self.config.swiglu_limit
         tokens = x.reshape(-1, x.shape[-1])  # [T, d]
-        routing = self.gate(tokens, ids.reshape(-1))
+        logits = ops.linear(tokens, self.gate_weight)  # [T, E]
+        routing = self.gate(logits, ids.reshape(-1))
+        observe(f"{self.name}gate.logits", logits)
         observe(f"{self.name}gate.weights", routing.weights)
         observe(f"{self.name}gate.indices", routing.indices)
         routed = ops.experts(tokens, routing, self.experts, limit, self.rounding.on)
@@ -34,17 +40,23 @@ class MoE:
         return output
 
 
+class Gate(Protocol):
+    """Chooses experts, and says how much each counts."""
+
+    def __call__(self, logits: Array, ids: Ints) -> Routing:
+        """From logits [T, E] of the tokens with these ids [T]."""
+
+
 class TopKGate:
     """Routing by score: the k best after adding a learned bias, weighted without it."""
 
     def __init__(self, part: Part) -> None:
         self.config, self.ops = part.config, part.ops
-        self.weight = part["weight"]
         self.bias = part["bias"]
 
-    def __call__(self, tokens: Array, ids: Ints) -> Routing:
-        """tokens [T, d]; the ids [T] do not matter here."""
-        config, logits = self.config, self.ops.linear(tokens, self.weight)
+    def __call__(self, logits: Array, ids: Ints) -> Routing:
+        """As in `Gate`; the ids do not matter here."""
+        config = self.config
         k, scale = config.num_experts_per_tok, config.routed_scaling_factor
         return self.ops.route(logits, self.bias, k, config.scoring_func, scale)
 
@@ -54,10 +66,9 @@ class HashGate:
 
     def __init__(self, part: Part) -> None:
         self.config, self.ops = part.config, part.ops
-        self.weight = part["weight"]
         self.tid2eid = part["tid2eid"]
 
-    def __call__(self, tokens: Array, ids: Ints) -> Routing:
-        """tokens [T, d], token ids [T]."""
-        config, logits = self.config, self.ops.linear(tokens, self.weight)
+    def __call__(self, logits: Array, ids: Ints) -> Routing:
+        """As in `Gate`."""
+        config = self.config
         return self.ops.route_by_id(logits, self.tid2eid[ids], config.scoring_func, config.routed_scaling_factor)
