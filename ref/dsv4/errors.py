@@ -36,6 +36,14 @@ class PromptError(DSV4Error):
     """Token ids out of range, an empty prompt, or a prompt longer than the model's context."""
 
 
+class TextError(DSV4Error):
+    """A text to learn from that is missing, empty, shorter than a sequence, or in no form that is known."""
+
+
+class TrainingError(DSV4Error):
+    """Training that cannot go on: a loss that is no number, a spike beyond repair, or a run of something else."""
+
+
 class BackendError(DSV4Error):
     """A backend that does not exist or cannot run on this machine."""
 

@@ -1,1 +1,24 @@
-"""What training needs beyond the forward pass."""
+"""How a model learns: gradients of the reference as it stands, losses, optimisers, and training runs.
+
+loss, gradients = learn.gradients(model, ids)     # nats per token, and arrays by official name
+model = learn.new_model(config, seed=0)           # random weights, trainable; model.save(path) writes a checkpoint
+learn.pretrain(recipe, texts, "runs/a")           # what `dsv4 train` does: resumable, ends with a checkpoint
+"""
+
+from dsv4.learn.gradients import gradients
+from dsv4.learn.optimiser import Optimiser
+from dsv4.learn.pretrain import pretrain
+from dsv4.learn.recipe import Recipe, Stage, read_recipe
+from dsv4.learn.trainable import Trainable, TrainableModel, new_model
+
+__all__ = [
+    "Optimiser",
+    "Recipe",
+    "Stage",
+    "Trainable",
+    "TrainableModel",
+    "gradients",
+    "new_model",
+    "pretrain",
+    "read_recipe",
+]

@@ -1,0 +1,247 @@
+"""One step of training after another: losses, gradients, optimiser, balance, and the repair of spikes (report §4.2).
+
+A step is a function of the state before it, the recipe and the texts, to the last bit: the batch is cut into SHARDS
+parts whatever the number of cores, each part is computed by itself, and the parts are added in order.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dsv4.errors import TrainingError
+from dsv4.learn.anticipatory import SpikeWatch, Verdict, routed_by, routing_indices
+from dsv4.learn.clip import clip_gradients
+from dsv4.learn.gradients import Pass, step
+from dsv4.learn.losses.balance import balanced_bias, expert_loads
+from dsv4.learn.losses.indexer import captures
+from dsv4.learn.optimiser import Optimiser, is_indexer
+from dsv4.learn.qat import StoredOps, stored_values
+from dsv4.learn.recipe import Kind, Recipe
+from dsv4.learn.schedule import Moment, moment, stage_config
+from dsv4.learn.tape import DerivedOps
+from dsv4.learn.texts.batches import Batch
+from dsv4.learn.trainable import Trainable, TrainableModel
+from dsv4.learn.vjp import VJPS
+from dsv4.ops.types import Array, Ints
+
+SHARDS = 2
+"""Parts of a batch, each of which a thread computes."""
+
+
+class Feed(Protocol):
+    """Where the batches come from."""
+
+    def batch(self, step: int) -> Batch:
+        """Those of a step, always the same."""
+
+
+class Report(NamedTuple):
+    """What a step says of itself."""
+
+    step: int
+    kind: Kind
+    losses: dict[str, float]
+    """By name, without their weights, in nats where they are cross-entropies."""
+    gradient_norm: float
+    """Before it was clipped."""
+    learning_rate: float
+    tokens: int
+    """Tokens that were predicted."""
+    load: dict[str, float]
+    """Of each gate that balances: the load of its busiest expert, 1 being the mean of all."""
+    anticipatory: bool
+    """Whether older weights chose the experts."""
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """As a line of the log."""
+        return self._asdict()
+
+
+class Trainer:
+    """A model that is being trained, and everything that changes with it."""
+
+    def __init__(self, recipe: Recipe, weights: Trainable, feed: Feed) -> None:
+        """weights: of the recipe's model, float32; they change."""
+        self.recipe, self.weights, self.feed = recipe, weights, feed
+        self.optimiser = Optimiser(recipe.model, weights.parameters)
+        self.weights.parameters = self.optimiser.parameters
+        self.watch = SpikeWatch(recipe.spikes) if recipe.spikes else None
+        self.step = 0
+        """The next one; the first is 0."""
+        self._choices: dict[str, Ints] = {}  # of experts, made for later steps, by "step.shard.gate"
+        self._models: tuple[Any, list[TrainableModel]] = (None, [])
+
+    @np.errstate(all="ignore")
+    def advance(self) -> Report:
+        """Do the next step.
+
+        The report's verdict says whether the step counts. Where it does not, the weights are what they were, and
+        training is to go back to an earlier state and to call `begin_anticipatory`, or to stop.
+        """
+        now, number = moment(self.recipe, self.step), self.step
+        if self.watch is not None and number > 0 and moment(self.recipe, number - 1).stage != now.stage:
+            self.watch.forget()
+        anticipatory = self.watch is not None and self.watch.is_anticipatory(number)
+        self._choose_ahead(number)
+        found = self._gradients(now, number)  # what is not finite is looked for, and said in words
+        loss = found.losses.get("next_token", found.losses.get("indexer_warmup", 0.0))
+        clipped = clip_gradients(found.gradients, self.recipe.clip_norm)
+        verdict = self._verdict(number, loss if np.isfinite(clipped.norm) else np.nan)
+        if verdict == "go on":
+            self.optimiser.step(clipped.gradients, now.learning_rate)
+            self._balance(found.loads, now)
+            self.step += 1
+        load = {gate: float(counts.max() / counts.mean()) for gate, counts in found.loads.items()}
+        rate = now.learning_rate
+        return Report(
+            number, now.stage.kind, found.losses, clipped.norm, rate, found.tokens, load, anticipatory, verdict
+        )
+
+    def begin_anticipatory(self) -> None:
+        """After the way back from a spike: let older weights choose the experts for a while."""
+        if self.watch is None:
+            raise TrainingError("spikes: expected a rule for them in the recipe, found none")
+        self.watch.begin(self.step)
+
+    @np.errstate(all="ignore")
+    def captures(self, step: int) -> dict[str, float]:
+        """Where the indexers stand on the first part of a step's batch: see `losses.indexer.Capture.standing`."""
+        now = moment(self.recipe, step)
+        [model, *_] = self._models_for(now)
+        ids, mask = _shards(self.feed.batch(step))[0]
+        run = Pass(model, ids, mask, observes=True)
+        return {name: found.standing for name, found in captures(model, run.seen, run.mask).items()}
+
+    def state(self) -> dict[str, Array | Ints]:
+        """Everything that `load_state` needs, as arrays by name."""
+        others = {f"weights.{name}": array for name, array in self.weights.items()}
+        choices = {f"choices.{name}": array for name, array in self._choices.items()}
+        optimiser = {f"optimiser.{name}": array for name, array in self.optimiser.state().items()}
+        watch = self.watch.state() if self.watch else {}
+        return {"step": np.array(self.step, np.int64), **others, **optimiser, **choices, **watch}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where the trainer of `state` stood, with the same bits. Raises CheckpointError for another model's."""
+        self.step = int(state["step"])
+        for name in self.weights.parameters:
+            self.weights.parameters[name] = state[f"weights.{name}"]
+        for name in self.weights.others:
+            self.weights.others[name] = state[f"weights.{name}"]
+        self.optimiser.load_state(_under("optimiser.", state))
+        self._choices = _under("choices.", state)
+        if self.watch:
+            self.watch.load_state(state)
+
+    def _verdict(self, step: int, loss: float) -> Verdict:
+        if self.watch is not None:
+            return self.watch.verdict(step, loss)
+        return "go on" if np.isfinite(loss) else "stop"
+
+    def _gradients(self, now: Moment, number: int) -> "_Found":
+        """Of the whole batch: each part's counted by the tokens that it predicts."""
+        shards, models = _shards(self.feed.batch(number)), self._models_for(now)
+
+        def part(place: int) -> "_Found":
+            ids, mask = shards[place]
+            chosen = _under(f"{number}.{place}.", self._choices)
+            with np.errstate(all="ignore"), routed_by(models[place], chosen) if chosen else nullcontext():
+                found = step(models[place], ids, mask, _losses(now, self.recipe), observes=True)
+            loads = expert_loads(self.recipe.model, found.seen, mask)
+            learnt = {name: gradient for name, gradient in found.gradients.items() if _learns(name, now.stage.kind)}
+            return _Found(found.losses, learnt, loads, int(mask.sum() - len(mask)))
+
+        parts = _in_threads(part, len(shards))
+        self._choices = {name: one for name, one in self._choices.items() if not name.startswith(f"{number}.")}
+        return _joined(parts)
+
+    def _models_for(self, now: Moment) -> list[TrainableModel]:
+        """A model for each part, over the same weights: as they are, or as they will be stored."""
+        config = stage_config(self.weights.config, now.stage)
+        if self._models[0] != (config, now.quantise):
+            ops = StoredOps() if now.quantise else DerivedOps(VJPS)
+            views = [Trainable(config, self.weights.parameters, self.weights.others) for _ in range(SHARDS)]
+            models = [TrainableModel(view, ops, fake_quant=now.quantise) for view in views]
+            self._models = (config, now.quantise), models
+        stored = self.weights.parameters
+        if now.quantise:
+            stored = stored_values(self.recipe.model, self.weights.parameters)
+        for model in self._models[1]:
+            model.weights.parameters = stored
+        return self._models[1]
+
+    def _balance(self, loads: Mapping[str, Ints], now: Moment) -> None:
+        if now.stage.kind == "indexer":
+            return
+        for gate, load in loads.items():
+            bias = self.weights.others[f"{gate}bias"]
+            self.weights.others[f"{gate}bias"] = balanced_bias(bias, load, self.recipe.bias_speed)
+
+    def _choose_ahead(self, number: int) -> None:
+        """Let the weights of now choose the experts of later steps, where the watch asks for it."""
+        for later in self.watch.steps_to_route(number) if self.watch else ():
+            if later >= self.recipe.steps:
+                continue
+            models = self._models_for(moment(self.recipe, later))
+            for place, (ids, mask) in enumerate(_shards(self.feed.batch(later))):
+                run = Pass(models[place], ids, mask, with_mtp=models[place].mtp is not None, observes=True)
+                for gate, chosen in routing_indices(self.recipe.model, run.seen).items():
+                    self._choices[f"{later}.{place}.{gate}"] = chosen
+
+
+class _Found(NamedTuple):
+    losses: dict[str, float]
+    gradients: dict[str, Array]
+    loads: dict[str, Ints]
+    tokens: int
+
+
+def _losses(now: Moment, recipe: Recipe) -> dict[str, float]:
+    """The weight of each loss in the sum, by its name in `gradients.LOSSES`."""
+    if now.stage.kind == "indexer":
+        return {"indexer_warmup": 1.0}
+    losses = {"next_token": 1.0, "balance": recipe.balance_weight}
+    if recipe.model.num_nextn_predict_layers:
+        losses["mtp"] = now.mtp_weight
+    if now.stage.kind != "dense":
+        losses["indexer"] = recipe.indexer_weight
+    return {name: weight for name, weight in losses.items() if weight}
+
+
+def _learns(name: str, kind: Kind) -> bool:
+    """Whether a parameter learns in a stage."""
+    return {"dense": not is_indexer(name), "indexer": is_indexer(name)}.get(kind, True)
+
+
+def _shards(batch: Batch) -> list[tuple[Ints, Any]]:
+    """The rows in parts; fewer parts where there are fewer rows."""
+    parts = min(SHARDS, len(batch.ids))
+    return list(zip(np.array_split(batch.ids, parts), np.array_split(batch.mask, parts), strict=True))
+
+
+def _joined(parts: list[_Found]) -> _Found:
+    """Losses and gradients as means over all tokens; loads as sums."""
+    tokens = sum(part.tokens for part in parts)
+    shares = [part.tokens / tokens for part in parts]
+
+    def mean(of: list[Any]) -> Any:
+        return sum(one * share for one, share in zip(of, shares, strict=True))
+
+    first = parts[0]
+    losses = {name: float(mean([part.losses[name] for part in parts])) for name in first.losses}
+    gradients = {name: mean([part.gradients[name] for part in parts]) for name in first.gradients}
+    loads: dict[str, Any] = {gate: sum(part.loads[gate] for part in parts) for gate in first.loads}
+    return _Found(losses, gradients, loads, tokens)
+
+
+def _in_threads(compute: Callable[[int], _Found], count: int) -> list[_Found]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(compute, range(count)))
+
+
+def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those whose names begin with the prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
