@@ -27,6 +27,9 @@ ROOMS = (
 BACKENDS = ("dsv4_accel.numba", "dsv4_accel.cuda")
 """Each stands on the operations, the errors and itself alone."""
 
+LEARNS = "dsv4_accel.numba.vjp"
+"""Stands on the hand-derived products that it makes faster, too."""
+
 
 def source_files() -> dict[str, Path]:
     """Every module by its name."""
@@ -58,12 +61,14 @@ GRAPH = {name: imports(path.read_text(encoding="utf-8"), FILES) for name, path i
 
 def room(module: str) -> str:
     """The longest room that a module lies in."""
-    return max((one for one in (*ROOMS, *BACKENDS) if module == one or module.startswith(f"{one}.")), key=len)
+    return max((one for one in (*ROOMS, *BACKENDS, LEARNS) if module == one or module.startswith(f"{one}.")), key=len)
 
 
 def floors_above(module: str, imported: set[str]) -> set[str]:
     """What a module imports although it lies above."""
     own = room(module)
+    if own == LEARNS:
+        return {other for other in imported if room(other) not in (own, "dsv4_accel.numba", "dsv4.ops", "dsv4.learn")}
     if own in BACKENDS:
         return {other for other in imported if room(other) not in (own, "dsv4.ops", "dsv4.errors")}
     allowed = ROOMS[: ROOMS.index(own) + 1]
@@ -103,5 +108,7 @@ def test_no_module_is_part_of_a_circle():
 def test_an_import_upwards_and_a_circle_are_found():
     assert floors_above("dsv4.ops.mhc", {"dsv4.errors", "dsv4.ops.norm"}) == {"dsv4.errors"}
     assert floors_above("dsv4_accel.numba.moe", {"dsv4.ops.moe", "dsv4.model.moe"}) == {"dsv4.model.moe"}
+    assert floors_above("dsv4_accel.numba.moe", {"dsv4.learn.vjp.moe"}) == {"dsv4.learn.vjp.moe"}
+    assert floors_above("dsv4_accel.numba.vjp.moe", {"dsv4.learn.vjp.moe", "dsv4.loading"}) == {"dsv4.loading"}
     assert circle({"a": {"b", "c"}, "b": set(), "c": {"d"}, "d": {"a"}}) == ["a", "c", "d"]
     assert imports("def f():\n    from dsv4 import config, nothing\n", FILES) == {"dsv4.config"}

@@ -6,17 +6,24 @@ from mutants.catalogue.compression import COMPRESSION
 from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.cuda_products import CUDA_PRODUCTS
 from mutants.catalogue.cuda_rows import CUDA_ROWS
+from mutants.catalogue.derivatives import DERIVATIVES
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
+from mutants.catalogue.gradients import GRADIENTS
 from mutants.catalogue.learning import LEARNING
+from mutants.catalogue.learning_data import LEARNING_DATA
+from mutants.catalogue.losses import LOSSES
 from mutants.catalogue.numba_attention import NUMBA_ATTENTION
 from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
+from mutants.catalogue.numba_derivatives import NUMBA_DERIVATIVES
 from mutants.catalogue.numba_processes import NUMBA_PROCESSES
 from mutants.catalogue.numba_products import NUMBA_PRODUCTS
 from mutants.catalogue.numba_rows import NUMBA_ROWS
+from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.rounding import ROUNDING
 from mutants.catalogue.text import TEXT
+from mutants.catalogue.training import TRAINING
 from mutants.mutant import Mutant
 
 PARTS: dict[str, tuple[Mutant, ...]] = {
@@ -30,10 +37,17 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "generation": GENERATION,
     "text": TEXT,
     "learning": LEARNING,
+    "derivatives": DERIVATIVES,
+    "optimisers": OPTIMISERS,
+    "losses": LOSSES,
+    "gradients": GRADIENTS,
+    "learning_data": LEARNING_DATA,
+    "training": TRAINING,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,
     "numba_attention": NUMBA_ATTENTION,
+    "numba_derivatives": NUMBA_DERIVATIVES,
     "numba_processes": NUMBA_PROCESSES,
     "cuda_rows": CUDA_ROWS,
     "cuda_products": CUDA_PRODUCTS,
