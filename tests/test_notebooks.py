@@ -67,8 +67,12 @@ def stored(source):
     return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
 
 
-def test_there_are_twelve_numbered_from_one():
-    assert [int(source.name[:2]) for source in SOURCES] == list(range(1, 13))
+def test_they_are_numbered_from_one_and_the_readme_lists_each_in_order():
+    listed = re.findall(r"^\| \[(\d+) .*\]\((\S+)\) \|", (NOTEBOOKS / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert [int(source.name[:2]) for source in SOURCES] == [int(number) for number, _ in listed]
+    assert [source.with_suffix(".ipynb").name for source in SOURCES] == [name for _, name in listed]
+    assert [int(number) for number, _ in listed] == list(range(1, len(listed) + 1))
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {source.stem for source in SOURCES}
 
 
 @each
