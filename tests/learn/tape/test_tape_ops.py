@@ -133,6 +133,17 @@ def test_places():
     assert isinstance(ops.zeros((2, 3), np.uint8), np.ndarray)
 
 
+def test_bytes_that_are_written_stay_bytes():
+    """As the rows of a packed cache; floats on the tape would lose their gradient there."""
+    ops = tape.TapeOps()
+    rows = ops.zeros((4, 2), np.uint8)
+    found = ops.write(rows, 1, np.full(2, 7, np.uint8))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, Ops.write(np.zeros((4, 2), np.uint8), 1, np.full(2, 7, np.uint8)))
+    with pytest.raises(TypeError, match="tape: a result of uint8 has no gradient"):
+        ops.write(rows, 1, tape.leaf(np.ones(2)))
+
+
 class Sums(NamedTuple):
     """Two results of one operation."""
 
