@@ -2,7 +2,7 @@
 
 The indexer's choice has no gradient, so that the language loss never moves it: without this loss it stays as random as
 it began. Target and inputs are detached: the target is made of plain arrays, and of the gradient of this loss only that
-of the indexer's own parameters may be used (`dsv4.learn.optimiser.is_indexer`).
+of the indexer's own parameters may be used (`dsv4.learn.who_learns.is_indexer`).
 """
 
 from collections.abc import Collection, Iterator, Mapping
