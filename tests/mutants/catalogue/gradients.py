@@ -7,6 +7,7 @@ RULES = "learn/tape/test_rules.py::"
 TENSOR = "learn/tape/test_tensor.py::"
 LANGUAGE = "learn/losses/test_language.py::"
 WHOLE = "learn/test_gradients.py::"
+STEPS = "learn/test_steps.py::"
 
 GRADIENTS = (
     Mutant(
@@ -114,7 +115,7 @@ GRADIENTS = (
         file="learn/gradients.py",
         old="model.mtp_logits(self.states, ",
         new="model.mtp_logits(Tensor(self.states.data), ",
-        tests=(f"{WHOLE}test_nothing_is_detached_in_the_loss_of_mtp",),
+        tests=(f"{STEPS}test_nothing_is_detached_in_the_loss_of_mtp",),
     ),
     Mutant(
         name="padding-is-predicted",
@@ -139,7 +140,7 @@ GRADIENTS = (
         old="        self.weights, self.name, self.node = weights, name, node\n",
         new="        self.name, self.node = name, node\n"
         "        self.weights = replace(weights, parameters=dict(weights.parameters))\n",
-        tests=(f"{WHOLE}test_weights_change_between_steps",),
+        tests=(f"{STEPS}test_weights_change_between_steps",),
     ),
     Mutant(
         name="gating-factors-start-at-one",
