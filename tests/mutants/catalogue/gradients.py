@@ -4,6 +4,7 @@ from mutants.mutant import Mutant
 
 SHAPES = "learn/tape/rules_shapes.py"
 RULES = "learn/tape/test_rules.py::"
+MOVED = "learn/tape/test_rules_shapes.py::"
 TENSOR = "learn/tape/test_tensor.py::"
 LANGUAGE = "learn/losses/test_language.py::"
 WHOLE = "learn/test_gradients.py::"
@@ -26,7 +27,7 @@ GRADIENTS = (
         old="    if len(first) < len(place):\n"
         "        place, values = place[first], np.add.reduceat(values, first, axis=0)\n",
         new="    place, values = place[first], values[first]\n",
-        tests=(f"{RULES}test_rows_by_number_that_are_named_several_times",),
+        tests=(f"{MOVED}test_rows_by_number_that_are_named_several_times",),
     ),
     Mutant(
         name="gradient-through-what-was-overwritten",
@@ -34,7 +35,7 @@ GRADIENTS = (
         file=SHAPES,
         old="        left[index] = 0\n",
         new="",
-        tests=(f"{RULES}test_write",),
+        tests=(f"{MOVED}test_write",),
     ),
     Mutant(
         name="write-in-place",
@@ -182,7 +183,7 @@ GRADIENTS = (
         file=SHAPES,
         old="[axis % x.ndim for axis in axes]",
         new="list(axes)",
-        tests=(f"{RULES}test_axes_that_change_places",),
+        tests=(f"{MOVED}test_axes_that_change_places",),
     ),
     Mutant(
         name="indices-not-broadcast",
@@ -190,7 +191,7 @@ GRADIENTS = (
         file=SHAPES,
         old="np.ix_(*(np.arange(size) for size in x.shape))",
         new="np.ix_(*(np.arange(size) for size in indices.shape))",
-        tests=(f"{RULES}test_take_along_axis",),
+        tests=(f"{MOVED}test_take_along_axis",),
     ),
     Mutant(
         name="relu-at-zero-gives-half",
