@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import tiny
+from dsv4.learn import Trainable
 from dsv4.learn.recipe import Recipe, Stage
 from dsv4.learn.texts.batches import Batch
 
@@ -29,6 +30,11 @@ RECIPE = Recipe(
     checkpoint_interval=2,
     bias_speed=0.01,
 )
+
+
+def trainable(seed=0, **changes):
+    """A tiny model's weights in float64."""
+    return Trainable.of(tiny.checkpoint(seed, **changes), np.float64)
 
 
 def recipe(**changes) -> Recipe:

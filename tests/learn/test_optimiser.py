@@ -10,7 +10,8 @@ from dsv4.checkpoint import read_config
 from dsv4.errors import CheckpointError, SettingError
 from dsv4.learn.adamw import adamw_step
 from dsv4.learn.muon import muon_step
-from dsv4.learn.optimiser import STACK, Optimiser, has_gradient, is_indexer, logical_matrices
+from dsv4.learn.optimiser import STACK, Optimiser, logical_matrices
+from dsv4.learn.who_learns import has_gradient, is_indexer
 from dsv4.parameters import parameters
 
 CONFIGS = Path(__file__).parents[1] / "data/configs"

@@ -5,8 +5,8 @@ import pytest
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
 from dsv4.checkpoint.convert import convert
-from dsv4.learn.optimiser import has_gradient
 from dsv4.learn.qat import stored_value, stored_values
+from dsv4.learn.who_learns import has_gradient
 from dsv4.ops.quantise import dequantise
 from dsv4.parameters import parameters
 from tiny_checkpoint import random_tensors, tiny_config

@@ -1,5 +1,7 @@
 """Weights that change: how they start, how they are read, and how they become an ordinary checkpoint."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -94,7 +96,7 @@ class TestSaving:
         model.save(tmp_path / "a")
         loaded = dsv4.load(tmp_path / "a", backend="numpy")
         ids = tiny.tokens(1, 2, 20, vocab=CONFIG.vocab_size)
-        np.testing.assert_array_equal(loaded(ids), model(ids).data)
+        np.testing.assert_array_equal(loaded(ids), TrainableModel(model.weights, tape.TapeOps())(ids).data)
         assert listing(tmp_path / "a") == [".dsv4.json", "config.json", "model.safetensors"]
 
     def test_weights_as_they_are_now(self, tmp_path):
@@ -128,7 +130,7 @@ class TestSource:
         weights = Trainable.of(source)
         expected = tiny.model(Ops(), source, dtype=np.float32)(ids)
         np.testing.assert_array_equal(Model(weights, Ops(), False)(ids), expected)
-        np.testing.assert_array_equal(TrainableModel(weights)(ids).data, expected)
+        np.testing.assert_array_equal(TrainableModel(weights, tape.TapeOps())(ids).data, expected)
 
     def test_arrays_are_copies(self):
         source = tiny.checkpoint(2)
@@ -155,6 +157,33 @@ class TestSource:
         assert not any(name.startswith("mtp.") for name, _ in weights.items())
         assert TrainableModel(weights).mtp is None
 
+    @pytest.mark.parametrize(
+        ("change", "complaint"),
+        [
+            (lambda arrays: arrays.pop("norm.weight"), r"'norm\.weight': expected floats \(16,\), found none"),
+            (lambda arrays: arrays.pop("mtp.0.norm.weight"), r"'mtp\.0\.norm\.weight': expected floats"),
+            (lambda arrays: arrays.update(more=np.ones(2)), "'more': expected none of this name, found float64"),
+            (
+                lambda arrays: arrays.update({"norm.weight": np.ones(3)}),
+                r"'norm\.weight': expected floats \(16,\), found float64 \(3,\)",
+            ),
+            (
+                lambda arrays: arrays.update({"norm.weight": np.ones(16, np.int64)}),
+                r"expected floats \(16,\), found int64 \(16,\)",
+            ),
+            (
+                lambda arrays: arrays.update({"layers.0.ffn.gate.tid2eid": np.ones((40, 2))}),
+                r"tid2eid': expected integers \(40, 2\), found float64 \(40, 2\)",
+            ),
+        ],
+    )
+    def test_arrays_that_are_not_the_configurations(self, change, complaint):
+        source = tiny.checkpoint()
+        arrays = dict(source.weights)
+        change(arrays)
+        with pytest.raises(CheckpointError, match=complaint):
+            Trainable.from_arrays(source.config, arrays)
+
     def test_errors(self):
         weights = Trainable.of(tiny.checkpoint())
         with pytest.raises(CheckpointError, match="expected tensor 'norm', found none of this name"):
@@ -174,6 +203,19 @@ class TestSource:
             leaf.data = np.ones(16)
         with pytest.raises(TypeError, match=r"norm\.weight: a weight is not assigned to on the tape"):
             leaf[0] = 1.0
+
+    def test_a_copy_of_a_model_has_weights_of_its_own_that_learn(self):
+        model, ids = new_model(CONFIG), tiny.tokens(1, 1, 9, vocab=CONFIG.vocab_size)
+        other = copy.deepcopy(model)
+        before = gradients(model, ids)
+        first = gradients(other, ids)
+        assert first[0] == before[0]
+        np.testing.assert_array_equal(first[1]["embed.weight"], before[1]["embed.weight"])
+        for name, array in other.parameters.items():
+            other.parameters[name] = array - 0.1 * first[1][name]
+        assert gradients(other, ids)[0] < before[0]
+        assert gradients(model, ids)[0] == before[0]
+        assert not tape.gradients(model(ids).sum(), [other.leaves["embed.weight"]])[0].any()
 
     def test_a_model_to_be_trained_is_not_copied(self):
         model = new_model(CONFIG)

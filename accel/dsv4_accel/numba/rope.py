@@ -32,12 +32,17 @@ C0, C1, C2 = (np.float32(number) for number in (0.041666642, -0.0013887038, 2.44
 
 def rope(x: Array, positions: Ints, frequencies: Array) -> Array:
     """As dsv4.ops.rope.rope."""
+    return rotated(x, positions, frequencies, work=4 * x.size)
+
+
+def rotated(x: Array, positions: Ints, frequencies: Array, work: int) -> Array:
+    """As dsv4.ops.rope.rope; work: about how many multiply-adds it takes, 0 to stay in the thread that calls."""
     if not _fit(x, positions, frequencies):
         return reference.rope(x, positions, frequencies)
     turned = np.empty(x.shape, np.float32)
     shape = positions.size, -1, x.shape[-1]
     _rope(
-        4 * x.size,
+        work,
         compact(x).reshape(shape),
         compact(positions.astype(np.int64, copy=False)).reshape(-1),
         compact(frequencies.astype(np.float32, copy=False)),

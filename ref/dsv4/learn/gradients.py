@@ -13,10 +13,10 @@ from dsv4.learn.losses.indexer import indexer_losses
 from dsv4.learn.losses.labels import labels
 from dsv4.learn.losses.mtp import mtp
 from dsv4.learn.losses.next_token import next_token
-from dsv4.learn.optimiser import is_indexer
 from dsv4.learn.tape import Tensor
 from dsv4.learn.tape import gradients as sweep
 from dsv4.learn.trainable import TrainableModel
+from dsv4.learn.who_learns import is_indexer
 from dsv4.model.model import Model
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding

@@ -10,6 +10,7 @@ from dsv4.config import Config
 from dsv4.errors import CheckpointError, SettingError, quoted
 from dsv4.learn.adamw import adamw_step
 from dsv4.learn.muon import MuonStep, muon_step
+from dsv4.learn.who_learns import has_gradient
 from dsv4.ops.types import Array
 from dsv4.parameters import Parameter, parameters
 
@@ -25,12 +26,6 @@ fits in a processor's cache is a third faster than one that does not."""
 
 Place = tuple[str, int, int]
 """A matrix: the name of the parameter that holds it, its first row there, and the row behind its last."""
-
-
-def has_gradient(parameter: Parameter) -> bool:
-    """Whether a loss can move a parameter: all but the routing bias, which balances load by a rule of its own
-    (`dsv4.learn.losses.balance`), and the table of the hash layers, whose numbers are experts."""
-    return parameter.format != "i64" and not parameter.name.endswith("gate.bias")
 
 
 def logical_matrices(parameter: Parameter, config: Config) -> tuple[slice, ...]:
@@ -53,11 +48,6 @@ def logical_matrices(parameter: Parameter, config: Config) -> tuple[slice, ...]:
         n = config.hc_mult
         return slice(0, n), slice(n, 2 * n), slice(2 * n, rows)
     return (slice(0, rows),)
-
-
-def is_indexer(name: str) -> bool:
-    """Whether a parameter belongs to a lightning indexer: alone in the warm-up, and absent from the dense stage."""
-    return ".indexer." in name
 
 
 class Optimiser:

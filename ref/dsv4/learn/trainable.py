@@ -1,6 +1,7 @@
 """Weights that change: where they come from, how a model on a tape reads them, and how they become a checkpoint."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -15,6 +16,7 @@ from dsv4.errors import CheckpointError, SettingError, quoted
 from dsv4.learn.initial import initial_values
 from dsv4.learn.tape import DerivedOps, Node, TapeOps, Tensor, checkpointed
 from dsv4.learn.vjp import VJPS
+from dsv4.learn.who_learns import has_gradient
 from dsv4.model.block import Block
 from dsv4.model.cache import Cache, LayerCache
 from dsv4.model.model import Model
@@ -23,10 +25,7 @@ from dsv4.model.span import Span
 from dsv4.model.weights import Source
 from dsv4.ops.quantise import dequantise
 from dsv4.ops.types import Array, Ints
-from dsv4.parameters import parameters
-
-UNTRAINED = ("gate.bias", "gate.tid2eid")
-"""What no gradient reaches: the router's bias, which balance alone moves, and the table of hash layers."""
+from dsv4.parameters import Parameter, parameters
 
 
 @dataclass
@@ -58,12 +57,19 @@ class Trainable:
 
     @classmethod
     def from_arrays(cls, config: Config, arrays: Mapping[str, npt.NDArray[Any]], directory: Path | None = None) -> Self:
-        """The arrays, all parameters of the configuration by official name, MTP layers all or none."""
+        """The arrays, all parameters of the configuration by official name, MTP layers all or none.
+
+        Raises CheckpointError for a name that is missing or no parameter's, and for another shape.
+        """
         has_mtp = any(name.startswith("mtp.") for name in arrays)
         config = _of_floats(config if has_mtp else _without_mtp(config))
-        others = {name: array for name, array in arrays.items() if name.endswith(UNTRAINED)}
-        trained = {name: array for name, array in arrays.items() if name not in others}
-        return cls(config, trained, others, *([directory] if directory else []))
+        table = parameters(config)
+        weights = cls(config, {}, {}, *([directory] if directory else []))
+        for name in sorted(table.keys() | arrays.keys()):
+            _check(table.get(name), arrays.get(name), f"{weights.directory}: tensor {quoted(name)}")
+        for name, array in arrays.items():
+            (weights.parameters if has_gradient(table[name]) else weights.others)[name] = array
+        return weights
 
     @property
     def nbytes(self) -> int:
@@ -189,6 +195,10 @@ class Leaf(Tensor):
         """The array of this name in `weights`."""
         return self.weights.weight(self.name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Leaf":
+        """A leaf of the copied weights, with a place of its own."""
+        return Leaf(deepcopy(self.weights, memo), self.name, None if self.node is None else Node())
+
     def __setitem__(self, index: Any, values: Any) -> NoReturn:
         raise TypeError(f"{self.name}: a weight is not assigned to on the tape, but in the arrays of the parameters")
 
@@ -230,6 +240,15 @@ def new_model(
     values = initial_values(config, integer("seed", seed), number("hc_scale", hc_scale))
     arrays = {name: value if value.dtype.kind == "i" else value.astype(dtype) for name, value in values.items()}
     return TrainableModel(Trainable.from_arrays(config, arrays), ops)
+
+
+def _check(parameter: Parameter | None, array: npt.NDArray[Any] | None, where: str) -> None:
+    """Raise CheckpointError unless the array is one for the parameter; None is one that is not there."""
+    kind = "integers" if parameter and parameter.format == "i64" else "floats"
+    expected = f"{kind} {parameter.shape}" if parameter else "none of this name"
+    found = "none" if array is None else f"{array.dtype} {array.shape}"
+    if parameter is None or array is None or array.shape != parameter.shape or array.dtype.kind != kind[0]:
+        raise CheckpointError(f"{where}: expected {expected}, found {found}")
 
 
 def _of_floats(config: Config) -> Config:

@@ -17,7 +17,7 @@ from dsv4.learn.clip import clip_gradients
 from dsv4.learn.gradients import Pass, step
 from dsv4.learn.losses.balance import balanced_bias, expert_loads
 from dsv4.learn.losses.indexer import captures
-from dsv4.learn.optimiser import Optimiser, is_indexer
+from dsv4.learn.optimiser import Optimiser
 from dsv4.learn.qat import StoredOps, stored_values
 from dsv4.learn.recipe import Kind, Recipe
 from dsv4.learn.schedule import Moment, moment, stage_config
@@ -25,6 +25,7 @@ from dsv4.learn.tape import DerivedOps
 from dsv4.learn.texts.batches import Batch
 from dsv4.learn.trainable import Trainable, TrainableModel
 from dsv4.learn.vjp import VJPS
+from dsv4.learn.who_learns import is_indexer
 from dsv4.ops.types import Array, Ints
 
 SHARDS = 2

@@ -1,7 +1,5 @@
 """The indexer's loss and target: by hand, against attention itself, by finite differences, and on whole models."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +8,6 @@ from hypothesis import strategies as st
 import tiny
 from dsv4.learn.losses.indexer import (
     attention_to_entries,
-    capture,
-    captures,
     chosen_entries,
     indexer_kl,
     indexer_losses,
@@ -20,9 +16,8 @@ from dsv4.learn.losses.indexer import (
 )
 from dsv4.ops import Ops
 from learn.duck import Duck
+from learn.losses.traces import IDS, LAYERS, REAL, trace
 from strategies import generators, sizes
-
-LAYERS = ["layers.1.attn.", "layers.3.attn."]
 
 
 def random_pieces(generator, batch=2, length=9, heads=3, entries=2, c=6):
@@ -166,44 +161,6 @@ def test_chosen_entries_without_those_that_name_nothing():
     np.testing.assert_array_equal(chosen_entries(topk, 4), [[[True, False, True, False], [False] * 4]])
 
 
-def of_entries(chosen, count):
-    """A mask [1, 1, count]."""
-    return np.isin(np.arange(count), chosen)[None, None]
-
-
-def test_a_blind_choice_stands_at_0_and_the_best_one_at_1():
-    """Exactly: over every possible choice, the average is what chance is said to get."""
-    attention = np.random.default_rng(3).random((1, 1, 6))
-    visible = of_entries(range(5), 6)
-    attention[0, 0, 5] = 0  # not visible, so not attended to
-    found = [capture(attention, of_entries(chosen, 6), visible) for chosen in combinations(range(5), 2)]
-    assert np.mean([one.standing for one in found]) == pytest.approx(0, abs=1e-12)
-    assert max(one.standing for one in found) == pytest.approx(1)
-    whole = attention.sum()
-    assert found[0].chosen == pytest.approx(attention[0, 0, :2].sum() / whole)
-    assert found[0].chance == pytest.approx(2 / 5)
-
-
-def test_queries_that_take_all_they_see_do_not_count():
-    attention = np.array([[[0.5, 0.2, 0.0], [0.1, 0.1, 0.3]]])
-    visible = np.array([[[True, True, False], [True, True, True]]])
-    chosen = np.array([[[True, True, False], [True, True, False]]])
-    found = capture(attention, chosen, visible)
-    np.testing.assert_allclose(found, [0.4, 2 / 3, 0.8], rtol=1e-12)
-    assert capture(attention[:, :1], chosen[:, :1], visible[:, :1]) is None
-
-
-def trace(model, ids, mask=None):
-    """What a pass reports."""
-    seen = {}
-    model.states(ids, mask=mask, observe=seen.__setitem__)
-    return seen
-
-
-IDS = tiny.tokens(31, 2, 26)
-REAL = np.ones(IDS.shape, bool)
-
-
 def by_loops(model, seen, name, scope):
     """The loss of a layer, one query after another."""
     attn = model.layers[int(name.split(".")[1])].attn
@@ -275,29 +232,6 @@ def test_padding_does_not_count(scope):
 def test_a_text_too_short_for_an_entry_has_no_loss():
     model = tiny.model(Ops())
     assert indexer_losses(model, trace(model, IDS[:, :3]), REAL[:, :3], "visible") == {}
-
-
-def test_captures_of_a_model():
-    """Its indexer takes 3 entries of at most 6: those of the largest scores."""
-    model = tiny.model(Ops())
-    seen = trace(model, IDS)
-    found = captures(model, seen, REAL)
-    assert [*found] == LAYERS
-    for measured in found.values():
-        assert 0 < measured.chance < measured.best < 1 and measured.chosen <= measured.best
-    assert captures(model, trace(model, IDS[:, :15]), REAL[:, :15]) == {}
-
-
-def test_an_indexer_that_knows_the_attention_stands_at_1():
-    model = tiny.model(Ops(), index_topk=100)
-    seen = trace(model, IDS)
-    for name in LAYERS:
-        attn = model.layers[int(name.split(".")[1])].attn
-        visible = visible_entries(REAL, 6)
-        pieces = (seen[name + piece] for piece in ("q", "kv", "compressor.out"))
-        attention = attention_to_entries(*pieces, attn.attn_sink, 8, visible)
-        seen[f"{name}indexer.topk"] = Ops.top_k(attention, visible.sum(axis=-1), 3)
-    assert [measured.standing for measured in captures(model, seen, REAL).values()] == pytest.approx([1, 1])
 
 
 @given(topk=st.lists(st.integers(-1, 3), min_size=1, max_size=4, unique=True))

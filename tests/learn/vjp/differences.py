@@ -6,6 +6,7 @@ import numpy as np
 
 from dsv4.learn.vjp import VJPS
 from dsv4.ops import Ops
+from learn.differences import difference
 
 STEP = 1e-4
 """How far an element is moved, relative to the largest of its array."""
@@ -53,17 +54,6 @@ def hold_one(loss, array, gradient, magnitude, generator):
         error = abs(gradient[place] - expected) * scale
         limit = TOLERANCE * (magnitude + abs(expected) * scale)
         assert error <= limit, f"at {place}: {gradient[place]:.12g}, by differences {expected:.12g}"
-
-
-def difference(loss, array, place, step):
-    """The slope of the loss as one element moves, from four points: their error is that of the step's fourth power."""
-    before = array[place]
-    values = {}
-    for steps in (-2, -1, 1, 2):
-        array[place] = before + steps * step
-        values[steps] = loss()
-    array[place] = before
-    return (8 * (values[1] - values[-1]) - (values[2] - values[-2])) / (12 * step)
 
 
 def named(function, arguments, gradients):

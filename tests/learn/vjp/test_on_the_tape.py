@@ -6,6 +6,7 @@ import pytest
 import tiny
 from dsv4.learn import Trainable, TrainableModel, gradients, tape
 from dsv4.learn.vjp import VJPS
+from dsv4.ops import Expert
 from dsv4.ops.map_arrays import map_arrays
 from learn.vjp.test_vjps import DENSE
 from verdicts import in_dtype
@@ -60,12 +61,31 @@ class _WithFrequencies:
         self.rope = lambda x, positions: ops.rope(x, positions, frequencies)
 
 
+@pytest.mark.parametrize("ops", [tape.TapeOps(), tape.DerivedOps(VJPS)], ids=["rules", "hand-derived"])
+class TestTies:
+    """Where two sides of a corner have different slopes, both ways take the same one."""
+
+    def test_nothing_goes_through_a_relu_at_0(self, ops):
+        arguments = np.zeros((1, 1, 2, 3)), np.ones((1, 4, 3)), np.ones((1, 1, 2))
+        _, found = swept(ops, "index_scores", arguments)
+        assert not any(gradient.any() for gradient in found)
+
+    def test_everything_goes_through_a_clamp_at_its_limit(self, ops):
+        """gate = up = 2, the limit: h = 2σ(2) · 2, whose slopes are those of a gate and of an up without a clamp."""
+        one = np.ones((1, 1))
+        arguments = 2 * one, one[0], Expert(one, one, one), 2.0, False
+        [weight] = np.random.default_rng(99).standard_normal((1, 1))
+        _, [d_x, *_] = swept(ops, "expert", arguments)
+        share = 1 / (1 + np.exp(-2))
+        np.testing.assert_allclose(d_x[0], weight * (2 * (share + 2 * share * (1 - share)) + 2 * share), rtol=1e-12)
+
+
 def test_a_whole_model():
     """Layers of every kind and the MTP layer, on two sequences that are longer than a block of HCA."""
     weights = Trainable.of(tiny.checkpoint(0, hc_sinkhorn_iters=20), np.float64)
     ids = tiny.tokens(1, 2, 135)
     losses = {"next_token": 1.0, "mtp": 0.3}
-    expected_loss, expected = gradients(TrainableModel(weights), ids, losses=losses)
+    expected_loss, expected = gradients(TrainableModel(weights, tape.TapeOps()), ids, losses=losses)
     loss, found = gradients(TrainableModel(weights, tape.DerivedOps(VJPS)), ids, losses=losses)
     assert loss == pytest.approx(expected_loss, rel=RELATIVE, abs=0)
     equal(found.values(), (expected[name] for name in found))

@@ -4,9 +4,11 @@ from mutants.mutant import Mutant
 
 SHAPES = "learn/tape/rules_shapes.py"
 RULES = "learn/tape/test_rules.py::"
+MOVED = "learn/tape/test_rules_shapes.py::"
 TENSOR = "learn/tape/test_tensor.py::"
 LANGUAGE = "learn/losses/test_language.py::"
 WHOLE = "learn/test_gradients.py::"
+STEPS = "learn/test_steps.py::"
 
 GRADIENTS = (
     Mutant(
@@ -25,7 +27,7 @@ GRADIENTS = (
         old="    if len(first) < len(place):\n"
         "        place, values = place[first], np.add.reduceat(values, first, axis=0)\n",
         new="    place, values = place[first], values[first]\n",
-        tests=(f"{RULES}test_rows_by_number_that_are_named_several_times",),
+        tests=(f"{MOVED}test_rows_by_number_that_are_named_several_times",),
     ),
     Mutant(
         name="gradient-through-what-was-overwritten",
@@ -33,7 +35,7 @@ GRADIENTS = (
         file=SHAPES,
         old="        left[index] = 0\n",
         new="",
-        tests=(f"{RULES}test_write",),
+        tests=(f"{MOVED}test_write",),
     ),
     Mutant(
         name="write-in-place",
@@ -114,7 +116,7 @@ GRADIENTS = (
         file="learn/gradients.py",
         old="model.mtp_logits(self.states, ",
         new="model.mtp_logits(Tensor(self.states.data), ",
-        tests=(f"{WHOLE}test_nothing_is_detached_in_the_loss_of_mtp",),
+        tests=(f"{STEPS}test_nothing_is_detached_in_the_loss_of_mtp",),
     ),
     Mutant(
         name="padding-is-predicted",
@@ -139,7 +141,7 @@ GRADIENTS = (
         old="        self.weights, self.name, self.node = weights, name, node\n",
         new="        self.name, self.node = name, node\n"
         "        self.weights = replace(weights, parameters=dict(weights.parameters))\n",
-        tests=(f"{WHOLE}test_weights_change_between_steps",),
+        tests=(f"{STEPS}test_weights_change_between_steps",),
     ),
     Mutant(
         name="gating-factors-start-at-one",
@@ -148,5 +150,87 @@ GRADIENTS = (
         old="hc_scale: float = 0.01",
         new="hc_scale: float = 1.0",
         tests=("learn/test_trainable.py::TestNewModel::test_what_starts_at_a_number",),
+    ),
+    Mutant(
+        name="list-of-tensors-without-gradient",
+        trap="a list of Tensors is taken for an array of their numbers, and none of them gets a gradient",
+        file="learn/tape/tensor.py",
+        old="    if _holds_tensors(value):\n",
+        new="    if _holds_tensors(value):\n        return [untaped(one) for one in value]\n",
+        tests=(f"{TENSOR}test_a_list_of_tensors_is_an_error_that_says_what_to_do",),
+    ),
+    Mutant(
+        name="list-of-numbers-shifts-gradients",
+        trap="each number of a list counts as an operand, so that gradients go to the wrong ones",
+        file="learn/tape/tensor.py",
+        old="    operands = arguments if operands is None else operands\n",
+        new="    operands = operands or [one for part in arguments for one in"
+        " (part if isinstance(part, list) else [part])][: len(pulls)]\n",
+        also=(("np.asarray(untaped(one)) if isinstance(one, list | tuple) else one", "one"),),
+        tests=(f"{RULES}test_a_list_of_numbers_is_an_array",),
+    ),
+    Mutant(
+        name="recomputed-input-counts-once",
+        trap="a function that is computed again and uses its input from outside, too, gets the inner gradient twice",
+        file="learn/tape/checkpointed.py",
+        old="[*([again] if inputs else []), *outside]",
+        new="[again if node is x.node else node for node in (*inputs, *outside)]",
+        tests=("learn/tape/test_checkpointed.py::test_a_function_that_also_uses_its_input_from_outside",),
+    ),
+    Mutant(
+        name="transposed-back-by-negative-axes",
+        trap="axes that are counted from the end are sorted as they are to go back",
+        file=SHAPES,
+        old="[axis % x.ndim for axis in axes]",
+        new="list(axes)",
+        tests=(f"{MOVED}test_axes_that_change_places",),
+    ),
+    Mutant(
+        name="indices-not-broadcast",
+        trap="indices with an axis of length 1 are taken for the first place of that axis alone",
+        file=SHAPES,
+        old="np.ix_(*(np.arange(size) for size in x.shape))",
+        new="np.ix_(*(np.arange(size) for size in indices.shape))",
+        tests=(f"{MOVED}test_take_along_axis",),
+    ),
+    Mutant(
+        name="relu-at-zero-gives-half",
+        trap="a number that equals the constant it is compared with shares the gradient with it",
+        file="learn/tape/tensor.py",
+        old="if function in AGAINST_A_CONSTANT and not all(have_nodes):",
+        new="if False:",
+        tests=("learn/vjp/test_on_the_tape.py::TestTies",),
+    ),
+    Mutant(
+        name="copied-model-with-frozen-weights",
+        trap="the weights of a copied model are constants that no longer change",
+        file="learn/trainable.py",
+        old="return Leaf(deepcopy(self.weights, memo), self.name, None if self.node is None else Node())",
+        new="return Tensor(self.data, self.node)  # type: ignore[return-value]",
+        tests=("learn/test_trainable.py::TestSource::test_a_copy_of_a_model_has_weights_of_its_own_that_learn",),
+    ),
+    Mutant(
+        name="all-learn-from-the-indexers-loss",
+        trap="the loss of the indexers moves the layers below them, as if their input were not detached",
+        file="learn/gradients.py",
+        old='"chosen")), is_indexer, observes=True',
+        new='"chosen")), observes=True',
+        tests=(f"{STEPS}test_indexers_alone_learn_from_their_losses",),
+    ),
+    Mutant(
+        name="all-learn-from-the-indexers-warm-up",
+        trap="the same in the warm-up",
+        file="learn/gradients.py",
+        old='"visible")), is_indexer, observes=True',
+        new='"visible")), observes=True',
+        tests=(f"{STEPS}test_indexers_alone_learn_from_their_losses",),
+    ),
+    Mutant(
+        name="mtp-without-hyper-connections",
+        trap="the MTP module is trained on the mean of the streams, as where there are no hyper-connections",
+        file="learn/gradients.py",
+        old="model.mtp_logits(self.states, ",
+        new="model.mtp_logits(0 * self.states + self.states.mean(axis=2, keepdims=True), ",
+        tests=(f"{WHOLE}test_central_differences[MTP]",),
     ),
 )

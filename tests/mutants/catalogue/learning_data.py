@@ -83,8 +83,8 @@ LEARNING_DATA = (
         name="drafts-one-place-early",
         trap="MTP's guess is compared with the model's next token instead of the one after",
         file="learn/evaluation/drafts.py",
-        old="(draft == target[:, 1:])",
-        new="(draft == target[:, :-1])",
+        old="draft == target[:, 1:]",
+        new="draft == target[:, :-1]",
         tests=("learn/evaluation/test_drafts.py",),
     ),
     Mutant(

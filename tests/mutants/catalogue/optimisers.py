@@ -107,7 +107,7 @@ OPTIMISERS = (
     Mutant(
         name="bias-in-the-optimiser",
         trap="the routing bias is in the optimiser, which makes it decay",
-        file=OPTIMISER,
+        file="learn/who_learns.py",
         old=' and not parameter.name.endswith("gate.bias")',
         new="",
         tests=SPLIT,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dsv4.learn.vjp.rope import RopeGradients
 from dsv4.learn.vjp.rope import rope as in_numpy
 from dsv4.ops.types import Array, Ints
-from dsv4_accel.numba import rope as forward
 from dsv4_accel.numba.arrays import are_float32
+from dsv4_accel.numba.rope import rotated
 
 
 def rope(x: Array, positions: Ints, frequencies: Array) -> tuple[Array, Callable[[Array], RopeGradients]]:
@@ -15,6 +15,6 @@ def rope(x: Array, positions: Ints, frequencies: Array) -> tuple[Array, Callable
         return in_numpy(x, positions, frequencies)
 
     def pull(d_result: Array) -> RopeGradients:
-        return RopeGradients(forward.rope(d_result, -positions, frequencies))
+        return RopeGradients(rotated(d_result, -positions, frequencies, work=0))
 
-    return forward.rope(x, positions, frequencies), pull
+    return rotated(x, positions, frequencies, work=0), pull

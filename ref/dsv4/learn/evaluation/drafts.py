@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import integer
-from dsv4.errors import TextError
+from dsv4.learn.evaluation.windows import windows
 from dsv4.model.model import Model
 from dsv4.text.generate import generate
 
@@ -15,21 +15,17 @@ def draft_agreement(model: Model, ids: npt.ArrayLike, window: int = 512) -> floa
     """Of all positions of a text, the share at which MTP's likeliest token is the model's.
 
     At position t the module has read the text up to t + 1, and guesses the token at t + 2; the model guesses the same
-    one after reading the text up to t + 1. ids [n]: cut into windows as in `nats_per_token`, each from a fresh start.
+    one after reading the text up to t + 1. ids [n]: cut into windows that follow each other, each from a fresh start.
     Raises TextError for a text shorter than a window, CheckpointError without an MTP layer.
     """
     window = integer("window", window, least=2)
-    text = np.asarray(ids)
-    count = len(text) // window
-    if count < 1:
-        raise TextError(f"text: expected at least a window of {window} tokens, found {len(text)}")
-    kept = 0
-    for tokens in text[: count * window].reshape(count, 1, window):
+    agree = []
+    for tokens in windows(ids, window, step=window)[:, None]:  # [1, w]
         states = model.states(tokens)
         target = model.ops.to_numpy(model.head(states)).argmax(axis=-1)  # [1, w]: at t the token t + 1
         draft = model.ops.to_numpy(model.mtp_logits(states[:, :-1], tokens[:, 1:])).argmax(axis=-1)  # at t, t + 2
-        kept += int((draft == target[:, 1:]).sum())
-    return kept / (count * (window - 1))
+        agree.append(draft == target[:, 1:])
+    return float(np.mean(agree))
 
 
 def draft_acceptance(model: Model, prompts: Sequence[Sequence[int]], tokens: int) -> float:

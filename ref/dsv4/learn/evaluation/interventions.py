@@ -1,4 +1,6 @@
-"""The same model with a part of its long-range attention taken away: what is then lost is what the part is worth.
+"""The same model with a part of its long-range attention taken away.
+
+How much worse it becomes shows what that part is worth.
 
 An intervention changes operations of a backend and nothing of the model:
 

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import integer
-from dsv4.errors import TextError
+from dsv4.learn.evaluation.windows import windows
+from dsv4.learn.losses.next_token import surprise
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
 
@@ -18,22 +19,12 @@ def nats_per_token(model: Model, ids: npt.ArrayLike, window: int = 512, batch: i
     than a window. Not in the report: it is what the model card of the bundled model states.
     """
     window, batch = integer("window", window, least=1), integer("batch", batch, least=1)
-    text = np.asarray(ids)
-    count = (len(text) - 1) // window
-    if count < 1:
-        raise TextError(f"text: expected at least a window of {window + 1} tokens, found {len(text)}")
-    inputs, labels = (text[start : start + count * window].reshape(count, window) for start in (0, 1))
-    losses = [
-        _losses(model.ops.to_numpy(model(inputs[first : first + batch])), labels[first : first + batch])
-        for first in range(0, count, batch)
-    ]
-    return float(np.concatenate(losses).mean())
+    text = windows(ids, window + 1, step=window)
+    found = [_surprise(model, some) for some in np.split(text, range(batch, len(text), batch))]
+    return float(np.concatenate(found).mean())
 
 
-def _losses(logits: Array, labels: Ints) -> Array:
-    """−log softmax(logits)[label] in float64: logits [B, S, vocab], labels [B, S] -> [B, S]"""
-    scores = logits.astype(np.float64)
-    largest = scores.max(axis=-1)
-    total = largest + np.log(np.exp(scores - largest[..., None]).sum(axis=-1))
-    losses: Array = total - np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
-    return losses
+def _surprise(model: Model, tokens: Ints) -> Array:
+    """Of each token but the first, in float64: tokens [B, w + 1] -> [B, w]"""
+    logits = model.ops.to_numpy(model(tokens[:, :-1]))
+    return surprise(logits.astype(np.float64), tokens[:, 1:])

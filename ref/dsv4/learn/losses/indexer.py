@@ -2,7 +2,7 @@
 
 The indexer's choice has no gradient, so that the language loss never moves it: without this loss it stays as random as
 it began. Target and inputs are detached: the target is made of plain arrays, and of the gradient of this loss only that
-of the indexer's own parameters may be used (`dsv4.learn.optimiser.is_indexer`).
+of the indexer's own parameters may be used (`dsv4.learn.who_learns.is_indexer`).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -115,17 +115,18 @@ def capture(attention: Array, chosen: Mask, visible: Mask) -> Capture | None:
     """What the indexer's choice is worth: the measure beside the loss, whose floor is not 0.
 
     attention [B, S, T] to all visible entries; chosen, visible [B, S, T]. Queries that see no more entries than they
-    choose do not count; None where no query does. Not in the report.
+    choose, or choose none, do not count; None where no query does, or no choice is better than another.
+    Not in the report.
     """
     count, seen = chosen.sum(axis=-1), visible.sum(axis=-1)
-    must_choose = seen > count
-    if not must_choose.any():
-        return None
+    must_choose = (count > 0) & (seen > count)
     attention, chosen, count, seen = (array[must_choose] for array in (attention, chosen, count, seen))
     whole = attention.sum()
     falling = -np.sort(-attention, axis=-1)
     best = np.where(np.arange(falling.shape[-1]) < count[:, None], falling, 0)
     blind = attention.sum(axis=-1) * count / seen
+    if not best.sum() > blind.sum():
+        return None
     got = np.where(chosen, attention, 0)
     return Capture(*(float(part.sum() / whole) for part in (got, blind, best)))
 

@@ -21,9 +21,15 @@ def next_token(logits: Array, ids: Ints, mask: Mask | None = None) -> Array:
 
 
 def total_surprise(logits: Array, wanted: Ints, exist: Mask) -> Array:
-    """Σ −log softmax(logits)[wanted] over the places where `exist` says so. logits [B, S, vocab]; others [B, S]."""
+    """Σ `surprise` over the places where `exist` says so. logits [B, S, vocab]; others [B, S]."""
+    total: Array = np.where(exist, surprise(logits, wanted), 0).sum()
+    return total
+
+
+def surprise(logits: Array, wanted: Ints) -> Array:
+    """−log softmax(logits)[wanted], in nats. logits [B, S, vocab] float; wanted [B, S] integer -> [B, S]."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_total = np.log(np.exp(shifted).sum(axis=-1))  # [B, S]
     chosen = np.take_along_axis(shifted, wanted[..., None], axis=-1)[..., 0]
-    surprise: Array = np.where(exist, log_total - chosen, 0).sum()
-    return surprise
+    found: Array = log_total - chosen
+    return found

@@ -5,27 +5,34 @@ from typing import Any
 
 from dsv4.learn.tape.graph import Node
 from dsv4.learn.tape.sweep import ancestors, pulled_back
-from dsv4.learn.tape.tape_ops import leaf
 from dsv4.learn.tape.tensor import Tensor
 
 
 def checkpointed(function: Callable[[Any], Tensor], x: Tensor) -> Tensor:
     """function(x), of which only x and the result stay in memory; the sweep calls the function a second time.
 
-    function: from one Tensor to one Tensor. It may use leaves besides, which get their gradients as ever. It must
-    compute the same both times, so that no number which it reads may change before the sweep, and it must not hand
-    Tensors to anybody else. Not in the report; known as gradient checkpointing.
+    function: from one Tensor to one Tensor. It may use leaves besides, which get their gradients as ever, the very leaf
+    x too. It must compute the same both times, so that no number which it reads may change before the sweep, and it
+    must not hand Tensors to anybody else. Raises ValueError for a function that uses another result from outside.
+    Not in the report; known as gradient checkpointing.
     """
-    start = leaf(x.data)
-    result = function(start)
+    begin = Node()
+    result = function(Tensor(x.data, begin))
     if result.node is None:
         return result
-    leaves = [node for node in ancestors(result.node) if not node.parents and node is not start.node]
-    ways = [node for node in (x.node, *leaves) if node is not None]
+    outside = sorted((node for node in ancestors(result.node) if node.number < begin.number), key=_number)
+    if any(node.parents for node in outside):
+        raise ValueError("checkpointed: expected a function of its input and of leaves, found one of another result")
+    inputs = [] if x.node is None else [x.node]
 
     def pull(gradient: Any, wanted: Sequence[bool]) -> list[Any]:
-        again = leaf(x.data)
-        inside = [again.node if node is x.node else node for node in ways]
-        return pulled_back(function(again), gradient, [node for node in inside if node is not None])
+        again = Node()
+        end = function(Tensor(x.data, again))
+        return pulled_back(end, gradient, [*([again] if inputs else []), *outside])
 
-    return Tensor(result.data, Node(tuple(ways), pull)) if ways else Tensor(result.data)
+    parents = (*inputs, *outside)  # by position: x itself may be among the leaves, too
+    return Tensor(result.data, Node(parents, pull)) if parents else Tensor(result.data)
+
+
+def _number(node: Node) -> int:
+    return node.number

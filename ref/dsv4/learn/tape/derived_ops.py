@@ -8,7 +8,7 @@ import numpy as np
 
 from dsv4.learn.tape.graph import JointPull, Node, Part
 from dsv4.learn.tape.tape_ops import TapeOps
-from dsv4.learn.tape.tensor import Tensor
+from dsv4.learn.tape.tensor import Tensor, is_differentiable
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import is_quantised
 
@@ -21,7 +21,7 @@ argument that is a named tuple; None there stands for zero."""
 class DerivedOps(TapeOps):
     """TapeOps with hand-derived functions behind the operations that a table has them for.
 
-    An operation without Tensors that have a node among its arguments, and one with a packed weight, is the reference's.
+    An operation with a packed weight is the reference's; without a node among its arguments its result is a constant.
     """
 
     def __init__(self, vjps: Mapping[str, Vjp]) -> None:
@@ -76,7 +76,8 @@ def _several(result: Any, nodes: tuple[Node, ...], pull_all: JointPull) -> Any:
 
     def pull_together(parts: dict[int, Any], wanted: Sequence[bool]) -> Any:
         d_result = (
-            parts.get(number, None if _is_choice(one) else np.zeros_like(one)) for number, one in enumerate(result)
+            parts.get(number, np.zeros_like(one) if is_differentiable(one) else None)
+            for number, one in enumerate(result)
         )
         return pull_all(type(result)(*d_result), wanted)
 
@@ -85,11 +86,7 @@ def _several(result: Any, nodes: tuple[Node, ...], pull_all: JointPull) -> Any:
     def one_of(number: int, numbers: Any) -> Any:
         return Tensor(numbers, Node((together,), lambda g, wanted: [Part(number, g)]))
 
-    return type(result)(*(one if _is_choice(one) else one_of(number, one) for number, one in enumerate(result)))
-
-
-def _is_choice(array: Any) -> bool:
-    return bool(array.dtype.kind in "biu")
+    return type(result)(*(one_of(number, one) if is_differentiable(one) else one for number, one in enumerate(result)))
 
 
 def _by_name(operands: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,10 @@ class Node:
 
 
 class Piece(NamedTuple):
-    """A gradient that is zero but for a part: `gradient.reshape(view)[index]` is `values`, named once at most."""
+    """A gradient that is zero but for a part: `gradient.reshape(view)[index]` is `values`.
+
+    `index` names each place at most once.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -83,9 +83,23 @@ def _larger(function: Callable[..., Array]) -> Callable[..., Recorded]:
     return rule
 
 
+def _relu(x: Array, y: Array) -> Recorded:
+    """max(a, c) of a number and a constant: g where the number is larger, 0 elsewhere, as of ReLU."""
+    to_x, to_y = Like(x), Like(y)
+    return np.maximum(x, y), (lambda g: to_x(np.where(x > y, g, 0)), lambda g: to_y(np.where(y > x, g, 0)))
+
+
+def _limited(x: Array, y: Array) -> Recorded:
+    """min(a, c) of a number and a constant: g where the number is no larger, 0 where it was cut, as of clip."""
+    to_x, to_y = Like(x), Like(y)
+    return np.minimum(x, y), (lambda g: to_x(np.where(x <= y, g, 0)), lambda g: to_y(np.where(y <= x, g, 0)))
+
+
 def _clip(x: Array, low: Any, high: Any) -> Recorded:
-    """a between fixed limits: g where it lies within them or on them, 0 where it was cut."""
-    return np.clip(x, low, high), (lambda g: np.where((x >= low) & (x <= high), g, 0),)
+    """a between fixed limits, or None for no limit: g where it lies within them or on them, 0 where it was cut."""
+    to_x = Like(x)
+    result = np.clip(x, low, high)
+    return result, (lambda g: to_x(np.where(x == result, g, 0)),)
 
 
 def _where(condition: Any, x: Array, y: Array) -> Recorded:
@@ -111,3 +125,6 @@ ELEMENTWISE: dict[Any, Callable[..., Recorded]] = {
     np.clip: _clip,
     np.where: _where,
 }
+
+AGAINST_A_CONSTANT: dict[Any, Callable[..., Recorded]] = {np.maximum: _relu, np.minimum: _limited}
+"""Rules where one of two operands has no gradient: it is the limit of the other, and does not share with it."""

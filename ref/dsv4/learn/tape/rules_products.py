@@ -1,6 +1,7 @@
 """The rule of matrix products, with the axes along which an operand is repeated folded into one product."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def _left_product(x: Array, g: Array, shape: tuple[int, ...]) -> Array:
     def fold(array: Array) -> Array:
         """[..., rows, width] -> [kept axes, summed axes · rows, width]"""
         whole = np.broadcast_to(array, (*lead, *array.shape[-2:])).transpose(order)
-        return whole.reshape(*(lead[axis] for axis in kept), -1, array.shape[-1])
+        rows = prod(lead[axis] for axis in summed) * array.shape[-2]
+        return whole.reshape(*(lead[axis] for axis in kept), rows, array.shape[-1])
 
     product = _product(fold(x), fold(g))
     return product.reshape(*own, *product.shape[-2:])

@@ -1,6 +1,7 @@
 """Rules of sums, means and largest numbers along axes. In all of them g is the gradient of the result."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,24 @@ from dsv4.ops.types import Array
 Axis = int | tuple[int, ...] | None
 
 
-def _sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Recorded:
+def _sum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Recorded:
     """Σ a: g for each of the numbers"""
     return np.sum(x, axis=axis, keepdims=keepdims), (_spread(x, axis),)
 
 
-def _mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Recorded:
+def _mean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Recorded:
     """Σ a / n: g / n for each of the numbers"""
     result = np.mean(x, axis=axis, keepdims=keepdims)
-    spread, count = _spread(x, axis), x.size // max(1, result.size)
+    spread = _spread(x, axis)
+    count = prod(size for size, left in zip(x.shape, _with_ones(x.shape, axis), strict=True) if left == 1)
     return result, (lambda g: spread(g / g.dtype.type(count)),)
 
 
 def _extreme(function: Callable[..., Array]) -> Callable[..., Recorded]:
     """max a or min a: g to the number that was found, in equal parts to those that are equal; none to `initial`."""
 
-    def rule(x: Array, axis: Axis = None, keepdims: bool = False, **initial: Any) -> Recorded:
-        kept = function(x, axis=axis, keepdims=True, **initial)
+    def rule(x: Array, axis: Axis = None, *, keepdims: bool = False, initial: float | None = None) -> Recorded:
+        kept = function(x, axis=axis, keepdims=True, **({} if initial is None else {"initial": initial}))
         spread = _spread(x, axis)
 
         def pull(g: Array) -> Array:
@@ -37,6 +39,7 @@ def _extreme(function: Callable[..., Array]) -> Callable[..., Recorded]:
 
         return (kept if keepdims else np.squeeze(kept, axis)), (pull,)
 
+    rule.__name__ = function.__name__
     return rule
 
 

@@ -29,7 +29,7 @@ def _copy(x: Array, order: Any = "K") -> Recorded:
 
 
 def _transpose(x: Array, axes: Sequence[int] | None = None) -> Recorded:
-    order = range(x.ndim)[::-1] if axes is None else axes
+    order = range(x.ndim)[::-1] if axes is None else [axis % x.ndim for axis in axes]
     back = np.argsort(order)
     return np.transpose(x, axes), (lambda g: g.transpose(back),)
 
@@ -41,9 +41,10 @@ def _broadcast_to(x: Array, shape: tuple[int, ...]) -> Recorded:
 def _repeat(x: Array, repeats: int, axis: int) -> Recorded:
     """Each number n times in a row: the sum of its n gradients."""
     place = axis % x.ndim
+    shape = *x.shape[: place + 1], repeats, *x.shape[place + 1 :]
 
     def pull(g: Array) -> Array:
-        summed: Array = g.reshape(*g.shape[:place], -1, repeats, *g.shape[place + 1 :]).sum(axis=place + 1)
+        summed: Array = g.reshape(shape).sum(axis=place + 1)
         return summed
 
     return np.repeat(x, repeats, axis), (pull,)
@@ -74,8 +75,14 @@ def _stack(arrays: Sequence[Array], axis: int = 0) -> Recorded:
 
 
 def _take_along_axis(x: Array, indices: Ints, axis: int) -> Recorded:
-    """One number per index along an axis; a number that was taken several times gets the sum of its gradients."""
-    every: list[Ints] = list(np.ix_(*(np.arange(size) for size in indices.shape)))
+    """One number per index along an axis; a number that was taken several times gets the sum of its gradients.
+
+    Along the other axes numbers and indices are broadcast against each other.
+    """
+    if x.ndim != indices.ndim:
+        found = f"shapes {x.shape}, {indices.shape}"
+        raise ValueError(f"take_along_axis: expected arrays with the same number of dimensions, found {found}")
+    every: list[Ints] = list(np.ix_(*(np.arange(size) for size in x.shape)))
     every[axis] = indices
     return getitem(x, tuple(every))
 
@@ -151,3 +158,6 @@ SHAPES: dict[Any, Callable[..., Recorded]] = {
     np.stack: _stack,
     np.take_along_axis: _take_along_axis,
 }
+
+JOINED = {np.concatenate, np.stack}
+"""Functions whose operands are the parts of their first argument."""

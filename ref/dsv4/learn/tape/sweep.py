@@ -1,6 +1,7 @@
 """From a loss back to what it was computed from: the reverse sweep over the graph."""
 
 from collections.abc import Container, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,23 +16,30 @@ def gradients(loss: Tensor, of: Sequence[Tensor]) -> list[Array]:
     loss: a Tensor of one number; of: leaves, or results on the way to the loss. Returns an array of the shape and dtype
     of each; zeros where the loss does not depend on it. Only nodes that lead from `of` to the loss are visited: what is
     not asked for costs nothing, and gets nothing. The graph stays as it is and may be swept again, also by several
-    threads at once. Raises ValueError for a loss of more numbers than one.
+    threads at once. Raises ValueError for a loss of more numbers than one, and for a constant in `of`.
     """
     if loss.size != 1:
         raise ValueError(f"gradients: expected a loss of one number, found shape {loss.shape}")
-    found = pulled_back(loss, np.ones_like(loss.data), [one.node for one in of])
+    nodes = [_node(one, place) for place, one in enumerate(of)]
+    found = pulled_back(loss, np.ones_like(loss.data), nodes)
     return [
         np.zeros(one.shape, one.dtype) if gradient is None else np.array(gradient)
         for one, gradient in zip(of, found, strict=True)
     ]
 
 
-def pulled_back(result: Tensor, gradient: Array, of: Sequence[Node | None]) -> list[Array | None]:
+def _node(one: Any, place: int) -> Node:
+    if not isinstance(one, Tensor) or one.node is None:
+        raise ValueError(f"gradients: expected Tensors with a node, found a constant at place {place}")
+    return one.node
+
+
+def pulled_back(result: Tensor, gradient: Array, of: Sequence[Node]) -> list[Array | None]:
     """The gradients of these nodes, given that of a result; None where the result does not depend on one.
 
     They may be parts of other arrays, and are not to be written to.
     """
-    wanted = {node: Total() for node in of if node is not None}
+    wanted = {node: Total() for node in of}
     path = _between(result.node, wanted)
     totals = {node: wanted.get(node) or Total() for node in path}
     if result.node in totals:
@@ -45,7 +53,7 @@ def pulled_back(result: Tensor, gradient: Array, of: Sequence[Node | None]) -> l
         for parent, is_on_path, share in zip(node.parents, is_wanted, shares, strict=True):
             if is_on_path and share is not None:
                 totals[parent].add(share)
-    return [None if node is None else wanted[node].value for node in of]
+    return [wanted[node].value for node in of]
 
 
 def ancestors(end: Node | None) -> set[Node]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dsv4.learn.tape.graph import Node, Recorded
 from dsv4.learn.tape.rules_shapes import write
-from dsv4.learn.tape.tensor import Tensor, recorded, untaped
+from dsv4.learn.tape.tensor import Tensor, constant, recorded, untaped
 from dsv4.ops import Ops
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, is_quantised
@@ -39,7 +39,7 @@ def without_gradient(function: Operation) -> Operation:
 
     @wraps(function)
     def chosen(*arguments: Any, **named: Any) -> Any:
-        return function(*map(untaped, arguments), **named)
+        return function(*map(untaped, arguments), **{name: untaped(value) for name, value in named.items()})
 
     return cast(Operation, chosen)
 
@@ -69,10 +69,7 @@ class TapeOps(Ops):
     @staticmethod
     def asarray(array: Any) -> Any:
         """A Tensor as it is; an array of floats as a constant; integers and truth values as a plain array."""
-        if isinstance(array, Tensor):
-            return array
-        plain = np.asarray(array)
-        return plain if plain.dtype.kind in "biu" else Tensor(plain)
+        return array if isinstance(array, Tensor) else constant(array)
 
     def place(self, weight: Any) -> Any:
         """As `asarray`; codes of packed weights stay plain arrays, so that such weights are constants."""
@@ -95,5 +92,5 @@ class TapeOps(Ops):
 
 
 def leaf(array: npt.ArrayLike) -> Tensor:
-    """A Tensor that gradients can be asked of."""
+    """A Tensor whose gradient can be asked for, on an array of floats."""
     return Tensor(array, Node())

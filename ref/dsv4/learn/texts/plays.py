@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 SPEAKER = re.compile(r"[A-Z0-9][A-Za-z0-9' ]{0,30}\.|[A-Z][A-Z ]{1,30}")
-SCENE = re.compile(r"(act|scene|prologue|epilogue|persons|dramatis)\b", re.IGNORECASE)
+HEADING = re.compile(r"(act|scene|persons|dramatis)\b", re.IGNORECASE)
+HEADING_OR_NAME = re.compile(r"(prologue|epilogue)\b", re.IGNORECASE)
 
 
 class Speech(NamedTuple):
@@ -34,13 +35,15 @@ def scenes(text: str) -> list[list[Speech]]:
     """The speeches of each scene of a tidy play; scenes without any are left out.
 
     A paragraph without a speaker goes on with the speech before it; headings of acts and scenes begin a new scene.
+    A prologue or epilogue is a heading where no words follow in its paragraph, and else somebody who speaks. What
+    stands before the first speaker of a scene is left out.
     """
     found: list[list[Speech]] = [[]]
     for paragraph in text.split("\n\n"):
         first, _, rest = paragraph.strip().partition("\n")
         is_speech = rest and SPEAKER.fullmatch(first)
         words = _without_directions(rest if is_speech else paragraph)
-        if SCENE.match(first):
+        if HEADING.match(first) or (HEADING_OR_NAME.match(first) and not (words and is_speech)):
             found.append([])
         elif words and is_speech:
             found[-1].append(Speech(first.removesuffix("."), words))

@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     length: int
     """How many tokens it has."""
     distance: int
-    """How many tokens lie between its start and that of the same answer where it was last given."""
+    """How many tokens its start stands behind that of the same answer, last given."""
 
     def behind(self, tokens: int) -> "Answer":
         """The same answer with so many tokens put in front of the text."""

@@ -56,13 +56,9 @@ def sparse_attention(
     blocks = []
     for start in range(0, queries.shape[1], QUERIES_PER_BLOCK):
         some = slice(start, start + QUERIES_PER_BLOCK)
-        window_rows, window_times = _named(window_index[:, some], window.shape[1])
-        entry_rows, entry_times = _named(entry_index[:, some], entries.shape[1])
-        keys = np.concatenate([window[:, window_rows], entries[:, entry_rows]], axis=1)  # [B, K, c]
-        times = np.concatenate([window_times, entry_times], axis=-1)
-        weights, of_sink, total = _attend(queries[:, some] * scale, keys, times, sink)
-        output[:, some] = _product(weights, keys) / total
-        blocks.append(_Block(some, window_rows, entry_rows, weights, of_sink, total))
+        rows = window, window_index[:, some], entries, entry_index[:, some]
+        block, output[:, some] = _attend_block(some, queries[:, some] * scale, *rows, sink)
+        blocks.append(block)
 
     def pull(d_output: Array) -> AttentionGradients:
         d_queries = np.zeros_like(queries)
@@ -79,6 +75,18 @@ def sparse_attention(
         return AttentionGradients(d_queries, d_window, d_entries, d_sink[:, 0].astype(attn_sink.dtype))
 
     return output, pull
+
+
+def _attend_block(
+    some: slice, queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, sink: Array
+) -> tuple[_Block, Array]:
+    """A block's scaled queries [B, Q, H, c], with their own indices [B, Q, K]: what gradients need of it, and o."""
+    window_rows, window_times = _named(window_index, window.shape[1])
+    entry_rows, entry_times = _named(entry_index, entries.shape[1])
+    keys = np.concatenate([window[:, window_rows], entries[:, entry_rows]], axis=1)  # [B, K, c]
+    times = np.concatenate([window_times, entry_times], axis=-1)
+    weights, of_sink, total = _attend(queries, keys, times, sink)
+    return _Block(some, window_rows, entry_rows, weights, of_sink, total), _product(weights, keys) / total
 
 
 def _attend(queries: Array, keys: Array, times: Ints, sink: Array) -> tuple[Array, Array, Array]:
