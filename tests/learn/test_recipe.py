@@ -63,7 +63,7 @@ BAD = [
     ({"stages": []}, "stages: expected a tuple of at least one Stage, found"),
     ({"stages": STAGE}, "stages: expected a list, found"),
     ({"stages": [STAGE, 3]}, r"stages\[1\]: expected a JSON object, found 3"),
-    ({"stages": [STAGE | {"step": 1}]}, r"stages\[0\]: expected the keys kind, steps, length, batch, found 'step'"),
+    ({"stages": [STAGE | {"step": 1}]}, r"stages\[0\]: expected the keys kind, steps, length, batch, shares, found 'step'"),
     ({"stages": [{"kind": "dense"}]}, r"stages\[0\].steps: expected a value, found no such key"),
     ({"stages": [STAGE | {"kind": "dens"}]}, r"stages\[0\].kind: expected one of dense, .*, found 'dens'"),
     ({"stages": [STAGE | {"kind": ["dense"]}]}, r"stages\[0\].kind: expected one of dense"),
