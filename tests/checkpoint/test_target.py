@@ -12,6 +12,7 @@ from dsv4.checkpoint import Checkpoint, write_checkpoint
 from dsv4.checkpoint import target as targets
 from dsv4.checkpoint.record import RECORD
 from dsv4.errors import CheckpointError
+from full_disk import full_disk
 from tiny_checkpoint import assert_holds, listing, random_tensors, tiny_config
 
 CONFIG = tiny_config()
@@ -313,20 +314,13 @@ def test_places_that_cannot_be_are_named(tmp_path, name, found):
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
-    """The limit of a file's size stands for the end of the disk."""
-    import resource
-
     target = tmp_path / "model"
     write(target)
     seen = picture(target)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        with pytest.raises(
-            CheckpointError, match=rf"^{target}: expected files that can be written, found: File too large"
-        ):
-            write(target, overwrite=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        full_disk(),
+        pytest.raises(CheckpointError, match=rf"^{target}: expected files that can be written, found: File too large"),
+    ):
+        write(target, overwrite=True)
     assert picture(target) == seen
     assert listing(tmp_path) == ["model"]

@@ -24,9 +24,7 @@ def strangers(directory: Path) -> list[str]:
     """The names in a directory of all that dsv4 did not write there, or that has been changed since."""
     known = _recorded(directory)
     return [
-        path.name
-        for path in sorted(directory.iterdir())
-        if path.name != RECORD and not _is_as_written(path, known)
+        path.name for path in sorted(directory.iterdir()) if path.name != RECORD and not _is_as_written(path, known)
     ]
 
 
