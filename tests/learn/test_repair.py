@@ -106,6 +106,7 @@ def test_a_run_that_is_killed_after_the_repair_goes_on_there(runs, leapt, texts,
     with pytest.raises(KilledError):
         pretrain(SETTINGS, texts, leapt, resume=True, watch=killed_after(7, seen))
     assert seen == [4, 5, 6, 7]
+    assert len(log_of(leapt)) == 14 and all(line["anticipatory"] for line in log_of(leapt)[10:])
     pretrain(SETTINGS, texts, leapt, resume=True)
     assert_same_run(leapt, runs / "whole")
 

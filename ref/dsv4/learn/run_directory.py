@@ -6,6 +6,7 @@ texts.json          the texts' names and hashes
 states/00000400.safetensors    everything that changes, after so many steps: the newest, and what a way back may need
 log.jsonl           a line for each step
 model/              the weights after the newest state, as an ordinary checkpoint
+.lock               held by the process that trains here
 """
 
 import json

@@ -58,7 +58,7 @@ TRAINING = (
         name="choices-not-saved",
         trap="experts that older weights have chosen for later steps are lost when a run is resumed",
         file="learn/trainer.py",
-        old='choices = {f"choices.{name}": array for name, array in self._choices.items()}',
+        old="choices = {CHOICES + name: array for name, array in self._choices.items()}",
         new="choices: dict[str, Ints] = {}",
         tests=(f"{STEPS}::TestSpikes::test_a_run_that_is_resumed_in_the_period_has_the_same_bits",),
     ),
