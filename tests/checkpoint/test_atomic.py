@@ -1,8 +1,6 @@
 """Single files that are written: whole or not at all, and one line where that cannot be."""
 
-import resource
 import stat
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from dsv4.checkpoint.atomic import replacing
 from dsv4.errors import SettingError
 from dsv4.verify import write_results
+from full_disk import full_disk
 from tiny_checkpoint import listing
 
 ARRAY = np.ones(100_000)
@@ -32,17 +31,6 @@ def save_results(path):
 
 
 SAVERS = [save_array, save_bytes, save_results]
-
-
-@contextmanager
-def full_disk():
-    """The limit of a file's size stands for the end of the disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("save", SAVERS)

@@ -12,6 +12,7 @@ from dsv4.checkpoint import Checkpoint, write_checkpoint
 from dsv4.checkpoint import target as targets
 from dsv4.checkpoint.record import RECORD
 from dsv4.errors import CheckpointError
+from full_disk import full_disk
 from tiny_checkpoint import assert_holds, listing, random_tensors, tiny_config
 
 CONFIG = tiny_config()
@@ -206,6 +207,51 @@ def test_a_hidden_directory_of_somebody_else_stays(tmp_path):
     assert listing(tmp_path / "elsewhere") == []
 
 
+def put_parts(partial):
+    """What a training run that was killed in its begin leaves."""
+    for name in ("states/0.safetensors", "states/.0.partial", ".model.partial/config.json"):
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        (partial / name).touch()
+
+
+def test_what_a_killed_process_has_left_is_cleared_with_its_directories(tmp_path):
+    put_parts(tmp_path / ".model.partial")
+    (tmp_path / ".model.partial" / RECORD).touch()
+    write(tmp_path / "model")
+    assert listing(tmp_path) == ["model"]
+    assert_holds(Checkpoint.open(tmp_path / "model"), TENSORS)
+
+
+@pytest.mark.parametrize("name", ["states/notes.txt", "notes/state.json"])
+def test_what_no_process_of_ours_can_have_left_is_not(tmp_path, name):
+    partial = tmp_path / ".model.partial"
+    put_parts(partial)
+    (partial / RECORD).touch()
+    (partial / name).parent.mkdir(exist_ok=True)
+    (partial / name).touch()
+    seen = picture(partial)
+    with pytest.raises(CheckpointError, match=rf"^{partial}: expected what a killed process has left, found .*notes"):
+        write(tmp_path / "model")
+    assert picture(partial) == seen
+
+
+def test_a_failure_leaves_no_directories(tmp_path):
+    with pytest.raises(RuntimeError), targets.built_beside(tmp_path / "run", overwrite=False) as partial:
+        put_parts(partial)
+        raise RuntimeError
+    assert listing(tmp_path) == []
+
+
+def test_directories_are_never_overwritten(tmp_path):
+    """No record says what is in them."""
+    target = tmp_path / "run"
+    with targets.built_beside(target, overwrite=False) as partial:
+        (partial / "states").mkdir()
+    with pytest.raises(CheckpointError, match=rf"^{target}: expected a new or empty directory or .*, found states"):
+        write(target, overwrite=True)
+    assert listing(target / "states") == []
+
+
 @pytest.mark.parametrize("name", [".", "../here", "../link", "sub/.."])
 def test_the_current_directory_is_not_replaced(tmp_path, monkeypatch, name):
     """A shell that stands in it would stand in a directory that is gone."""
@@ -268,20 +314,13 @@ def test_places_that_cannot_be_are_named(tmp_path, name, found):
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
-    """The limit of a file's size stands for the end of the disk."""
-    import resource
-
     target = tmp_path / "model"
     write(target)
     seen = picture(target)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        with pytest.raises(
-            CheckpointError, match=rf"^{target}: expected files that can be written, found: File too large"
-        ):
-            write(target, overwrite=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        full_disk(),
+        pytest.raises(CheckpointError, match=rf"^{target}: expected files that can be written, found: File too large"),
+    ):
+        write(target, overwrite=True)
     assert picture(target) == seen
     assert listing(tmp_path) == ["model"]

@@ -88,21 +88,31 @@ def test_a_spike_does_not_hide_the_next_one():
 
 def test_a_spike_in_the_period_after_one_is_beyond_repair():
     watch = watched(1, 1, 1, 1)
-    watch.begin(3)
+    watch.begin(3, spiked_at=5)
     assert [watch.is_anticipatory(step) for step in range(2, 10)] == [False, *[True] * 5, False, False]
     assert watch.verdict(7, 50.0) == "stop"
     assert watch.verdict(8, 50.0) == "roll back"
 
 
-@given(first=sizes(0, 5), period=sizes(1, 9), delay=sizes(1, 4))
-def test_every_step_of_a_period_is_routed_once_by_weights_of_the_right_age(first, period, delay):
+def test_the_period_is_not_over_before_the_step_of_the_spike():
+    """Else a loss that leaps at the same step again would be gone back from for ever."""
+    watch = watched(1, 1, 1, 1)
+    watch.begin(3, spiked_at=9)
+    assert [step for step in range(15) if watch.is_anticipatory(step)] == [*range(3, 10)]
+    assert watch.verdict(9, 50.0) == "stop"
+    assert watch.verdict(10, 50.0) == "roll back"
+
+
+@given(first=sizes(0, 5), period=sizes(1, 9), delay=sizes(1, 4), back=sizes(0, 12))
+def test_every_step_of_a_period_is_routed_once_by_weights_of_the_right_age(first, period, delay, back):
     """Those of step t by θ_{t−Δt}, or by the oldest since the rollback; and nothing is fetched ahead for nothing."""
     watch = SpikeWatch(SpikeRule(window=2, deviations=1.0, rollback=1, period=period, delay=delay))
-    watch.begin(first)
-    routed = {step: [*watch.steps_to_route(step)] for step in range(first + period + 5)}
+    watch.begin(first, spiked_at=first + back)
+    end = first + max(period, back + 1)
+    routed = {step: [*watch.steps_to_route(step)] for step in range(end + 5)}
     by = {target: step for step, targets in routed.items() for target in targets}
     assert sum(map(len, routed.values())) == len(by)
-    assert by == {target: max(first, target - delay) for target in range(first, first + period)}
+    assert by == {target: max(first, target - delay) for target in range(first, end)}
 
 
 def test_without_a_spike_nothing_is_routed_ahead():
@@ -115,7 +125,7 @@ def test_a_resumed_watch_says_the_same(losses, begin):
     for step, loss in enumerate(losses):
         watch.verdict(step, loss)
     if begin is not None:
-        watch.begin(begin)
+        watch.begin(begin, spiked_at=begin + 7)
     resumed.load_state(watch.state())
     assert resumed.state().keys() == watch.state().keys()
     later = [3.0, 9.0, 1.0, 40.0]

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import fields, replace
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 
 from dsv4.checkpoint import config_as_json
@@ -63,11 +65,12 @@ BAD = [
     ({"stages": []}, "stages: expected a tuple of at least one Stage, found"),
     ({"stages": STAGE}, "stages: expected a list, found"),
     ({"stages": [STAGE, 3]}, r"stages\[1\]: expected a JSON object, found 3"),
-    ({"stages": [STAGE | {"step": 1}]}, r"stages\[0\]: expected the keys kind, steps, length, batch, shares, found 'step'"),
+    ({"stages": [STAGE | {"step": 1}]}, r"stages\[0\]: expected the keys kind, .*, shares, found 'step'"),
     ({"stages": [{"kind": "dense"}]}, r"stages\[0\].steps: expected a value, found no such key"),
     ({"stages": [STAGE | {"kind": "dens"}]}, r"stages\[0\].kind: expected one of dense, .*, found 'dens'"),
     ({"stages": [STAGE | {"kind": ["dense"]}]}, r"stages\[0\].kind: expected one of dense"),
     ({"stages": [STAGE | {"steps": 0}]}, r"stages\[0\].steps: expected an integer from 1 to .*, found 0"),
+    ({"stages": [STAGE | {"steps": 10**7 + 1}]}, r"stages\[0\].steps: expected an integer from 1 to 10000000, found"),
     ({"stages": [STAGE | {"batch": 1.5}]}, r"stages\[0\].batch: expected an integer from 1 to .*, found 1.5"),
     ({"stages": [STAGE | {"length": 1}]}, r"stages\[0\].length: expected an integer from 2 to 512, found 1"),
     ({"stages": [STAGE | {"length": 513}]}, r"stages\[0\].length: expected an integer from 2 to 512, found 513"),
@@ -139,3 +142,29 @@ def test_a_recipe_that_is_made_or_changed_is_checked_too():
     for change in ({"stages": [Stage("dense", 1, 2, 3)]}, {"stages": (STAGE,)}, {"model": 3}, {"spikes": SPIKES}):
         with pytest.raises(SettingError, match=f"{next(iter(change))}: expected"):
             replace(recipe, **change)
+
+
+def test_values_of_other_types_are_written_as_json_has_them():
+    stage = Stage("dense", np.int64(10), 64, 4, shares=MappingProxyType({"a.txt": np.float32(2)}))
+    recipe = replace(recipe_from_json(SETTINGS), stages=(stage,), learning_rate=np.float64(0.5), quantise=np.True_)
+    written = json.loads(json.dumps(recipe_as_json(recipe)))
+    assert recipe_as_json(recipe_from_json(written)) == written
+    assert written["stages"] == [STAGE | {"shares": {"a.txt": 2.0}}]
+    assert (written["learning_rate"], written["quantise"]) == (0.5, True)
+
+
+def test_a_decay_needs_widths_that_can_be_stored():
+    """FP4 has a scale for each 32 columns. That is said before training starts, and not where the decay does."""
+    narrow, decay = replace(CONFIG, moe_intermediate_size=48), (Stage("decay", 1, 64, 4),)
+    recipe = recipe_from_json(SETTINGS)
+    with pytest.raises(
+        SettingError, match=r"^recipe: model: expected experts of widths .* found layers.0.ffn.experts.*48$"
+    ):
+        replace(recipe, model=narrow, stages=decay)
+    for changes in (
+        {"model": narrow},
+        {"model": narrow, "stages": decay, "quantise": False},
+        {"model": replace(narrow, expert_dtype="fp8"), "stages": decay},
+        {"model": replace(narrow, moe_intermediate_size=64), "stages": decay},
+    ):
+        replace(recipe, **changes)

@@ -17,7 +17,7 @@ STAGES = (
     Stage("decay", steps=5, length=600, batch=1),
 )
 RECIPE = Recipe(
-    model=tiny.CONFIG,
+    model=tiny.config(hidden_size=32, moe_intermediate_size=32),
     stages=STAGES,
     learning_rate=0.02,
     final_learning_rate=0.002,

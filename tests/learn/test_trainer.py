@@ -5,7 +5,7 @@ import pytest
 
 import tiny
 from dsv4.config import Config
-from dsv4.errors import TrainingError
+from dsv4.errors import CheckpointError, TrainingError
 from dsv4.learn import trainer as trainers
 from dsv4.learn.anticipatory import SpikeRule
 from dsv4.learn.gradients import step
@@ -165,7 +165,7 @@ class TestSpikes:
             if report.verdict == "roll back":
                 before = max(step for step in states if step <= report.step - SPIKES.rollback)
                 trainer.load_state(states[before])
-                trainer.begin_anticipatory()
+                trainer.begin_anticipatory(report.step)
             elif trainer.step % 2 == 0:
                 states[trainer.step] = trainer.state()
             if restore == trainer.step:
@@ -187,7 +187,7 @@ class TestSpikes:
         plain, routed = made(recipe), made(recipe)
         for trainer in (plain, routed):
             advanced(trainer, 6)
-        routed.begin_anticipatory()
+        routed.begin_anticipatory(spiked_at=9)
         for trainer in (plain, routed):
             advanced(trainer, 4)
         names = [name for name in plain.weights.parameters if ".experts." in name]
@@ -205,15 +205,97 @@ class TestSpikes:
         recipe = small_recipe(Stage("dense", 40, 24, 4), spikes=SPIKES)
         trainer = made(recipe)
         advanced(trainer, 6)
-        trainer.begin_anticipatory()
+        trainer.begin_anticipatory(spiked_at=9)
         original = trainer._gradients
         trainer._gradients = lambda now, number: original(now, number)._replace(losses={"next_token": np.nan})
         assert trainer.advance().verdict == "stop"
 
+    def test_in_a_new_stage_losses_are_measured_by_themselves(self):
+        """Longer sequences and other attention have other losses: that is no spike."""
+        recipe = small_recipe(Stage("dense", 5, 24, 4), Stage("sparse", 3, 24, 4), spikes=SPIKES)
+        trainer = made(recipe)
+        original = trainer._gradients
+
+        def sized(now, number):
+            loss = {"dense": 5.0, "sparse": 50.0}[now.stage.kind]
+            return original(now, number)._replace(losses={"next_token": loss})
+
+        trainer._gradients = sized
+        assert [trainer.advance().verdict for _ in range(8)] == ["go on"] * 8
+
     def test_without_a_rule_there_is_no_way_back(self):
         trainer = made(small_recipe(Stage("dense", 4, 24, 4)))
         with pytest.raises(TrainingError, match="expected a rule"):
-            trainer.begin_anticipatory()
+            trainer.begin_anticipatory(spiked_at=2)
+
+
+def test_where_the_indexers_stand_is_measured_as_they_will_choose():
+    """In the warm-up attention reads all entries, of which none is chosen; the dense stage teaches them nothing."""
+    stages = Stage("dense", 1, 40, 2), Stage("indexer", 1, 40, 2), Stage("sparse", 1, 40, 2)
+    trainer = made(small_recipe(*stages), Drawn(2, 40))
+    found = []
+    for number in range(3):
+        trainer.advance()
+        found.append(trainer.captures(number))
+    assert found[0] == {}
+    assert found[1].keys() == found[2].keys() == {"layers.1.attn.", "layers.3.attn."}
+    assert all(np.isfinite(one) and one <= 1 for standing in found[1:] for one in standing.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "wild", "message"),
+    [("dense", np.inf, "expected finite numbers"), ("decay", 3e38, "expected magnitudes of at most 2.552e[+]38")],
+)
+def test_weights_that_no_model_can_be_made_of(kind, wild, message):
+    """Those that are not finite, and those that are beyond FP4."""
+    config = tiny.config(hidden_size=32, moe_intermediate_size=32)
+    trainer = made(small_recipe(Stage(kind, 2, 24, 4), model=config))
+    name = "layers.1.ffn.experts.0.w1.weight"
+    trainer.weights.parameters[name] = np.full_like(trainer.weights.parameters[name], wild)
+    with pytest.raises(CheckpointError, match=message):
+        trainer.advance()
+
+
+def without(state, name):
+    return {key: array for key, array in state.items() if key != name}
+
+
+WRONG = {
+    "lacks a weight": (
+        lambda s: without(s, "weights.norm.weight"),
+        "'weights.norm.weight': expected an array, found none",
+    ),
+    "lacks the step": (lambda s: without(s, "step"), "'step': expected an array, found none"),
+    "has one more": (lambda s: s | {"other": np.zeros(1)}, "'other': expected none of this name, found one"),
+    "another shape": (
+        lambda s: s | {"weights.norm.weight": np.zeros(3, np.float32)},
+        r"'weights.norm.weight': expected float32 \(16,\), found float32 \(3,\)",
+    ),
+    "another dtype": (lambda s: s | {"step": np.array(1.0)}, r"'step': expected int64 \(\), found float64 \(\)"),
+    "momentum of another shape": (
+        lambda s: s | {"optimiser.muon.momentum.layers.0.attn.wq_a.weight": np.zeros(3, np.float32)},
+        "'optimiser.muon.momentum.layers.0.attn.wq_a.weight': expected float32",
+    ),
+    "losses in a table": (lambda s: s | {"spikes.losses": np.zeros((2, 2))}, "'spikes.losses': expected float64"),
+    "choices that are no numbers": (
+        lambda s: s | {"choices.1.0.a": np.zeros(2)},
+        "'choices.1.0.a': expected numbers of",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_state_of_something_else_changes_nothing(case):
+    change, message = WRONG[case]
+    trainer = made(small_recipe(Stage("dense", 4, 24, 4), spikes=SPIKES))
+    advanced(trainer, 1)
+    before = trainer.state()
+    with pytest.raises(TrainingError, match=f"^{message}"):
+        trainer.load_state(change(before | {"step": np.array(3)}))
+    after = trainer.state()
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
 def test_a_state_is_a_snapshot_that_later_steps_leave_alone():

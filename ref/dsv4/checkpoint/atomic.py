@@ -9,6 +9,9 @@ from pathlib import Path
 
 from dsv4.errors import SettingError, reason
 
+TEMPORARY_SUFFIX = ".partial"
+"""What the name of a temporary file ends with; it begins with a dot."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -22,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if os.path.lexists(target) and not target.is_file():
             kind = "directory" if target.is_dir() else "device or pipe" if target.exists() else "link to itself"
             raise SettingError(f"{path}: expected a file to write, found a {kind}")
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
+        handle, name = tempfile.mkstemp(TEMPORARY_SUFFIX, f".{target.name[:50]}.", target.parent)
         os.close(handle)
         temporary = Path(name)
         try:

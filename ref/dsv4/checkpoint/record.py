@@ -24,9 +24,7 @@ def strangers(directory: Path) -> list[str]:
     """The names in a directory of all that dsv4 did not write there, or that has been changed since."""
     known = _recorded(directory)
     return [
-        path.name
-        for path in sorted(directory.iterdir())
-        if path.name != RECORD and (path.name not in known or known[path.name] != _state(path.lstat()))
+        path.name for path in sorted(directory.iterdir()) if path.name != RECORD and not _is_as_written(path, known)
     ]
 
 
@@ -37,10 +35,16 @@ def remove_own(directory: Path) -> None:
     """
     known = _recorded(directory)
     for path in list(directory.iterdir()):
-        if path.name in known and known[path.name] == _state(path.lstat()):
+        if _is_as_written(path, known):
             path.unlink()
     (directory / RECORD).unlink(missing_ok=True)
     directory.rmdir()
+
+
+def _is_as_written(path: Path, known: dict[str, Any]) -> bool:
+    """Whether a path is a file of the record, unchanged. What is below a directory is not in any record."""
+    state = _state(path.lstat())
+    return bool(state) and known.get(path.name) == state
 
 
 def _state(found: os.stat_result) -> list[int]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from dsv4.checkpoint.lock import try_lock
 from dsv4.checkpoint.record import RECORD, remove_own, strangers, write_record
 from dsv4.errors import CheckpointError, reason
 
@@ -21,6 +22,9 @@ NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 WRITTEN_SUFFIXES = (".safetensors", ".json", ".partial")
 """Of the files that stand in a directory while it is built."""
+
+WRITTEN_DIRECTORIES = ("states", "model", ".model.partial")
+"""What may stand beside the files: the parts of a training run."""
 
 
 @contextmanager
@@ -102,7 +106,7 @@ def _claim(target: Path, partial: Path) -> int:
         except FileNotFoundError:  # another process has just moved or removed it
             continue
         try:
-            if not _locked(lock, made):
+            if not try_lock(lock, otherwise=made):  # without locks, who made the directory has it
                 found = f"found {partial.name} of another process"
                 raise CheckpointError(f"{target}: expected that nothing else writes there, {found}")
             if _is_own(partial, lock):
@@ -131,21 +135,6 @@ def _may_be_own(partial: Path) -> bool:
     return not names or RECORD in names or (partial / RECORD).exists()
 
 
-def _locked(lock: int, made: bool) -> bool:
-    """Lock an open file unless another process has; where there are no locks, who made the directory has it."""
-    try:
-        import fcntl
-    except ImportError:
-        return made
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return made
-    return True
-
-
 def _is_own(partial: Path, lock: int) -> bool:
     """Whether the directory of this name is still the one that the lock is in."""
     try:
@@ -156,23 +145,36 @@ def _is_own(partial: Path, lock: int) -> bool:
 
 def _clear(partial: Path) -> None:
     """Remove all files but the lock; refuse where there is one that dsv4 cannot have written."""
-    files = [file for file in partial.iterdir() if file.name != RECORD]
-    for file in files:
-        if not file.is_file() or file.suffix not in WRITTEN_SUFFIXES:
-            raise CheckpointError(f"{partial}: expected what a killed process has left, found {file.name}; remove it?")
-    for file in files:
-        file.unlink()
+    files, directories = _below(partial)
+    odd = [path for path in files if not path.is_file() or path.suffix not in WRITTEN_SUFFIXES]
+    odd += [path for path in directories if path.name not in WRITTEN_DIRECTORIES]
+    if odd:
+        found = odd[0].relative_to(partial)
+        raise CheckpointError(f"{partial}: expected what a killed process has left, found {found}; remove it?")
+    _remove(files, directories)
 
 
 def _discard(partial: Path, lock: int) -> None:
     """Remove what was built, the lock last, so that nobody claims a directory that is half gone."""
     with suppress(OSError):
         if _is_own(partial, lock):
-            for file in partial.iterdir():
-                if file.name != RECORD:
-                    file.unlink()
+            _remove(*_below(partial))
             (partial / RECORD).unlink()
             partial.rmdir()
+
+
+def _below(partial: Path) -> tuple[list[Path], list[Path]]:
+    """The files below a directory but for the lock, and its directories, the inner ones first."""
+    paths = sorted(partial.rglob("*"), reverse=True)
+    directories = [path for path in paths if path.is_dir() and not path.is_symlink()]
+    return [path for path in paths if path not in directories and path != partial / RECORD], directories
+
+
+def _remove(files: list[Path], directories: list[Path]) -> None:
+    for file in files:
+        file.unlink()
+    for directory in directories:
+        directory.rmdir()
 
 
 def _put_in_place(partial: Path, target: Path, overwrite: bool) -> Path | None:

@@ -17,7 +17,11 @@ PLOT = "plot"
 @app.command()
 def train(
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT…", help="Text files, and JSONL files of documents or chats.")
+        list[str],
+        typer.Argument(
+            metavar="TEXT…",
+            help="Text files, and JSONL files of documents or chats; write ./plot for a file called plot.",
+        ),
     ],
     recipe: Annotated[Path | None, typer.Option("--recipe", help="The recipe, a JSON file.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of the run: log, states, and the model.")] = None,
@@ -31,7 +35,7 @@ def train(
     `dsv4 train plot DIR` draws its log into DIR/plot.png.
     """
     if texts[0] == PLOT:
-        _plot(texts[1:], recipe, out, resume, init)
+        _plot(texts[1:], recipe=recipe, out=out, resume=resume, init=init)
         return
     from dsv4.learn.pretrain import pretrain
     from dsv4.learn.recipe import read_recipe
@@ -44,24 +48,24 @@ def train(
     print(model)
 
 
-def _plot(directories: list[str], *options: object) -> None:
-    """`dsv4 train plot DIR`."""
+def _plot(directories: list[str], **options: object) -> None:
+    """`dsv4 train plot DIR`; options: those of training, none of which belongs here."""
     from dsv4.learn.plot import draw
     from dsv4.learn.run_directory import RunDirectory
 
-    if len(directories) != 1 or any(options):
-        raise SettingError(
-            f"train plot: expected the directory of one run and nothing else, found {quoted(directories)}"
-        )
+    given = [name for name, value in options.items() if value]
+    if len(directories) != 1 or given:
+        found = quoted(directories) + "".join(f" and --{name}" for name in given)
+        raise SettingError(f"train plot: expected the directory of one run and nothing else, found {found}")
     directory = RunDirectory(directories[0])
     file = directory.path / "plot.png"
-    draw(directory.read_log(), file)
+    draw(directory.log.read(), file)
     print(file)
 
 
 @contextmanager
 def _watcher(steps: int) -> Iterator[Any]:
-    """What shows each step: a bar with loss, tokens per second and the time that is left; or a line now and then."""
+    """Shows progress: a bar on a terminal, elsewhere a line every hundred steps."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -86,5 +90,4 @@ def _lines(report: Any, seconds: float) -> None:
 
 
 def _words(report: Any, seconds: float) -> str:
-    loss = next(iter(report.losses.values()))
-    return f"{report.kind}, loss {loss:.3f}, {report.tokens / seconds:,.0f} tokens/s"
+    return f"{report.kind}, loss {report.loss:.3f}, {report.tokens / seconds:,.0f} tokens/s"

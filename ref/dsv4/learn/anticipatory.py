@@ -68,12 +68,15 @@ class SpikeRule:
     deviations: float
     """A loss above mean + deviations · standard deviation is a spike. Not in the report: MaxText's rule."""
     rollback: int
-    """How many steps training goes back at a spike, at least: to a snapshot that is so old."""
+    """At a spike, training goes back at least this many steps, to the newest state that old."""
     period: int
-    """For how many steps from there older weights choose the experts."""
+    """For how many steps from there older weights choose the experts, at least: the period ends behind the spike."""
     delay: int
     """Δt: how many steps older they are."""
 
+
+LOSSES = "spikes.losses"
+"""The name, in a state, of the losses that others are measured by."""
 
 Verdict = Literal["go on", "roll back", "stop"]
 
@@ -82,13 +85,14 @@ class SpikeWatch:
     """Watches the losses go by, and says when to roll back and when older weights choose.
 
     At a spike, training goes back by some `rollback` steps, to a snapshot of everything, this watch's state included;
-    there `begin` starts the anticipatory period. A spike in that period is beyond repair.
+    there `begin` starts the anticipatory period. A spike in that period is beyond repair: so no step is gone back from
+    twice, and every run comes to an end.
     """
 
     def __init__(self, rule: SpikeRule) -> None:
         self.rule = rule
         self._losses: list[float] = []
-        self._first: int | None = None  # of the period's steps
+        self._period = range(0)  # the steps whose experts older weights choose
 
     def verdict(self, step: int, loss: float) -> Verdict:
         """What to do after step `step`, whose loss this was.
@@ -104,13 +108,16 @@ class SpikeWatch:
         """Measure the losses to come by themselves alone: in another stage they are of another size."""
         self._losses = []
 
-    def begin(self, step: int) -> None:
-        """Start the anticipatory period with this step, the one that training went back to."""
-        self._first = step
+    def begin(self, step: int, spiked_at: int) -> None:
+        """Start the anticipatory period with this step, the one that training went back to from a spike.
+
+        It lasts for the rule's number of steps, and at least through the step at which the loss had leapt.
+        """
+        self._period = range(step, max(step + self.rule.period, spiked_at + 1))
 
     def is_anticipatory(self, step: int) -> bool:
         """Whether older weights choose the experts of a step."""
-        return self._first is not None and self._first <= step < self._first + self.rule.period
+        return step in self._period
 
     def steps_to_route(self, step: int) -> range:
         """The steps whose experts are chosen by the weights before step `step`: their data are needed now.
@@ -119,22 +126,21 @@ class SpikeWatch:
         chosen at the first one, by the oldest weights there are. Steps behind the period's end choose for themselves.
         Choices that wait for their step belong to the state of a run.
         """
-        if self._first is None or not self.is_anticipatory(step):
+        if not self.is_anticipatory(step):
             return range(0)
-        end = self._first + self.rule.period
-        first = step if step == self._first else step + self.rule.delay
+        end = self._period.stop
+        first = step if step == self._period.start else step + self.rule.delay
         return range(min(first, end), min(step + self.rule.delay + 1, end))
 
     def state(self) -> dict[str, Array | Ints]:
         """What `load_state` takes to go on in the same way: arrays by name."""
-        first = -1 if self._first is None else self._first
-        return {"spikes.losses": np.array(self._losses, np.float64), "spikes.first": np.array(first, np.int64)}
+        period = np.array([self._period.start, self._period.stop], np.int64)
+        return {LOSSES: np.array(self._losses, np.float64), "spikes.period": period}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where the watch of `state` stood."""
-        self._losses = [float(loss) for loss in state["spikes.losses"]]
-        first = int(state["spikes.first"])
-        self._first = None if first < 0 else first
+        self._losses = [float(loss) for loss in state[LOSSES]]
+        self._period = range(*(int(step) for step in state["spikes.period"]))
 
     def _is_spike(self, loss: float) -> bool:
         if not np.isfinite(loss):

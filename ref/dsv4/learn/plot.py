@@ -19,8 +19,8 @@ Curves = dict[str, tuple[list[int], list[float]]]
 def draw(log: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Losses, learning rate, load of the busiest expert, where the indexers stand, and the gradient norm, by step.
 
-    log: the lines of a run's log; file: where the PNG goes. Raises SettingError without matplotlib or where the file
-    cannot be written, TrainingError for a log without a line.
+    log: the lines of a run's log, with null for numbers that were not finite; file: where the PNG goes. Raises
+    SettingError without matplotlib or where the file cannot be written, TrainingError for a log without a line.
     """
     if find_spec("matplotlib") is None:
         raise SettingError("train plot: expected matplotlib, found none installed: pip install 'dsv4[train]'")
@@ -47,14 +47,15 @@ def draw(log: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 def _panel(axes: Any, label: str, curves: Curves) -> None:
     """Thin lines as measured, thick ones smoothed over fifty values."""
-    for number, (name, (steps, values)) in enumerate(curves.items()):
+    known = {name: curve for name, curve in curves.items() if curve[1]}
+    for number, (name, (steps, values)) in enumerate(known.items()):
         colour, width = COLOURS[number % len(COLOURS)], min(50, max(1, len(values) // 4))
         axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
         smooth = np.convolve(values, np.full(width, 1 / width), "valid")
         axes.plot(steps[width - 1 :], smooth, color=colour, linewidth=1.6, label=name)
     axes.set_ylabel(label)
     axes.grid(alpha=0.25)
-    if len(curves) > 1:
+    if len(known) > 1:
         axes.legend(fontsize=8, loc="upper right")
 
 

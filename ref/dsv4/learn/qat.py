@@ -22,7 +22,7 @@ from dsv4.parameters import Parameter, parameters
 
 
 def stored_values(config: Config, masters: Mapping[str, Array]) -> dict[str, Array]:
-    """`stored_value` of each master, by name: what a released checkpoint of them would say.
+    """`stored_value` of each master, by name: what a released checkpoint of them would hold.
 
     masters: float arrays by official name. Returns new arrays of the same shapes and dtypes, but for those that are
     stored in float32: they are the masters themselves. Raises KeyError for what is no parameter of the configuration.

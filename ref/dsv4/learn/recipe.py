@@ -5,9 +5,11 @@ optimisers, stands beside its equation and not here.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from dsv4.arguments import flag, integer, number
 from dsv4.checkpoint import config_as_json, config_from_json, read_config
@@ -15,6 +17,8 @@ from dsv4.checkpoint.input_files import read_json
 from dsv4.config import Config
 from dsv4.errors import SettingError, quoted
 from dsv4.learn.anticipatory import SpikeRule
+from dsv4.ops.quantise import FP4_BLOCK
+from dsv4.parameters import parameters
 
 Kind = Literal["dense", "indexer", "sparse", "decay"]
 """What a stage trains, in the order of the stages: all but the indexer, with attention to all visible entries; the
@@ -22,7 +26,10 @@ indexer alone, likewise; everything, with the indexer's choice; the same with a 
 stored."""
 
 LARGEST = 2**40
-"""No number is larger: beyond it, a file is damaged."""
+"""A larger number means that the file is damaged."""
+
+MOST_STEPS = 10**7
+"""Of a stage: the rows before each step are counted when a run starts."""
 
 MAY_BE_ZERO = ("warmup_steps", "ramp_steps", "seed", "mtp_weight", "final_mtp_weight", "balance_weight", "bias_speed")
 """All other numbers must be positive."""
@@ -99,6 +106,8 @@ class Recipe:
         _check_numbers(self.spikes, self.source, "spikes.")
         _check_stages(self)
         _require(self.final_learning_rate <= self.learning_rate, self, "final_learning_rate", "at most learning_rate")
+        if self.quantise and any(stage.kind == "decay" for stage in self.stages):
+            _check_can_be_stored(self)
 
     @property
     def steps(self) -> int:
@@ -134,9 +143,27 @@ def recipe_from_json(raw: Any, source: str = "recipe", directory: Path | None = 
 
 def recipe_as_json(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a JSON object with every key, the model's configuration inside: `recipe_from_json` reads it."""
-    values = asdict(recipe)
-    del values["source"]
-    return values | {"model": config_as_json(recipe.model), "stages": list(values["stages"])}
+    return {name: _plain(value) for name, value in _values(recipe).items() if name != "source"}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    match value:
+        case Config():
+            return config_as_json(value)
+        case Stage() | SpikeRule():
+            return {name: _plain(one) for name, one in _values(value).items()}
+        case tuple():
+            return [_plain(one) for one in value]
+        case Mapping():
+            return {name: _plain(one) for name, one in value.items()}
+        case np.generic():
+            return value.item()
+    return value
+
+
+def _values(section: Recipe | Stage | SpikeRule) -> dict[str, Any]:
+    return {entry.name: getattr(section, entry.name) for entry in fields(section)}
 
 
 def _model(raw: Any, source: str, directory: Path) -> Config:
@@ -185,9 +212,18 @@ def _check_stages(recipe: Recipe) -> None:
             raise SettingError(f"{name}kind: expected one of {', '.join(kinds)}, found {quoted(stage.kind)}")
         _check_numbers(stage, recipe.source, prefix)
         _check_shares(stage.shares, f"{name}shares")
+        integer(f"{name}steps", stage.steps, least=1, most=MOST_STEPS)
         integer(f"{name}length", stage.length, least=2, most=recipe.model.max_position_embeddings)
     order = [kinds.index(stage.kind) for stage in stages]
     _require(order == sorted(order), recipe, "stages", f"kinds in the order {', '.join(kinds)}")
+
+
+def _check_can_be_stored(recipe: Recipe) -> None:
+    """FP4 has a scale for each 32 columns, and can hold no matrix of another width."""
+    for name, parameter in parameters(recipe.model).items():
+        if parameter.format == "fp4" and parameter.shape[-1] % FP4_BLOCK:
+            width = f"experts of widths that are multiples of {FP4_BLOCK}, or quantise false, as the decay stores FP4"
+            raise SettingError(f"{recipe.source}: model: expected {width}, found {name} with {parameter.shape[-1]}")
 
 
 def _check_shares(shares: Any, name: str) -> None:

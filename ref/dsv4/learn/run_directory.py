@@ -3,26 +3,39 @@
 recipe.json         what is trained, and how
 tokenizer.json, …   what the texts are read with
 texts.json          the texts' names and hashes
-states/00000400.safetensors    everything that changes, after so many steps; the last few of them
+states/00000400.safetensors    everything that changes, after so many steps: the newest, and what a way back may need
 log.jsonl           a line for each step
 model/              the weights after the newest state, as an ordinary checkpoint
+.lock               held by the process that trains here
 """
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from dsv4.checkpoint.atomic import replacing
+from dsv4.checkpoint.atomic import TEMPORARY_SUFFIX, replacing
 from dsv4.checkpoint.input_files import read_json
+from dsv4.checkpoint.lock import try_lock
+from dsv4.checkpoint.record import remove_own
+from dsv4.checkpoint.writing import STORED_DTYPES, write_safetensors
 from dsv4.errors import TrainingError, reason
+from dsv4.learn.run_log import RunLog
 
 LOG_LINES = "log_lines"
 """Beside the arrays of a state: how many lines the log had."""
+
+DTYPES = {**STORED_DTYPES, np.dtype(np.float64): "F64"}
+"""The safetensors dtype of each array of a state."""
+
+KEPT = 2
+"""States that are kept of those which are old enough: if the newest turns out to be bad, there is one before it."""
 
 
 class RunDirectory:
@@ -30,7 +43,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.log = self.path / "log.jsonl"
+        self.log = RunLog(self.path / "log.jsonl")
         self.model = self.path / "model"
         self.tokenizer = self.path
         self._states = self.path / "states"
@@ -40,14 +53,23 @@ class RunDirectory:
         """Whether a run has begun here."""
         return (self.path / "recipe.json").exists()
 
-    def create(self) -> None:
-        """Make the directory. Raises TrainingError where something is in the way."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While it lasts, this process alone trains here; what killed ones have left half written is removed.
+
+        Raises TrainingError where another process trains here.
+        """
         try:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise TrainingError(f"{self.path}: expected a new or empty directory, found one with files in it")
-            self._states.mkdir(parents=True)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise TrainingError(f"{self.path}: expected a directory to train in, found: {reason(error)}") from error
+        try:
+            if not try_lock(lock, otherwise=True):
+                raise TrainingError(f"{self.path}: expected that nothing else trains there, found another process")
+            self._clear()
+            yield
+        finally:
+            os.close(lock)
 
     def write_json(self, name: str, value: Any) -> None:
         """A small file. Raises SettingError where it cannot be written."""
@@ -60,54 +82,64 @@ class RunDirectory:
 
     def steps(self) -> list[int]:
         """After how many steps there are states, in order."""
-        return sorted(int(file.stem) for file in self._states.glob("*.safetensors"))
+        names = (file.stem for file in self._states.glob("*.safetensors"))
+        return sorted(int(name) for name in names if re.fullmatch("[0-9]{8,}", name))
+
+    def newest(self, at_most: int | None = None) -> int:
+        """After how many steps the newest state is, or the newest after so many at most.
+
+        Raises TrainingError where there is none.
+        """
+        known = [step for step in self.steps() if at_most is None or step <= at_most]
+        if not known:
+            when = "" if at_most is None else f" after {at_most} steps or fewer"
+            raise TrainingError(f"{self._states}: expected a state{when}, found none")
+        return known[-1]
 
     def save_state(self, step: int, state: Mapping[str, Any], keep_from: int) -> None:
-        """Keep a state, whole or not at all, and forget older ones than the newest that is not after `keep_from`.
+        """Keep a state, whole or not at all, and delete all that are older than the last two up to `keep_from`.
 
         Raises SettingError where it cannot be written: those that were saved before stay.
         """
-        arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in state.items()}
-        lines = np.array(len(self._lines()), np.int64)
-        with replacing(self._state(step)) as temporary:
-            save_file({**arrays, LOG_LINES: lines}, temporary)
-        needed = max((known for known in self.steps() if known <= keep_from), default=0)
-        for known in self.steps():
-            if known < needed:
-                self._state(known).unlink()
-
-    def load_state(self, step: int) -> dict[str, Any]:
-        """The arrays of a state. Raises TrainingError where the file is damaged."""
+        arrays = {**state, LOG_LINES: np.array(len(self.log), np.int64)}
         try:
-            with safe_open(self._state(step), "numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no dictionary
-        except Exception as error:
-            raise TrainingError(f"{self._state(step)}: expected a state of the run, found: {reason(error)}") from error
-
-    def append(self, line: Mapping[str, Any]) -> None:
-        """One more line of the log. Raises TrainingError where it cannot be written."""
-        try:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            self._states.mkdir(exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"{self.log}: expected a log that can be written, found: {reason(error)}") from error
+            raise TrainingError(f"{self._states}: expected a directory to write to, found: {reason(error)}") from error
+        with replacing(self.state_file(step)) as temporary:
+            write_safetensors(temporary, {name: (DTYPES[array.dtype], array) for name, array in arrays.items()})
+        for known in [known for known in self.steps() if known <= keep_from][:-KEPT]:
+            self.state_file(known).unlink()
 
-    def cut_log(self, lines: int) -> None:
-        """Keep so many lines of the log: what came after belongs to steps that are done again."""
-        kept = self._lines()[:lines]
-        with replacing(self.log) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    def load_state(self, step: int) -> tuple[dict[str, Any], int]:
+        """The arrays of a state, and how many lines the log had. Raises TrainingError where the file is damaged."""
+        file = self.state_file(step)
+        try:
+            with safe_open(file, "numpy") as opened:
+                state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 it is no dictionary
+        except Exception as error:
+            raise TrainingError(f"{file}: expected a state of the run, found: {reason(error)}") from error
+        lines = state.pop(LOG_LINES, None)
+        if lines is None or lines.shape != () or lines.dtype != np.int64:
+            raise TrainingError(f"{file}: expected a state with {LOG_LINES}, a number, found none")
+        return state, int(lines)
 
-    def read_log(self) -> list[dict[str, Any]]:
-        """All lines. Raises TrainingError where there is no log."""
-        if not self.log.exists():
-            raise TrainingError(f"{self.path}: expected the directory of a run, found no log.jsonl")
-        return [json.loads(line) for line in self._lines()]
+    def forget_after(self, step: int) -> None:
+        """Delete the states after more than so many steps, the newest first."""
+        for known in reversed(self.steps()):
+            if known > step:
+                self.state_file(known).unlink()
 
-    def _lines(self) -> list[str]:
-        """The lines that are whole: what a process that was killed left of its last one does not count."""
-        content = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
-        return content[: content.rfind("\n") + 1].splitlines()
-
-    def _state(self, step: int) -> Path:
+    def state_file(self, step: int) -> Path:
+        """Where the state after so many steps is."""
         return self._states / f"{step:08}.safetensors"
+
+    def _clear(self) -> None:
+        """Remove temporary files, and models that had been replaced."""
+        for directory in (self.path, self._states):
+            for file in directory.glob(f".*{TEMPORARY_SUFFIX}"):
+                if file.is_file():
+                    file.unlink()
+        for old in self.path.glob(f".{self.model.name}.*.old"):
+            with suppress(OSError):  # something else is in it
+                remove_own(old)

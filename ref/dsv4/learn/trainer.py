@@ -1,7 +1,8 @@
 """One step of training after another: losses, gradients, optimiser, balance, and the repair of spikes (report §4.2).
 
 A step is a function of the state before it, the recipe and the texts, to the last bit: the batch is cut into SHARDS
-parts whatever the number of cores, each part is computed by itself, and the parts are added in order.
+parts whatever the number of cores, each part is computed by itself, and the parts are added in order. This holds on one
+machine with one number of threads for each product (`dsv4.learn.blas`): another number adds in another order.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dsv4.errors import TrainingError
-from dsv4.learn.anticipatory import SpikeWatch, Verdict, routed_by, routing_indices
+from dsv4.config import Config
+from dsv4.errors import CheckpointError, TrainingError, quoted, reason
+from dsv4.learn.anticipatory import LOSSES, SpikeWatch, Verdict, routed_by, routing_indices
 from dsv4.learn.clip import clip_gradients
 from dsv4.learn.gradients import Pass, step
 from dsv4.learn.losses.balance import balanced_bias, expert_loads
@@ -31,16 +33,19 @@ from dsv4.ops.types import Array, Ints
 SHARDS = 2
 """Parts of a batch, each of which a thread computes."""
 
+CHOICES = "choices."
+"""What the names of choices in a state begin with."""
+
 
 class Feed(Protocol):
     """Where the batches come from."""
 
     def batch(self, step: int) -> Batch:
-        """Those of a step, always the same."""
+        """The batch of a step: the same whenever it is asked for."""
 
 
 class Report(NamedTuple):
-    """What a step says of itself."""
+    """What one step reports."""
 
     step: int
     kind: Kind
@@ -56,6 +61,11 @@ class Report(NamedTuple):
     anticipatory: bool
     """Whether older weights chose the experts."""
     verdict: Verdict
+
+    @property
+    def loss(self) -> float:
+        """The one in which spikes are looked for."""
+        return _watched(self.losses)
 
     def to_json(self) -> dict[str, Any]:
         """As a line of the log."""
@@ -81,7 +91,8 @@ class Trainer:
         """Do the next step.
 
         The report's verdict says whether the step counts. Where it does not, the weights are what they were, and
-        training is to go back to an earlier state and to call `begin_anticipatory`, or to stop.
+        training is to go back to an earlier state and to call `begin_anticipatory`, or to stop. Raises CheckpointError
+        for weights that no model can be made of: numbers that are not finite, or that their format cannot hold.
         """
         now, number = moment(self.recipe, self.step), self.step
         if self.watch is not None and number > 0 and moment(self.recipe, number - 1).stage != now.stage:
@@ -89,9 +100,8 @@ class Trainer:
         anticipatory = self.watch is not None and self.watch.is_anticipatory(number)
         self._choose_ahead(number)
         found = self._gradients(now, number)  # what is not finite is looked for, and said in words
-        loss = found.losses.get("next_token", found.losses.get("indexer_warmup", 0.0))
         clipped = clip_gradients(found.gradients, self.recipe.clip_norm)
-        verdict = self._verdict(number, loss if np.isfinite(clipped.norm) else np.nan)
+        verdict = self._verdict(number, _watched(found.losses) if np.isfinite(clipped.norm) else np.nan)
         if verdict == "go on":
             self.optimiser.step(clipped.gradients, now.learning_rate)
             self._balance(found.loads, now)
@@ -102,17 +112,22 @@ class Trainer:
             number, now.stage.kind, found.losses, clipped.norm, rate, found.tokens, load, anticipatory, verdict
         )
 
-    def begin_anticipatory(self) -> None:
-        """After the way back from a spike: let older weights choose the experts for a while."""
+    def begin_anticipatory(self, spiked_at: int) -> None:
+        """After the way back from a spike at a step: let older weights choose the experts for a while."""
         if self.watch is None:
             raise TrainingError("spikes: expected a rule for them in the recipe, found none")
-        self.watch.begin(self.step)
+        self.watch.begin(self.step, spiked_at)
 
     @np.errstate(all="ignore")
     def captures(self, step: int) -> dict[str, float]:
-        """Where the indexers stand on the first part of a step's batch: see `losses.indexer.Capture.standing`."""
+        """Where the indexers stand on the first part of a step's batch: see `losses.indexer.Capture.standing`.
+
+        In the warm-up as they will choose after it; nothing in the dense stage, in which they learn nothing.
+        """
         now = moment(self.recipe, step)
-        [model, *_] = self._models_for(now)
+        if now.stage.kind == "dense":
+            return {}
+        [model, *_] = self._models_of(self.weights.config, now.quantise)
         ids, mask = _shards(self.feed.batch(step))[0]
         run = Pass(model, ids, mask, observes=True)
         return {name: found.standing for name, found in captures(model, run.seen, run.mask).items()}
@@ -120,20 +135,21 @@ class Trainer:
     def state(self) -> dict[str, Array | Ints]:
         """Everything that `load_state` needs, as arrays by name."""
         others = {f"weights.{name}": array for name, array in self.weights.items()}
-        choices = {f"choices.{name}": array for name, array in self._choices.items()}
+        choices = {CHOICES + name: array for name, array in self._choices.items()}
         optimiser = {f"optimiser.{name}": array for name, array in self.optimiser.state().items()}
         watch = self.watch.state() if self.watch else {}
         return {"step": np.array(self.step, np.int64), **others, **optimiser, **choices, **watch}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where the trainer of `state` stood, with the same bits. Raises CheckpointError for another model's."""
+        """Go on where the trainer of `state` stood, with the same bits. Raises TrainingError for another model's."""
+        _check_state(state, self.state())
         self.step = int(state["step"])
         for name in self.weights.parameters:
             self.weights.parameters[name] = state[f"weights.{name}"]
         for name in self.weights.others:
             self.weights.others[name] = state[f"weights.{name}"]
         self.optimiser.load_state(_under("optimiser.", state))
-        self._choices = _under("choices.", state)
+        self._choices = _under(CHOICES, state)
         if self.watch:
             self.watch.load_state(state)
 
@@ -160,16 +176,22 @@ class Trainer:
         return _joined(parts)
 
     def _models_for(self, now: Moment) -> list[TrainableModel]:
+        """The models of a step: before the sparse stages, their indexers choose all entries."""
+        return self._models_of(stage_config(self.weights.config, now.stage), now.quantise)
+
+    def _models_of(self, config: Config, quantise: bool) -> list[TrainableModel]:
         """A model for each part, over the same weights: as they are, or as they will be stored."""
-        config = stage_config(self.weights.config, now.stage)
-        if self._models[0] != (config, now.quantise):
-            ops = StoredOps() if now.quantise else DerivedOps(VJPS)
+        if self._models[0] != (config, quantise):
+            ops = StoredOps() if quantise else DerivedOps(VJPS)
             views = [Trainable(config, self.weights.parameters, self.weights.others) for _ in range(SHARDS)]
-            models = [TrainableModel(view, ops, fake_quant=now.quantise) for view in views]
-            self._models = (config, now.quantise), models
+            models = [TrainableModel(view, ops, fake_quant=quantise) for view in views]
+            self._models = (config, quantise), models
         stored = self.weights.parameters
-        if now.quantise:
-            stored = stored_values(self.recipe.model, self.weights.parameters)
+        if quantise:
+            try:
+                stored = stored_values(self.recipe.model, self.weights.parameters)
+            except ValueError as error:
+                raise CheckpointError(f"weights that the decay stores: {reason(error)}") from error
         for model in self._models[1]:
             model.weights.parameters = stored
         return self._models[1]
@@ -223,8 +245,17 @@ def _shards(batch: Batch) -> list[tuple[Ints, Any]]:
     return list(zip(np.array_split(batch.ids, parts), np.array_split(batch.mask, parts), strict=True))
 
 
+def _watched(losses: Mapping[str, float]) -> float:
+    """The loss in which spikes are looked for."""
+    return losses["next_token"] if "next_token" in losses else losses["indexer_warmup"]
+
+
 def _joined(parts: list[_Found]) -> _Found:
-    """Losses and gradients as means over all tokens; loads as sums."""
+    """Losses and gradients as means of the parts', each weighed by the tokens that it predicts; loads as sums.
+
+    For the losses of the next token and of MTP, that is the mean over all tokens. Those of balance and of the indexer
+    are no sums over predicted tokens: of the whole batch at once they would be slightly different.
+    """
     tokens = sum(part.tokens for part in parts)
     shares = [part.tokens / tokens for part in parts]
 
@@ -241,6 +272,23 @@ def _joined(parts: list[_Found]) -> _Found:
 def _in_threads(compute: Callable[[int], _Found], count: int) -> list[_Found]:
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(compute, range(count)))
+
+
+def _check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise TrainingError unless a state has the arrays of the trainer's own one; lists may have another length."""
+    expected = {name: array for name, array in own.items() if not name.startswith(CHOICES)}
+    found = {name: array for name, array in state.items() if not name.startswith(CHOICES)}
+    for name in sorted(expected.keys() ^ found.keys()):
+        wanted = "an array" if name in expected else "none of this name"
+        raise TrainingError(f"{quoted(name)}: expected {wanted}, found {'none' if name in expected else 'one'}")
+    for name, array in expected.items():
+        shape = array.shape if name != LOSSES else (found[name].size,)
+        if (found[name].shape, found[name].dtype) != (shape, array.dtype):
+            words = f"expected {array.dtype} {shape}, found {found[name].dtype} {found[name].shape}"
+            raise TrainingError(f"{quoted(name)}: {words}")
+    for name in state.keys() - found.keys():
+        if state[name].ndim != 2 or state[name].dtype.kind != "i":
+            raise TrainingError(f"{quoted(name)}: expected numbers of experts [T, k], found {state[name].dtype}")
 
 
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from mutants.mutant import Mutant
 
-STEPS, RUNS = "learn/test_trainer.py", "learn/test_pretrain.py"
+STEPS, RUNS, REPAIR, BEGIN = (f"learn/test_{part}.py" for part in ("trainer", "pretrain", "repair", "begin"))
+KILLED = f"{RUNS}::TestKilled::test_after_a_step_a_run_ends_with_the_same_bits"
 
 TRAINING = (
     Mutant(
@@ -57,7 +58,7 @@ TRAINING = (
         name="choices-not-saved",
         trap="experts that older weights have chosen for later steps are lost when a run is resumed",
         file="learn/trainer.py",
-        old='choices = {f"choices.{name}": array for name, array in self._choices.items()}',
+        old="choices = {CHOICES + name: array for name, array in self._choices.items()}",
         new="choices: dict[str, Ints] = {}",
         tests=(f"{STEPS}::TestSpikes::test_a_run_that_is_resumed_in_the_period_has_the_same_bits",),
     ),
@@ -67,28 +68,98 @@ TRAINING = (
         file="learn/trainer.py",
         old='        self.optimiser.load_state(_under("optimiser.", state))\n',
         new="",
-        tests=(f"{RUNS}::test_a_run_that_was_killed_ends_with_the_same_bits[5]",),
+        tests=(f"{KILLED}[steps0]",),
     ),
     Mutant(
         name="log-not-cut",
         trap="the log keeps the lines of steps that a resumed run does again",
-        file="learn/run_directory.py",
+        file="learn/run_log.py",
         old="kept = self._lines()[:lines]",
         new="kept = self._lines()",
-        tests=(f"{RUNS}::test_a_run_that_was_killed_ends_with_the_same_bits[4]",),
+        tests=(f"{KILLED}[steps1]",),
     ),
     Mutant(
         name="state-written-in-place",
         trap="a state is written over the last good one, which a full disk then destroys",
         file="learn/run_directory.py",
-        old="""        with replacing(self._state(step)) as temporary:
-            save_file({**arrays, LOG_LINES: lines}, temporary)
-""",
-        new="""        for known in self.steps():
-            self._state(known).unlink()
-        with replacing(self._state(step)) as temporary:
-            save_file({**arrays, LOG_LINES: lines}, temporary)
-""",
-        tests=(f"{RUNS}::test_a_full_disk_loses_nothing_that_was_saved",),
+        old="""        with replacing(self.state_file(step)) as temporary:
+            write""",
+        new="""        self.forget_after(-1)
+        with replacing(self.state_file(step)) as temporary:
+            write""",
+        tests=("learn/test_run_directory.py::test_a_full_disk_keeps_what_there_was",),
+    ),
+    Mutant(
+        name="rollback-repeats",
+        trap="the period after a spike may end before the step of the spike, which is then gone back from for ever",
+        file="learn/anticipatory.py",
+        old="range(step, max(step + self.rule.period, spiked_at + 1))",
+        new="range(step, step + self.rule.period)",
+        tests=("learn/test_anticipatory.py::test_the_period_is_not_over_before_the_step_of_the_spike",),
+    ),
+    Mutant(
+        name="abandoned-states-kept",
+        trap="states of steps that were given up after a spike are there still, and a resumed run goes on from them",
+        file="learn/repair.py",
+        old="    directory.forget_after(step)\n    trainer.begin",
+        new="    trainer.begin",
+        tests=(f"{REPAIR}::test_a_run_that_is_killed_after_the_repair_goes_on_there",),
+    ),
+    Mutant(
+        name="repair-not-saved",
+        trap="a run that is killed after the way back from a spike has forgotten that older weights choose",
+        file="learn/repair.py",
+        old="    trainer.begin_anticipatory(report.step)\n    keep(directory, trainer)\n",
+        new="    trainer.begin_anticipatory(report.step)\n",
+        tests=(f"{REPAIR}::test_a_run_that_is_killed_after_the_repair_goes_on_there",),
+    ),
+    Mutant(
+        name="bad-state-is-the-last-good-one",
+        trap="the state that gave a loss which is no number counts as the last good one",
+        file="learn/repair.py",
+        old="max(0, trainer.step - 1)",
+        new="trainer.step",
+        tests=(f"{REPAIR}::TestEnd::test_the_model_is_the_last_whose_loss_was_good[4-2]",),
+    ),
+    Mutant(
+        name="losses-of-the-last-stage-measure",
+        trap="losses of a new stage are measured by those of the last one, and the first of them is a spike",
+        file="learn/trainer.py",
+        old="self.watch.forget()",
+        new="pass",
+        tests=(f"{STEPS}::TestSpikes::test_in_a_new_stage_losses_are_measured_by_themselves",),
+    ),
+    Mutant(
+        name="model-older-than-the-state",
+        trap="a run that was killed between state and model has the older model still when it is resumed",
+        file="learn/snapshots.py",
+        old="    directory.log.cut(lines)\n    write_model(directory, trainer)\n",
+        new="    directory.log.cut(lines)\n",
+        tests=(f"{RUNS}::TestKilled::test_between_state_and_model[4]",),
+    ),
+    Mutant(
+        name="order-of-texts-matters",
+        trap="the texts of a resumed run are accepted in another order, which gives other batches",
+        file="learn/begin.py",
+        old="return dict(sorted(files.items()))",
+        new="return files",
+        tests=(f"{BEGIN}::test_the_order_of_the_texts_does_not_matter",),
+    ),
+    Mutant(
+        name="config-of-the-first-checkpoint",
+        trap="a run that starts from a checkpoint computes with that one's configuration, and not with the recipe's",
+        file="learn/begin.py",
+        old="    arrays = dict(Trainable.of(Checkpoint.open(init), np.float32).items())\n",
+        new="    source = Trainable.of(Checkpoint.open(init), np.float32)\n    arrays = dict(source.items())\n",
+        also=(("Trainable.from_arrays(recipe.model, arrays)", "source"),),
+        tests=(f"{BEGIN}::TestFromACheckpoint::test_the_recipe_says_what_the_model_is",),
+    ),
+    Mutant(
+        name="standing-among-all-entries",
+        trap="in the warm-up the indexers are measured by a model that reads all entries, where there is no choice",
+        file="learn/trainer.py",
+        old="self._models_of(self.weights.config, now.quantise)",
+        new="self._models_for(now)",
+        tests=(f"{STEPS}::test_where_the_indexers_stand_is_measured_as_they_will_choose",),
     ),
 )

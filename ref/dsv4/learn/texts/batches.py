@@ -88,7 +88,7 @@ class Rows:
         return tokens
 
     def _order(self, turn: int) -> Ints:
-        """The rows of a pass, [N, 2]: of which source, and the how manieth row of its own."""
+        """The rows of a pass, [N, 2]: of which source, and its number among that source's rows."""
         rows = [
             np.stack([np.full(count, source), turn * count + np.arange(count)], axis=1)
             for source, count in enumerate(self._per_pass)

@@ -1,7 +1,8 @@
 """The batch of every step of a run, from its texts and its recipe alone."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+
+import numpy as np
 
 from dsv4.errors import SettingError, quoted
 from dsv4.learn.recipe import Recipe
@@ -29,13 +30,12 @@ class TextFeed:
             shares = {name: share for name, share in stage.shares.items() if share} if stage.shares else None
             used = {name: these for name, these in documents.items() if shares is None or name in shares}
             self._rows.append(Rows(used, stage.length - 1, recipe.seed, number, shares))
-        stages = [number for number, stage in enumerate(recipe.stages) for _ in range(stage.steps)]
-        sizes = [moment(recipe, step).batch for step in range(recipe.steps)]
-        before = [0, *accumulate(sizes)]
-        first = [before[stages.index(stage)] for stage in range(len(recipe.stages))]
-        self._places = [(stage, before[step] - first[stage], sizes[step]) for step, stage in enumerate(stages)]
+        self._starts = np.cumsum([0, *(stage.steps for stage in recipe.stages)])
+        sizes = np.fromiter((moment(recipe, step).batch for step in range(recipe.steps)), np.int64, recipe.steps)
+        self._before = np.concatenate([[0], np.cumsum(sizes)])  # rows of all steps before each one
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, from 0 on: rows of at most the stage's length."""
-        stage, first, size = self._places[step]
-        return self._rows[stage].batch(first, size)
+        stage = int(np.searchsorted(self._starts, step, "right")) - 1
+        start, first, end = self._before[[self._starts[stage], step, step + 1]]
+        return self._rows[stage].batch(int(first - start), int(end - first))
