@@ -305,8 +305,11 @@ def test_whoever_takes_the_tokens_may_end_a_sequence(backend, agreement, specula
         ({"stop_ids": [1.0]}, "stop_ids: expected an integer of at least 0, found 1.0"),
         ({"stop_ids": [True]}, "stop_ids: expected an integer of at least 0, found True"),
         ({"stop_ids": {-1}}, "stop_ids: expected an integer of at least 0, found -1"),
-        ({"speculative": "no"}, "speculative: expected True or False, found 'no'"),
-        ({"speculative": 1}, "speculative: expected True or False, found 1"),
+        (
+            {"speculative": "no"},
+            "speculative: expected True, False or a Drafter, which has max_drafts, read and draft, found 'no'",
+        ),
+        ({"speculative": 1}, "speculative: expected True, False or a Drafter, .*, found 1"),
     ],
 )
 def test_settings_out_of_range(model, options, message):

@@ -130,7 +130,7 @@ def _as_drafter(model: Model, speculative: bool | Drafter) -> Drafter | None:
     """What drafts, if anything does. Raises as `generate`."""
     if isinstance(speculative, Drafter):
         return speculative
-    if not isinstance(speculative, bool):
+    if not isinstance(speculative, bool | np.bool):
         expected = "True, False or a Drafter, which has max_drafts, read and draft"
         raise SettingError(f"speculative: expected {expected}, found {quoted(speculative)}")
     return MTPDrafter(model) if speculative else None
