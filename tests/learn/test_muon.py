@@ -40,6 +40,14 @@ def test_each_matrix_of_a_stack_is_by_itself():
         np.testing.assert_allclose(newton_schulz(one), together, rtol=1e-12)
 
 
+@pytest.mark.parametrize("exponent", [-140, -75, -70, 64, 120])
+def test_a_matrix_of_any_size_has_the_same_direction(exponent):
+    """Squares of such numbers in float32 are 0, have lost their digits, or are infinite."""
+    matrix = np.random.default_rng(2).integers(-4, 5, (6, 9)).astype(np.float32)
+    found = newton_schulz(np.ldexp(matrix, exponent))
+    np.testing.assert_array_equal(found, newton_schulz(matrix))
+
+
 def test_zeros_stay_zeros():
     assert not newton_schulz(np.zeros((3, 4), np.float32)).any()
 

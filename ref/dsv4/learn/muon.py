@@ -56,11 +56,14 @@ def newton_schulz(matrix: Array) -> Array:
     eight steps with FAST and two with SETTLING. Source: report §2.4 eq. 28.
     """
     is_tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.swapaxes(-1, -2) if is_tall else matrix  # XXᵀ is then the smaller of the two squares
+    x: Array = matrix.swapaxes(-1, -2) if is_tall else matrix  # XXᵀ is then the smaller of the two squares
+    largest = np.max(np.abs(x), axis=(-2, -1), keepdims=True)
+    x = np.ldexp(x, -np.frexp(largest)[1])  # to about 1, in powers of two: squares of tiny numbers would be lost
     norm = np.sqrt(np.sum(np.square(x), axis=(-2, -1), keepdims=True))
     x = x / np.where(norm == 0, x.dtype.type(1), norm)
     for coefficients in (FAST,) * FAST_STEPS + (SETTLING,) * SETTLING_STEPS:
         a, b, c = (x.dtype.type(coefficient) for coefficient in coefficients)
         square = x @ x.swapaxes(-1, -2)  # [..., rows, rows]
         x = a * x + (b * square + c * (square @ square)) @ x
-    return x.swapaxes(-1, -2) if is_tall else x
+    result: Array = x.swapaxes(-1, -2) if is_tall else x
+    return result

@@ -71,6 +71,14 @@ OPTIMISERS = (
         tests=("learn/test_muon.py::test_a_matrix_without_gradients_decays_and_does_not_move",),
     ),
     Mutant(
+        name="muon-norm-of-lost-squares",
+        trap="the norm of a tiny gradient comes from squares that have lost their digits, and the iteration diverges",
+        file=MUON,
+        old="x = np.ldexp(x, -np.frexp(largest)[1])",
+        new="x = np.ldexp(x, 0 * np.frexp(largest)[1])",
+        tests=("learn/test_muon.py::test_a_matrix_of_any_size_has_the_same_direction",),
+    ),
+    Mutant(
         name="muon-stack-as-one-matrix",
         trap="experts of one shape are made orthogonal as one tall matrix",
         file=OPTIMISER,
