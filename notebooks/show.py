@@ -49,7 +49,7 @@ plt.rcParams.update(
 
 def source(*things: Any) -> None:
     """Show the project's own code of functions, methods or classes, and the file that it stands in."""
-    for thing in things:
+    for thing in map(inspect.unwrap, things):  # of a decorated function, its own code
         file = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
         _display_code(file, textwrap.dedent(inspect.getsource(thing)))
 
