@@ -8,6 +8,7 @@ import pytest
 import tiny
 from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.learn import Trainable, TrainableModel, gradients
+from dsv4.learn.tape import TapeOps
 from dsv4.model.model import Model
 from dsv4.ops import Ops
 from dsv4.parameters import parameters
@@ -77,7 +78,8 @@ def hold(weights, found, loss, seed=0):
 def test_central_differences(kind):
     weights = trainable(seed=3, **MODELS[kind])
     ids = tiny.tokens(1, 1, LENGTH)
-    loss, found = gradients(TrainableModel(weights), ids, losses=BOTH if weights.has_mtp else {"next_token": 1.0})
+    losses = BOTH if weights.has_mtp else {"next_token": 1.0}
+    loss, found = gradients(TrainableModel(weights, TapeOps()), ids, losses=losses)
     assert found.keys() == weights.parameters.keys()
     model = plain(weights)
     np.testing.assert_allclose(loss, loss_of(model, ids), rtol=1e-12)
@@ -138,7 +140,7 @@ class Frozen(Ops):
 
 def test_rounded_activations_have_straight_through_gradients():
     weights, ids = trainable(seed=3, compress_ratios=(0, 4, 128, 4)), tiny.tokens(1, 1, LENGTH)
-    loss, found = gradients(TrainableModel(weights, fake_quant=True), ids, losses=BOTH)
+    loss, found = gradients(TrainableModel(weights, TapeOps(), fake_quant=True), ids, losses=BOTH)
     model = plain(weights, ops := Frozen(), fake_quant=True)
 
     def loss_again():
