@@ -40,10 +40,10 @@ from dsv4 import learn
 from dsv4.learn.clip import clip_gradients
 from dsv4.learn.evaluation import indexer_standing, intervened, random_choice
 from dsv4.learn.losses.indexer import attention_to_entries, indexer_kl, indexer_target, visible_entries
-from dsv4.learn.optimiser import is_indexer
 from dsv4.learn.schedule import moment, stage_config
 from dsv4.learn.texts.batches import Batch
 from dsv4.learn.trainer import Trainer, _learns, _losses
+from dsv4.learn.who_learns import is_indexer
 from dsv4.ops import Ops
 
 # %% [markdown]

@@ -324,7 +324,7 @@ def through_it(rule, advance=disturbed_step, most=200):
         reports.append(advance(trainer))
         if reports[-1].verdict == "roll back":
             trainer.load_state(states[max(step for step in states if step <= trainer.step - rule.rollback)])
-            trainer.begin_anticipatory()
+            trainer.begin_anticipatory(reports[-1].step)
         elif reports[-1].verdict == "stop":
             break
     return reports
