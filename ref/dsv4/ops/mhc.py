@@ -65,7 +65,7 @@ def sinkhorn(logits: Array, iterations: int, eps: float) -> Array:
     for _ in range(iterations - 1):
         comb = comb / (comb.sum(axis=1, keepdims=True) + tiny)
         comb = comb / (comb.sum(axis=0, keepdims=True) + tiny)
-    return np.moveaxis(comb, (0, 1), (-2, -1))
+    return np.copy(np.moveaxis(comb, (0, 1), (-2, -1)), order="C")
 
 
 def mhc_collapse(streams: Array, pre: Array) -> Array:

@@ -60,7 +60,7 @@ CONNECTIONS = (
         file=MHC,
         old='np.copy(np.moveaxis(logits, (-2, -1), (0, 1)), order="C")',
         new='np.copy(np.moveaxis(logits, (-1, -2), (0, 1)), order="C")',
-        also=(("return np.moveaxis(comb, (0, 1), (-2, -1))", "return np.moveaxis(comb, (0, 1), (-1, -2))"),),
+        also=(("np.moveaxis(comb, (0, 1), (-2, -1))", "np.moveaxis(comb, (0, 1), (-1, -2))"),),
         tests=("ops/test_mhc.py::test_comb_is_made_row_by_row_and_ends_on_columns",),
     ),
     Mutant(
