@@ -105,9 +105,9 @@ def test_a_change_of_a_source_compiles_its_kernels_anew(tmp_path, copied):
 
 def test_constants_of_the_operations_belong_to_a_kernels_sources():
     """They are compiled in; a change of them must not leave the old kernel in use."""
-    from dsv4_accel.numba import cache, packed
+    from dsv4_accel.numba import kernel_files, packed
 
-    assert FORMATS in cache._imported(Path(packed.__file__))
+    assert FORMATS in kernel_files._imported(Path(packed.__file__))
 
 
 def test_without_a_place_to_keep_them_kernels_work_and_one_warning_says_so(nowhere):
@@ -210,14 +210,14 @@ def test_the_wait_for_another_process_has_an_end(tmp_path, monkeypatch):
     """It may have been stopped by its user."""
     import fcntl
 
-    from dsv4_accel.numba import cache
+    from dsv4_accel.numba import kernel_files
 
-    files, waited = cache.KernelFiles(tmp_path / "new", "kernel", "sources"), []
+    files, waited = kernel_files.KernelFiles(tmp_path / "new", "kernel", "sources"), []
     with files.turn(lambda: waited.append(1)):
         assert not waited
     with (tmp_path / "new" / "kernel.lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        monkeypatch.setattr(cache, "PATIENCE", 0.2)
+        monkeypatch.setattr(kernel_files, "PATIENCE", 0.2)
         with files.turn(lambda: waited.append(1)):
             assert waited
 
