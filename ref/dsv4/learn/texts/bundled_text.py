@@ -36,6 +36,7 @@ CHARACTERS = 3000
 """How long a conversation is at least, unless its scene ends: about a thousand tokens."""
 
 RECALL = {
+    "recall-near": (RecallPlan(257, 5, again=30, nearest=12, asked=0.1), 8000),
     "recall-256": (RecallPlan(257, 12, again=10, nearest=72, asked=0.2), 6000),
     "recall-512": (RecallPlan(513, 14, again=6, nearest=72, asked=0.3), 5000),
     "recall-1024": (RecallPlan(1025, 18, again=4), 1500),
