@@ -79,7 +79,6 @@ class Trainer:
         """weights: of the recipe's model, float32; they change."""
         self.recipe, self.weights, self.feed = recipe, weights, feed
         self.optimiser = Optimiser(recipe.model, weights.parameters)
-        self.weights.parameters = self.optimiser.parameters
         self.watch = SpikeWatch(recipe.spikes) if recipe.spikes else None
         self.step = 0
         """The next one; the first is 0."""

@@ -102,25 +102,21 @@ def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[i
     has not been read by the model yet.
     """
     sampler, kept = batch.sampler, list[int]()
-    for draft, guess, target_logits in zip(*drafts, logits, strict=False):
+    while True:
         try:
-            target = sampler.distribution(target_logits, sequence)
+            target = sampler.distribution(logits[len(kept)], sequence)
         except DSV4Error:
             if kept:  # a token of the text all the same; the next step reads it again, and fails
                 return kept
             raise
+        if len(kept) == len(drafts.ids):
+            return [*kept, sampler.draw(target, sequence)]
+        draft, guess = drafts.ids[len(kept)], drafts.guesses[len(kept)]
         batch.drafted += 1
         if sampler.chance(sequence) * guess[draft] >= target[draft]:
             return [*kept, sampler.draw(residual(target, guess), sequence)]
         batch.accepted += 1
         kept.append(draft)
-    try:
-        behind = sampler.distribution(logits[len(kept)], sequence)
-    except DSV4Error:
-        if kept:
-            return kept
-        raise
-    return [*kept, sampler.draw(behind, sequence)]
 
 
 def _draft(batch: Batch, drafter: Drafter) -> list[Drafts]:

@@ -41,8 +41,8 @@ GENERATION = (
         name="draft-judged-a-place-on",
         trap="a draft behind the first is judged by what the model says about the place behind it",
         file="text/drafts.py",
-        old="for draft, guess, target_logits in zip(*drafts, logits, strict=False):",
-        new="for draft, guess, target_logits in zip(*drafts, [*logits[:1], *logits[2:]], strict=False):",
+        old="target = sampler.distribution(logits[len(kept)], sequence)",
+        new="target = sampler.distribution(logits[min(2 * len(kept), len(logits) - 1)], sequence)",
         tests=("text/test_drafts.py",),
     ),
     Mutant(

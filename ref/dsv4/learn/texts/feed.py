@@ -20,7 +20,6 @@ class TextFeed:
         Raises TextError for a text that is shorter than a sequence of a stage that reads it, SettingError for a stage
         with a share of a text that is not there.
         """
-        self._recipe = recipe
         self._rows = []
         for number, stage in enumerate(recipe.stages):
             for name in stage.shares or ():
