@@ -156,11 +156,11 @@ class TestFromACheckpoint:
     def test_a_resumed_run_knows_what_it_began_with(self, tmp_path, texts, first):
         with pytest.raises(KilledError):
             pretrain(short(), texts, tmp_path / "run", init=first / "model", watch=killed)
-        with pytest.raises(
-            SettingError, match=r"^init: expected no checkpoint for a run that is resumed, found .*"
-        ) as caught:
+        with pytest.raises(SettingError, match=r"^init: expected none for a run that is resumed, found .*") as caught:
             pretrain(short(), texts, tmp_path / "run", init=first / "model", resume=True)
         assert "\n" not in str(caught.value)
+        with pytest.raises(SettingError, match=r"^tokenizer: expected none for a run that is resumed"):
+            pretrain(short(), texts, tmp_path / "run", tokenizer=first, resume=True)
         pretrain(short(), texts, tmp_path / "run", resume=True)
         pretrain(short(), texts, tmp_path / "whole", init=first / "model")
         same_bits(final(tmp_path / "run"), final(tmp_path / "whole"))
@@ -182,6 +182,20 @@ class TestFromACheckpoint:
         with pytest.raises(SettingError, match="expected at most vocab_size = 300 tokens, found 301"):
             pretrain(short(), texts, tmp_path / "run", init=source)
         assert listing(tmp_path) == ["source"]
+
+
+class TestATokenizerThatIsGiven:
+    def test_it_is_taken_as_it_is(self, tmp_path, texts, first):
+        """The texts would give another one: fewer of them, as are read here, have other merges."""
+        model = pretrain(short(), texts[:1], tmp_path / "run", tokenizer=first / "model")
+        assert (model / "tokenizer.json").read_bytes() == (first / "model" / "tokenizer.json").read_bytes()
+        own = pretrain(short(), texts[:1], tmp_path / "own")
+        assert (own / "tokenizer.json").read_bytes() != (first / "model" / "tokenizer.json").read_bytes()
+
+    def test_it_comes_before_that_of_the_checkpoint(self, tmp_path, texts, first):
+        other = pretrain(short(), texts[:1], tmp_path / "other")
+        model = pretrain(short(), texts[:1], tmp_path / "run", init=first / "model", tokenizer=other)
+        assert (model / "tokenizer.json").read_bytes() == (other / "tokenizer.json").read_bytes()
 
 
 class TestAnotherRun:

@@ -27,6 +27,12 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", help="Directory of the run: log, states, and the model.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     init: Annotated[Path | None, typer.Option("--init", help="Checkpoint to start from.", show_default="none")] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer", help="Directory of a tokenizer.", show_default="that of --init, or trained on TEXT"
+        ),
+    ] = None,
 ) -> None:
     """Train a model on texts, as a recipe says: `dsv4 train TEXT… --recipe recipe.json --out DIR`.
 
@@ -35,7 +41,7 @@ def train(
     `dsv4 train plot DIR` draws its log into DIR/plot.png.
     """
     if texts[0] == PLOT:
-        _plot(texts[1:], recipe=recipe, out=out, resume=resume, init=init)
+        _plot(texts[1:], recipe=recipe, out=out, resume=resume, init=init, tokenizer=tokenizer)
         return
     from dsv4.learn.pretrain import pretrain
     from dsv4.learn.recipe import read_recipe
@@ -44,7 +50,7 @@ def train(
         raise SettingError(f"{'--recipe' if recipe is None else '--out'}: expected a path, found none")
     read = read_recipe(recipe)
     with _watcher(read.steps) as watch:
-        model = pretrain(read, texts, out, resume, init, watch)
+        model = pretrain(read, texts, out, resume, init, tokenizer, watch)
     print(model)
 
 

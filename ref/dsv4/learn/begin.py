@@ -42,8 +42,12 @@ def text_files(texts: Sequence[str | Path]) -> Files:
     return dict(sorted(files.items()))
 
 
-def begin(out: str | Path, recipe: Recipe, files: Files, init: str | Path | None) -> Trainer:
+def begin(
+    out: str | Path, recipe: Recipe, files: Files, init: str | Path | None, tokenizer: str | Path | None = None
+) -> Trainer:
     """Make the directory of a run with all that it begins with, its first state and model included; its trainer.
+
+    The tokenizer is the one that is given, else that of `init`, else a new one, trained on the texts.
 
     The directory is built under a hidden name beside its place: what is wrong with texts, recipe or checkpoint leaves
     nothing, and what a process leaves that was killed meanwhile is cleared by the next one. Raises TrainingError for
@@ -56,11 +60,12 @@ def begin(out: str | Path, recipe: Recipe, files: Files, init: str | Path | None
         directory = RunDirectory(partial)
         directory.write_json("recipe.json", recipe_as_json(recipe))
         directory.write_json("texts.json", _hashes(files))
-        if init is None:
+        given = init if tokenizer is None else tokenizer
+        if given is None:
             texts = [text for path in files.values() for text in read_texts(path)]
             train_tokenizer(texts, directory.tokenizer, recipe.model.vocab_size, recipe.model.max_position_embeddings)
         else:
-            _copy_tokenizer(Path(init), directory.tokenizer)
+            _copy_tokenizer(Path(given), directory.tokenizer)
         trainer = Trainer(recipe, weights, _feed(directory, recipe, files))
         keep(directory, trainer)
     return trainer

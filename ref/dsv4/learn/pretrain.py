@@ -27,6 +27,7 @@ def pretrain(
     out: str | Path,
     resume: bool = False,
     init: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     watch: Watcher = lambda report, seconds: None,
 ) -> Path:
     """Train a model, and give back the path of its checkpoint: official names, float32, with its tokenizer.
@@ -34,8 +35,8 @@ def pretrain(
     recipe: a Recipe, or the path of its file; texts: plain text files, each one document, and JSONL files of documents
     and conversations (`dsv4.learn.texts.documents`), of different names, in any order; out: the directory of the run,
     which is made; resume: go on with the run that is there, from its newest state; init: a checkpoint to start from,
-    with its tokenizer; without it the weights are random, and the tokenizer is trained on the texts. watch: called
-    after each step.
+    with its tokenizer; without it the weights are random; tokenizer: the directory of another tokenizer; without it and
+    without `init` one is trained on the texts. watch: called after each step.
 
     Raises TrainingError where the loss is no number or a spike is beyond repair: the checkpoint is then that of the
     last good state; for a run with another recipe or other texts; and while another process trains there. TextError,
@@ -44,12 +45,13 @@ def pretrain(
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     files, directory = text_files(texts), RunDirectory(out)
-    if flag("resume", resume) and init is not None:
-        found = f"found {quoted(str(init))}: a run knows what it began with"
-        raise SettingError(f"init: expected no checkpoint for a run that is resumed, {found}")
+    for name, given in ("init", init), ("tokenizer", tokenizer):
+        if flag("resume", resume) and given is not None:
+            found = f"found {quoted(str(given))}: a run knows what it began with"
+            raise SettingError(f"{name}: expected none for a run that is resumed, {found}")
     if resume and not directory.exists:
         raise TrainingError(f"{directory.path}: expected a run to resume, found none")
-    begun = None if resume else begin(out, recipe, files, init)
+    begun = None if resume else begin(out, recipe, files, init, tokenizer)
     with directory.locked(), one_blas_thread():
         _train(directory, begun or reopen(directory, recipe, files), watch)
     return directory.model
