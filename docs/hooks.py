@@ -41,7 +41,7 @@ def on_nav(nav, files, **_):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Lead links to sources to the pages that show them."""
+    """Lead links to sources to the pages that show them, and show pictures as the site's scheme is."""
     if page.file.src_uri.startswith("source/"):
         return markdown
     path, api = links.DOCS / page.file.src_uri, links.api_pages()
@@ -51,7 +51,7 @@ def on_page_markdown(markdown, page, **_):
             markdown = markdown[:start] + links.on_site(path, link, api) + markdown[end:]
     except links.BrokenLinkError as error:
         raise PluginError(str(error)) from error
-    return markdown
+    return links.pictures_on_site(markdown)
 
 
 def on_page_content(html, page, **_):

@@ -22,6 +22,10 @@ _INLINE_CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>[^()#\s]*)(?P<anchor>#[^()\s]*)?\)")
 _BY_NAME = re.compile(r"\[(?P<text>[^\[\]]+)\]\[(?P<name>[^\[\]]*)\]")
 _NAME = re.compile(r"`(\w+(?:\.\w+)*)`")
+_PICTURE = re.compile(
+    r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">'
+    r'\s*<img alt="(?P<alt>[^"]*)" src="(?P<light>[^"]+)">\s*</picture>'
+)
 
 
 class BrokenLinkError(ValueError):
@@ -134,6 +138,15 @@ def on_site(page: Path, link: Link, api: dict[str, str]) -> str:
         else:
             anchor = f"#__codelineno-0-{line_of(path, link.name)}"
     return posixpath.relpath(uri, page.parent.relative_to(DOCS).as_posix()) + anchor
+
+
+def pictures_on_site(markdown: str) -> str:
+    """A page whose pictures follow the scheme that a reader chooses on the site, and not only that of the system.
+
+    Repository views take the dark or the light file of a <picture> by the system's scheme; the site's theme shows an
+    image that ends in #only-light or #only-dark in that scheme alone.
+    """
+    return _PICTURE.sub(r"![\g<alt>](\g<light>#only-light)![\g<alt>](\g<dark>#only-dark)", markdown)
 
 
 def is_of_site(path: Path) -> bool:

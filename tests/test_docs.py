@@ -247,6 +247,15 @@ def test_a_broken_link_is_refused_in_the_repository_and_on_the_site(page, markdo
                 follow(page, link)
 
 
+def test_a_picture_follows_the_scheme_of_the_site():
+    picture = (
+        '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="p/a-dark.svg">\n'
+        '  <img alt="What is seen." src="p/a-light.svg">\n</picture>'
+    )
+    light, dark = "![What is seen.](p/a-light.svg#only-light)", "![What is seen.](p/a-dark.svg#only-dark)"
+    assert links.pictures_on_site(f"Before.\n\n{picture}\n\nAfter.") == f"Before.\n\n{light}{dark}\n\nAfter."
+
+
 @pytest.mark.parametrize(
     ("markdown", "found"),
     [

@@ -16,6 +16,7 @@ ROOMS = (
         "dsv4.entry_points",
         "dsv4.backends",
         "dsv4.loading",
+        "dsv4.pictures",
         "dsv4.verify",
         "dsv4",
         "dsv4.cli",

@@ -17,9 +17,10 @@ BOX_WIDTH = 176
 BOX_HEIGHT = 50
 
 DESCRIPTION = (
-    "From top to bottom: tokens, the embedding, and n residual streams that run through L blocks. In a block, attention "
-    "reads a weighted sum of the streams (mHC read) and has three branches: window keys; the query latent, which makes "
-    "the queries; and the compressor, which makes entries, of which the lightning indexer picks some in CSA layers. "
+    "From top to bottom: tokens, the embedding, and n residual streams that run through L blocks. In a block, "
+    "attention reads a weighted sum of the streams (mHC read) and has three branches: window keys; the query latent, "
+    "which makes the queries; and the compressor, which makes entries, of which the lightning indexer picks some in "
+    "CSA layers. "
     "Window keys, entries and a sink share one softmax; its output is turned back by inverse RoPE, projected in groups "
     "and written back to the streams (mHC write). Then the streams feed the experts in the same way: a gate chooses "
     "routed experts, and a shared expert always answers. At the end the head gives the next token, and the MTP module "
@@ -140,7 +141,8 @@ def _heading(drawing: Drawing, title: str) -> None:
     """Title and legend."""
     theme = drawing.theme
     drawing.text(196, 44, title, 23, bold=True)
-    drawing.text(196, 70, "n = 4 streams; L = 43 blocks in Flash, 61 in Pro. Below each name: its file in ref/dsv4/.", 15)
+    words = "n = 4 streams; L = 43 blocks in Flash, 61 in Pro. Below each name: its file in ref/dsv4/."
+    drawing.text(196, 70, words, 15)
     for number, (hue, words, x) in enumerate(LEGEND):
         y = 99 if number < 3 else 127
         shades = theme.hues[hue]
@@ -152,8 +154,7 @@ def _frames(drawing: Drawing) -> None:
     """The block, and in it what belongs to attention, to its indexer, and to the experts."""
     theme = drawing.theme
     drawing.rect(4, 158, 952, 772, theme.paper, theme.faint, 14, 1, dashed=True)
-    drawing.rect(750, 148, 188, 20, theme.paper)
-    drawing.text(930, 163, "one block; there are L", 15, "end", theme.faint)
+    drawing.text(946, 151, "one block, L times", 15, "end", theme.faint)
     for name, y, height in (("Attention", 174, 522), ("Mixture of experts", 708, 210)):
         drawing.rect(184, y, 764, height, theme.panel, None, 12)
         drawing.text(196, y + 25, name, 17, bold=True)

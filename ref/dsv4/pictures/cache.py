@@ -59,7 +59,7 @@ def draw_cache(config: Config, context: int, model_name: str, theme: Theme) -> D
     height = 106 + sum(44 + ROW * len(rows) for rows in parts.values()) + 92
     drawing = Drawing("cache", theme, height, title, _description(parts, kinds, title))
     drawing.text(16, 38, title, 21, bold=True)
-    drawing.text(16, 64, "Rows and bytes of one layer of each kind. From left to right: the text, not to scale.", 15)
+    drawing.text(16, 64, "Rows and bytes of one layer of each kind; the window is a ring. Left to right: the text, not to scale.", 15)
     drawing.text(LEFT, 96, "first token", colour=theme.faint)
     drawing.text(RIGHT, 96, "last token", anchor="end", colour=theme.faint)
     drawing.text(WIDTH - 134, 96, "rows × bytes of a row", anchor="end", colour=theme.faint)
@@ -117,16 +117,14 @@ def _ring(drawing: Drawing, x: float, y: float) -> None:
     drawing.path(f"M{x + 9} {y - 3}A9.5 9.5 0 1 1 {x + 3} {y - 9}", line, 2, arrow=True)
 
 
-def _whole(
-    drawing: Drawing, parts: dict[LayerKind, list[CachePart]], kinds: "Counter[LayerKind]", y: float
-) -> None:
+def _whole(drawing: Drawing, parts: dict[LayerKind, list[CachePart]], kinds: "Counter[LayerKind]", y: float) -> None:
     """All layers together: a bar with the share of each kind, which is to scale."""
     theme = drawing.theme
     sums = {kind: kinds[kind] * sum(part.nbytes for part in rows) for kind, rows in parts.items()}
     total = sum(sums.values())
     drawing.text(16, y + 18, "All layers", 16, bold=True)
     drawing.text(WIDTH - 20, y + 18, _megabytes(total), 16, "end", bold=True)
-    x, room = float(LEFT), WIDTH - 134 - LEFT
+    x, room = float(LEFT), WIDTH - 160 - LEFT
     drawing.rect(LEFT, y + 2, room, 22, theme.panel)
     for kind, nbytes in sums.items():
         width = room * nbytes / total

@@ -1,6 +1,7 @@
 """Who reads what, drawn: query × (window tokens | entries | sink) of one layer in a real forward pass."""
 
 from collections.abc import Iterable
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from dsv4.config import LAYER_KINDS, LayerKind
 from dsv4.ops.types import Mask
 from dsv4.pictures.shares import Float64, Shares
-from dsv4.pictures.svg import WIDTH, Drawing, Hue, Theme, text_width
+from dsv4.pictures.svg import WIDTH, Anchor, Drawing, Hue, Theme, one_line, text_width
 
 ROWS = 84
 """At most so many queries are drawn; of a longer text every second, third … one."""
@@ -20,9 +21,11 @@ LEFT, RIGHT = 150, WIDTH - 16
 SINK_WIDTH, SUM_WIDTH, GAP = 34, 168, 18
 
 LEVELS, FULL_COLOUR = 8, 0.2
-"""Shades of a share: from the fill of a hue, for next to nothing, to its full colour, for this share and larger ones."""
+"""Shades of a share: from the fill of a hue, for next to nothing, to its full colour, for this share or more."""
 
 HUES: dict[LayerKind, Hue] = {"SWA": "window", "CSA": "csa", "HCA": "hca"}
+
+FILES: dict[LayerKind, str] = {"SWA": "window", "CSA": "csa", "HCA": "hca"}
 
 NAMES: dict[LayerKind, str] = {"SWA": "window only", "CSA": "CSA", "HCA": "HCA"}
 
@@ -52,11 +55,11 @@ def draw_mask(shares: Shares, tokens: list[str], theme: Theme) -> Drawing:
     queries = np.arange(stride - 1, length, stride)
     height = FULL_HEIGHT / len(queries)
     title = f"Who reads what in layer {shares.layer} ({NAMES[shares.kind]})"
-    drawing = Drawing(f"mask-{shares.kind.lower()}", theme, 722, title, _description(shares, length))
+    drawing = Drawing(f"mask-{FILES[shares.kind]}", theme, 722, title, _description(shares, length))
     window, entries = _panels(shares, length)
     window_share, entry_share = shares.window.mean(axis=1), shares.entries.mean(axis=1)
     sink_share = shares.sink.mean(axis=1)
-    rows = [(TOP + number * height, height, query) for number, query in enumerate(queries)]
+    rows = [(TOP + number * height, height, int(query)) for number, query in enumerate(queries)]
     _heading(drawing, title, stride, shares.sink.shape[1])
     cells = _Cells(drawing)
     for y, row_height, query in rows:
@@ -108,7 +111,7 @@ class _Cells:
 
 def _level(share: float) -> int:
     """The shade of a share, by its square root: small shares differ more than large ones."""
-    return round(min(share / FULL_COLOUR, 1) ** 0.5 * (LEVELS - 1))
+    return round(sqrt(min(share / FULL_COLOUR, 1)) * (LEVELS - 1))
 
 
 def _refused_colour(theme: Theme) -> str:
@@ -141,9 +144,7 @@ def _grounds(drawing: Drawing, window: Panel, entries: Panel | None) -> None:
             drawing.rect(panel.x, TOP, panel.width, FULL_HEIGHT, drawing.theme.panel)
 
 
-def _sums(
-    drawing: Drawing, rows: list[tuple[float, float, int]], window: Float64, entries: Float64, hue: Hue
-) -> None:
+def _sums(drawing: Drawing, rows: list[tuple[float, float, int]], window: Float64, entries: Float64, hue: Hue) -> None:
     """The sum of each row: window, entries and, up to the whole width, the sink."""
     theme, x = drawing.theme, RIGHT - SUM_WIDTH
     drawing.rect(x, TOP, SUM_WIDTH, FULL_HEIGHT, drawing.hatch)
@@ -161,21 +162,13 @@ def _query_labels(drawing: Drawing, rows: list[tuple[float, float, int]], tokens
     """Position and text of some queries."""
     for y, height, query in _spread(rows, 9):
         drawing.text(LEFT - 10, y + height / 2 + 5, str(query), anchor="end", colour=drawing.theme.faint)
-        drawing.text(16, y + height / 2 + 5, _shown(tokens[query]), mono=True)
+        drawing.text(16, y + height / 2 + 5, one_line(tokens[query], 9), mono=True)
 
 
 def _spread(rows: list[tuple[float, float, int]], count: int) -> list[tuple[float, float, int]]:
     """So many of the rows at most, at equal distances from the first to the last."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return [rows[place] for place in places]
-
-
-def _shown(token: str, longest: int = 9) -> str:
-    """A token in one line, with signs for blanks."""
-    visible = "".join(
-        {" ": "␣", "\n": "⏎"}.get(character, character if character.isprintable() else "�") for character in token
-    )
-    return visible if len(visible) <= longest else visible[: longest - 1] + "…"
 
 
 def _columns(drawing: Drawing, shares: Shares, window: Panel, entries: Panel | None, length: int) -> None:
@@ -191,7 +184,7 @@ def _columns(drawing: Drawing, shares: Shares, window: Panel, entries: Panel | N
             for position in _ticks(length, panel.width):
                 x = panel.x + position * panel.step
                 drawing.path(f"M{x:.2f} {y}v5", drawing.theme.faint, 1)
-                anchor = "start" if position == 0 else "middle"
+                anchor: Anchor = "start" if position == 0 else "middle"
                 drawing.text(x, y + 21, str(position), anchor=anchor, colour=drawing.theme.faint)
     drawing.text(LEFT - 10, y + 21, "position", anchor="end", colour=drawing.theme.faint)
 

@@ -16,9 +16,9 @@ def draw_overlap(theme: Theme) -> Drawing:
     description = (
         f"A row of {BLOCKS * CSA_RATIO} tokens in blocks of {CSA_RATIO}. Below it the entries of CSA: each has {slots} "
         f"slots, the {CSA_RATIO} tokens of the block before (left, through the first c of 2c channels) and the "
-        f"{CSA_RATIO} of its own block (right, through the other c), so that the next entry begins {CSA_RATIO} tokens on and "
-        f"every token is in two entries. Entry 0 has no block before it. Below, two entries of HCA with {HCA_RATIO} "
-        "tokens each, side by side without overlap."
+        f"{CSA_RATIO} of its own block (right, through the other c), so that the next entry begins {CSA_RATIO} tokens "
+        f"on and every token is in two entries. Entry 0 has no block before it. Below, two entries of HCA, of "
+        f"{HCA_RATIO} tokens each, side by side without overlap."
     )
     drawing = Drawing("overlap", theme, 596, title, description)
     drawing.text(16, 38, title, 21, bold=True)
@@ -48,11 +48,11 @@ def _csa(drawing: Drawing) -> None:
         if entry:
             drawing.rect(own - width + 2, y, width - 3, 36, shades.fill, shades.line, 5)
             drawing.text(own - width / 2, y + 23, "0 … c−1", anchor="middle")
-        drawing.rect(own + 1, y, width - 3, 36, theme.shade("csa", 0.5), shades.line, 5)
+        drawing.rect(own + 1, y, width - 3, 36, theme.shade("csa", 0.4), shades.line, 5)
         drawing.text(own + width / 2, y + 23, "c … 2c−1", anchor="middle")
     words = f"Left half: the {CSA_RATIO} tokens of the block before, through the first c channels. Right half: its own"
     drawing.text(16, 414, words, 15)
-    words = f"{CSA_RATIO} tokens, through the other c. Entry 0 has none before. An entry is read from its last token on."
+    words = f"{CSA_RATIO} tokens, through the other c. Entry 0 has no block before it. It can be read from token 3 on."
     drawing.text(16, 435, words, 15)
 
 

@@ -46,7 +46,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Hyper-connection",
         "any",
-        "[`HyperConnection`](../ref/dsv4/model/block.py), once around attention and once, as `hc_ffn`, around the experts.",
+        "[`HyperConnection`](../ref/dsv4/model/block.py), around attention and, as `hc_ffn`, around the experts.",
         (
             Row("all mixing weights, raw", ("S", "(2+n)·n"), ("hc_attn_fn", "hc_attn_base", "hc_attn_scale")),
             Row("pre", ("S", "n"), observed="hc_attn.pre"),
@@ -90,9 +90,7 @@ TABLES: tuple[Table, ...] = (
                 ("S", "2cᵢ"),
                 ("attn.indexer.compressor.wgate.weight", "attn.indexer.compressor.ape"),
             ),
-            Row(
-                "keys", ("T", "cᵢ"), ("attn.indexer.compressor.norm.weight",), observed="attn.indexer.compressor.out"
-            ),
+            Row("keys", ("T", "cᵢ"), ("attn.indexer.compressor.norm.weight",), observed="attn.indexer.compressor.out"),
             Row("scores of the entries", ("S", "T"), observed="attn.indexer.scores"),
             Row("chosen entries", ("S", "k"), observed="attn.indexer.topk"),
         ),
@@ -158,10 +156,12 @@ TABLES: tuple[Table, ...] = (
     Table(
         "MTP module",
         "mtp",
-        "[`MTP`](../ref/dsv4/model/mtp.py), a block as above with two projections before it and the model's own head.",
+        "[`MTP`](../ref/dsv4/model/mtp.py): two projections, a block as above, and the model's own `head.weight`.",
         (
             Row("the next token, projected", ("S", "d"), ("enorm.weight", "e_proj.weight")),
             Row("the streams, projected", ("S", "n", "d"), ("hnorm.weight", "h_proj.weight")),
+            Row("weights of the streams", ("S", "n"), ("hc_head_fn", "hc_head_base", "hc_head_scale")),
+            Row("what the head reads", ("S", "d"), ("norm.weight",)),
             Row("logits of the token after the next", ("S", "V")),
         ),
     ),

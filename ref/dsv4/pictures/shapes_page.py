@@ -24,9 +24,9 @@ def shapes_page(configs: Mapping[str, Config], length: int) -> str:
 
 
 def find_weight(table: Table, name: str, known: Mapping[str, Parameter]) -> Parameter | None:
-    """The parameter of this name in the first layer that has it where the table's weights are; None for a model without.
+    """The parameter of this name in the first layer that has it, of those that the table is about; else None.
 
-    known: what `parameters` gives. Weights of "any" layer, of a kind of layer, of the model itself or of the MTP layer.
+    known: what `parameters` gives; name: without that of the layer.
     """
     if table.place in ("model", "mtp"):
         return known.get(name if table.place == "model" else f"mtp.0.{name}")
@@ -75,9 +75,9 @@ def _introduction(names: list[str], sizes: list[dict[str, int]], length: int) ->
         lines.append(f"| `{letter}` | {meaning} | {' | '.join(str(size[letter]) for size in sizes)} |")
     return f"""# Shapes
 
-Every tensor of a forward pass over a text of S = {length} tokens, in the order of the pass, with the weights that make it.
-A batch puts one more axis in front of an activation. Weights have the names of the checkpoint, less the layer's, and
-the formats in which they are released; a product with a weight `[out, in]` turns `in` channels into `out`.
+Every tensor of a forward pass over a text of S = {length} tokens, in the order of the pass, with the weights that make
+it. A batch puts one more axis in front of an activation. Weights have the names of the checkpoint, less the layer's,
+and the formats in which they are released; a product with a weight `[out, in]` turns `in` channels into `out`.
 
 This page is made from the code (`python docs/pictures.py`): the weights are those of
 [`parameters`](../ref/dsv4/parameters.py), and tests hold the activations to what a real pass gives.

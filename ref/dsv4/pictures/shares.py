@@ -8,7 +8,7 @@ import numpy.typing as npt
 from dsv4.config import CSA_RATIO, LAYER_KINDS, LayerKind
 from dsv4.errors import PromptError
 from dsv4.model.model import Model
-from dsv4.ops.types import Array, Mask
+from dsv4.ops.types import Array, Ints, Mask
 
 Float64 = npt.NDArray[np.float64]
 
@@ -64,7 +64,7 @@ def attention_shares(model: Model, ids: npt.ArrayLike, layer: int) -> Shares:
     visible = position[:, None] >= last
     chosen = visible
     if ratio == CSA_RATIO and len(entries):
-        chosen = _named(results[f"{name}indexer.topk"], len(entries))
+        chosen = _named(results[f"{name}indexer.topk"].astype(np.int64), len(entries))
     present = np.concatenate([in_window, chosen], axis=1)[:, None]  # [S, 1, S + T]
     logits = np.where(present, q @ np.concatenate([kv, entries]).T * c**-0.5, -np.inf)  # [S, H, S + T]
     sink = np.broadcast_to(to_numpy(model.layers[layer].attn.attn_sink), (length, q.shape[1]))
@@ -83,7 +83,7 @@ def first_layer(model: Model, kind: LayerKind) -> int:
     return layer
 
 
-def _named(index: Array, count: int) -> Mask:
+def _named(index: Ints, count: int) -> Mask:
     """Which entries each query names. index [S, K], −1 for none -> [S, T]"""
     named = np.zeros((len(index), count + 1), bool)  # −1 names the place behind the last entry
     np.put_along_axis(named, index, True, axis=1)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from dsv4.model.model import Model
 from dsv4.ops.types import Array
-from dsv4.pictures.svg import WIDTH, Drawing, Theme
+from dsv4.pictures.svg import WIDTH, Drawing, Theme, one_line
 
 TOP, ROW = 152, 64
 """Where the first stream runs, and how far below it the next one."""
@@ -74,7 +74,8 @@ def draw_streams(mixing: Mixing, token: str, theme: Theme) -> Drawing:
     title = f"A hyper-connection at work: layer {mixing.layer}, around {what}"
     drawing = Drawing("streams", theme, below + 36 * n + 76, title, _description(mixing, what))
     drawing.text(16, 38, title, 21, bold=True)
-    drawing.text(16, 64, f"The weights of token {mixing.position}, “{token.strip()}”, which it computes from its own streams.", 15)
+    words = f"The weights of token {mixing.position}, “{one_line(token, 12)}”, which it computes from its own streams."
+    drawing.text(16, 64, words, 15)
     for x, words in ((READ, "pre: read"), (MIX, "comb: mixed with each other"), (WRITE, "post: written")):
         drawing.text(x, 104, words, 15, bold=True)
     _mix(drawing, mixing.comb)

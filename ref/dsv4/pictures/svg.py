@@ -1,8 +1,11 @@
 """A small writer of SVG: shapes, lines and text, in one of two themes, with the same bytes each time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
+
+Anchor = Literal["start", "middle", "end"]
 
 Hue = Literal["plain", "window", "csa", "hca", "stream", "sink", "expert"]
 """One hue for one idea in every picture: blue window, orange CSA, purple HCA, green streams, grey hatched sink."""
@@ -57,8 +60,8 @@ LIGHT = Theme(
     hues={
         "plain": Shades("#ffffff", "#8b949e", "#545c64"),
         "window": Shades("#e3f0f9", "#0072b2", "#0072b2"),
-        "csa": Shades("#fdf1d8", "#e09200", "#e69f00"),
-        "hca": Shades("#f8e9f1", "#b8578c", "#b8578c"),
+        "csa": Shades("#fdf1d8", "#e69f00", "#e69f00"),
+        "hca": Shades("#f8e9f1", "#a8487f", "#a8487f"),
         "stream": Shades("#e0f3ed", "#009e73", "#009e73"),
         "sink": Shades("#eceef0", "#7a828a", "#6a727a"),
         "expert": Shades("#ffffff", "#8b949e", "#545c64"),
@@ -76,8 +79,8 @@ DARK = Theme(
         "plain": Shades("#21272f", "#77828e", "#a3adb8"),
         "window": Shades("#0f2d42", "#56b4e9", "#56b4e9"),
         "csa": Shades("#3a2b0c", "#e69f00", "#e69f00"),
-        "hca": Shades("#3b2031", "#dc8fba", "#dc8fba"),
-        "stream": Shades("#0c3328", "#25b98d", "#25b98d"),
+        "hca": Shades("#3b2031", "#cc6fae", "#cc6fae"),
+        "stream": Shades("#0c3328", "#009e73", "#009e73"),
         "sink": Shades("#2b3138", "#98a2ad", "#98a2ad"),
         "expert": Shades("#21272f", "#77828e", "#a3adb8"),
     },
@@ -151,7 +154,7 @@ class Drawing:
         place = f'x="{_number(x)}" y="{_number(y)}" width="{_number(width)}" height="{_number(height)}"'
         self._parts.append(f'<rect {place}{corners} fill="{fill}"{around}/>')
 
-    def cells(self, cells: list[tuple[float, float, float, float]], fill: str) -> None:
+    def cells(self, cells: Sequence[tuple[float, float, float, float]], fill: str) -> None:
         """Many rectangles (x, y, width, height) of one colour, as one shape."""
         path = "".join(
             f"M{_number(x)} {_number(y)}h{_number(width)}v{_number(height)}h{_number(-width)}z"
@@ -160,7 +163,13 @@ class Drawing:
         self._parts.append(f'<path d="{path}" fill="{fill}"/>')
 
     def path(
-        self, path: str, line: str, thickness: float = 1.5, arrow: bool = False, fill: str = "none", dashed: bool = False
+        self,
+        path: str,
+        line: str,
+        thickness: float = 1.5,
+        arrow: bool = False,
+        fill: str = "none",
+        dashed: bool = False,
     ) -> None:
         """A line along an SVG path; arrow: with a head at its end."""
         end = f' marker-end="url(#arrow{line[1:]})"' if arrow else ""
@@ -173,7 +182,7 @@ class Drawing:
         y: float,
         content: str,
         size: float = SMALLEST,
-        anchor: Literal["start", "middle", "end"] = "start",
+        anchor: Anchor = "start",
         colour: str | None = None,
         bold: bool = False,
         mono: bool = False,
@@ -214,6 +223,13 @@ class Drawing:
             if f"url(#arrow{colour[1:]})" in drawn
         )
         return f"<defs>{hatch if self.hatch in drawn else ''}{arrows}</defs>"
+
+
+def one_line(token: str, longest: int) -> str:
+    """The text of a token with signs for blanks and for what cannot be shown, cut after so many characters."""
+    signs = {" ": "␣", "\n": "⏎"}
+    shown = "".join(signs.get(character, character if character.isprintable() else "�") for character in token)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def _number(value: float) -> str:
