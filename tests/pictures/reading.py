@@ -89,21 +89,19 @@ def _pieces(path: str, order: int) -> list[Area]:
     """The pieces of a path of straight horizontal and vertical lines; curves are left out."""
     if re.search(r"[ACacz]", path):
         return []
-    found, (x, y) = [], (0.0, 0.0)
+    found, x, y = [], 0.0, 0.0
     for command, arguments in re.findall(r"([MHVhv])([^MHVhv]*)", path):
         numbers = [float(number) for number in arguments.split()]
-        before = x, y
-        x, y = {
-            "M": lambda n: (n[0], n[1]),
-            "H": lambda n: (n[0], before[1]),
-            "V": lambda n: (before[0], n[0]),
-            "h": lambda n: (before[0] + n[0], before[1]),
-            "v": lambda n: (before[0], before[1] + n[0]),
-        }[command](numbers)
-        if command != "M":
-            left, right = sorted((before[0], x))
-            top, bottom = sorted((before[1], y))
-            found.append(Area(left - 0.8, top - 0.8, right + 0.8, bottom + 0.8, "", order))
+        old_x, old_y = x, y
+        if command == "M":
+            x, y = numbers
+            continue
+        if command in "Hh":
+            x = numbers[0] + (old_x if command == "h" else 0)
+        else:
+            y = numbers[0] + (old_y if command == "v" else 0)
+        left, top = min(old_x, x) - 0.8, min(old_y, y) - 0.8
+        found.append(Area(left, top, max(old_x, x) + 0.8, max(old_y, y) + 0.8, "", order))
     return found
 
 

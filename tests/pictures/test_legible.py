@@ -19,7 +19,7 @@ EYES = {
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
 }
-"""What is left of linear red, green and blue without a kind of cones (Machado, Oliveira, Fernandes 2009, severity 1)."""
+"""What is left of linear red, green, blue without a kind of cones (Machado, Oliveira, Fernandes 2009, severity 1)."""
 
 
 @pytest.mark.parametrize("svg", PICTURES)

@@ -59,7 +59,8 @@ def draw_cache(config: Config, context: int, model_name: str, theme: Theme) -> D
     height = 106 + sum(44 + ROW * len(rows) for rows in parts.values()) + 92
     drawing = Drawing("cache", theme, height, title, _description(parts, kinds, title))
     drawing.text(16, 38, title, 21, bold=True)
-    drawing.text(16, 64, "Rows and bytes of one layer of each kind; the window is a ring. Left to right: the text, not to scale.", 15)
+    words = "Rows and bytes of one layer of each kind; the window is a ring. Left to right: the text, not to scale."
+    drawing.text(16, 64, words, 15)
     drawing.text(LEFT, 96, "first token", colour=theme.faint)
     drawing.text(RIGHT, 96, "last token", anchor="end", colour=theme.faint)
     drawing.text(WIDTH - 134, 96, "rows × bytes of a row", anchor="end", colour=theme.faint)

@@ -10,7 +10,7 @@ BLOCKS = 5
 
 
 def draw_overlap(theme: Theme) -> Drawing:
-    """The slots of CSA's entries, which overlap by a block, and those of an HCA entry. Source: report eq. 11, 22."""
+    """The slots of CSA's entries, which overlap by a block, and those of an HCA entry."""
     slots = 2 * CSA_RATIO
     title = "Which tokens an entry reads"
     description = (

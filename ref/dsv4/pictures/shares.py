@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.config import CSA_RATIO, LAYER_KINDS, LayerKind
-from dsv4.errors import PromptError
+from dsv4.errors import ConfigError, PromptError
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints, Mask
 
@@ -44,7 +44,7 @@ def attention_shares(model: Model, ids: npt.ArrayLike, layer: int) -> Shares:
 
     ids [S] integer token ids. They are computed again from the queries, keys, entries and choices that the pass
     gives to its observer; results are float64, whatever the model computes in. Raises PromptError for ids that do not
-    fit the model. Source: report eq. 19, 26–27; the formula of `ops.sparse_attention`.
+    fit the model. The formula is that of `ops.sparse_attention`.
     """
     ids = np.asarray(ids)
     if ids.ndim != 1:
@@ -74,12 +74,12 @@ def attention_shares(model: Model, ids: npt.ArrayLike, layer: int) -> Shares:
 
 
 def first_layer(model: Model, kind: LayerKind) -> int:
-    """The number of the first layer of a kind. Raises PromptError where the model has none."""
+    """The number of the first layer of a kind. Raises ConfigError where the model has none."""
     config = model.config
     found = (layer for layer in range(config.num_hidden_layers) if config.layer_kind(layer) == kind)
     layer = next(found, None)
     if layer is None:
-        raise PromptError(f"{config.source}: expected a layer of kind {kind}, found none in compress_ratios")
+        raise ConfigError(f"{config.source}: compress_ratios: expected a layer of kind {kind}, found none")
     return layer
 
 

@@ -47,7 +47,7 @@ class Mixing:
 def strongest_mixing(model: Model, ids: npt.ArrayLike) -> Mixing:
     """Where the streams keep least of themselves in a pass over one text, of all its tokens and all hyper-connections.
 
-    ids [S] integer token ids. Raises PromptError for ids that do not fit the model. Source: report §2.2 eq. 1–8.
+    ids [S] integer token ids. Raises PromptError for ids that do not fit the model.
     """
     results: dict[str, Array] = {}
     to_numpy = model.ops.to_numpy
@@ -72,7 +72,7 @@ def draw_streams(mixing: Mixing, token: str, theme: Theme) -> Drawing:
     below = TOP + ROW * n
     what = {"attn": "attention", "ffn": "the experts"}[mixing.sublayer]
     title = f"A hyper-connection at work: layer {mixing.layer}, around {what}"
-    drawing = Drawing("streams", theme, below + 36 * n + 76, title, _description(mixing, what))
+    drawing = Drawing("streams", theme, below + max(36 * n + 76, 160), title, _description(mixing, what))
     drawing.text(16, 38, title, 21, bold=True)
     words = f"The weights of token {mixing.position}, “{one_line(token, 12)}”, which it computes from its own streams."
     drawing.text(16, 64, words, 15)
@@ -82,7 +82,7 @@ def draw_streams(mixing: Mixing, token: str, theme: Theme) -> Drawing:
     for number in range(n):
         _stream(drawing, number, float(mixing.pre[number]), float(mixing.post[number]))
     _sublayer(drawing, n, what)
-    _matrix(drawing, mixing.comb, WIDTH - 16 - CELL * n, below + 30)
+    _matrix(drawing, mixing.comb, min(WIDTH - 16 - CELL * n, 696), below + 30)
     return drawing
 
 
