@@ -43,10 +43,10 @@ def test_rows_and_bytes_are_those_of_a_real_cache(length):
         parts = cache_parts(model.config, length, "float32")[kind]
         found = {name: nbytes for name, nbytes in cache.nbytes().items() if nbytes or name == "window"}
         assert {part.name: part.nbytes for part in parts if part.nbytes} == found
-        c = model.config.head_dim
-        for part in parts:
-            if part.name in ("window", "compressed"):
-                assert part.nbytes == part.rows * c * 4
+        c, width = model.config.head_dim, model.config.index_head_dim
+        pending = 2 * (2 * (c + width) if kind == "CSA" else c)  # values and scores, of keys as well as of entries
+        numbers = {"window": c, "compressed": c, "indexer keys": width, "pending": pending}
+        assert all(part.nbytes == part.rows * numbers[part.name] * 4 for part in parts)
 
 
 def test_a_context_without_a_token_is_refused():
