@@ -5,9 +5,10 @@ import pytest
 
 from dsv4.checkpoint import Checkpoint, write_checkpoint
 from dsv4.checkpoint.convert import convert
-from dsv4.learn.qat import stored_value, stored_values
+from dsv4.learn.qat import rounded, stored_value, stored_values
 from dsv4.learn.who_learns import has_gradient
-from dsv4.ops.quantise import dequantise
+from dsv4.ops.formats import FP8_MAGNITUDES
+from dsv4.ops.quantise import dequantise, fake_quant_fp8
 from dsv4.parameters import parameters
 from tiny_checkpoint import random_tensors, tiny_config
 
@@ -65,3 +66,19 @@ def test_many_small_steps_move_a_stored_value():
     for _ in range(100):
         master = master - rate * (stored_value(EXPERT, master) - wanted)
     np.testing.assert_array_equal(stored_value(EXPERT, master), wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [1, 127, 128, 200, 384])
+def test_inputs_are_rounded_as_the_reference_rounds_them(width, dtype):
+    generator = np.random.default_rng(width)
+    x = (generator.standard_normal((6, 5, width)) * 2.0 ** generator.integers(-40, 40, (6, 5, 1))).astype(dtype)
+    ties = (FP8_MAGNITUDES[:-1] + FP8_MAGNITUDES[1:]) / 2
+    flat = np.concatenate([ties, -ties, np.nextafter(ties, 0), np.nextafter(ties, 500), [0, -0.0, 1e-30, 3e38]])
+    x = np.concatenate([x.reshape(-1), flat.astype(dtype)])
+    x = np.resize(x, (-(-x.size // width), width))
+    x[3, width // 2], x[5, 0] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(rounded(x), fake_quant_fp8(x, 128))
+    assert rounded(x).dtype == dtype
+    np.testing.assert_array_equal(np.signbit(rounded(x[6:])), np.signbit(fake_quant_fp8(x[6:], 128)))

@@ -16,7 +16,16 @@ from dsv4.learn.tape import DerivedOps
 from dsv4.learn.vjp import VJPS
 from dsv4.learn.vjp.linear import LinearGradients, linear
 from dsv4.learn.vjp.moe import each_by, expert
-from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, dequantise, fake_quant_fp8, quantise_fp4, quantise_fp8
+from dsv4.ops.formats import FP8_MAX
+from dsv4.ops.quantise import (
+    FP8_FLOOR,
+    FP8_WEIGHT_BLOCK,
+    block_scale,
+    dequantise,
+    fake_quant_fp8,
+    quantise_fp4,
+    quantise_fp8,
+)
 from dsv4.ops.types import Array
 from dsv4.parameters import Parameter, parameters
 
@@ -75,5 +84,16 @@ def rounded_linear(
 
 
 def rounded(x: Array) -> Array:
-    """Q(x): FP8 in blocks of 128."""
-    return fake_quant_fp8(x, FP8_WEIGHT_BLOCK)
+    """Q(x): FP8 in blocks of 128, bit for bit what `fake_quant_fp8` gives.
+
+    A step rounds hundreds of arrays, and ml_dtypes' cast takes a quarter of the time of a search in the table of codes.
+    It would round a float64 twice, by way of a float32.
+    """
+    if x.dtype != np.float32:
+        return fake_quant_fp8(x, FP8_WEIGHT_BLOCK)
+    width = x.shape[-1]
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -width % FP8_WEIGHT_BLOCK)])
+    blocks = padded.reshape(*x.shape[:-1], padded.shape[-1] // FP8_WEIGHT_BLOCK, FP8_WEIGHT_BLOCK)
+    scale = block_scale(np.abs(blocks).max(axis=-1, keepdims=True), FP8_MAX, FP8_FLOOR)
+    codes = np.clip(blocks / scale, -FP8_MAX, FP8_MAX).astype(ml_dtypes.float8_e4m3fn)
+    return (codes.astype(x.dtype) * scale).reshape(padded.shape)[..., :width]
