@@ -18,6 +18,7 @@ ROOMS = (
         "dsv4.loading",
         "dsv4.verify",
         "dsv4",
+        "dsv4.explain",
         "dsv4.cli",
     ),
     *("dsv4_accel.bench", "dsv4_command", "dsv4.__main__"),
