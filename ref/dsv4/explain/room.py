@@ -15,8 +15,8 @@ KEY_BYTES, SUM_BYTES, SCORE_BYTES = 1_600_000, 600_000, 700_000
 LEAST_KEYS = 16
 """Shares of a query that are kept in any case."""
 
-FINE = 2_000_000
-"""Up to so many shares of single keys there are 16 bits for each number, else 8."""
+FINE = 4096
+"""Up to so many tokens in all layers together there are 16 bits for each number, else 8."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Room:
         indexed = max(1, sum(ratio == CSA_RATIO for ratio in config.compress_ratios[:layers]))
         per_layer = layers * min(length, 256)  # a longer text has a larger page
         groups = _largest(heads, lambda count: per_layer * (count + 1) * LEAST_KEYS * 3 <= KEY_BYTES)
-        sums = _largest(heads, lambda count: per_layer * (count + 1) * 2 <= SUM_BYTES)
+        sums = _largest(heads, lambda count: per_layer * (count + 1) * 3 <= SUM_BYTES)
         most = config.sliding_window + max(config.index_topk, length // 128)
         keys = min(most, max(LEAST_KEYS, KEY_BYTES // (layers * length * (groups + 1) * 4)))
         return cls(
             keys=keys,
             groups=groups,
             sums=sums,
-            scores=max(LEAST_KEYS, min(64, SCORE_BYTES // (3 * indexed * min(length, 256)))),
+            scores=min(max(1, length // CSA_RATIO), max(LEAST_KEYS, SCORE_BYTES // (4 * indexed * min(length, 1024)))),
             experts=min(config.n_routed_experts, max(2 * config.num_experts_per_tok, 8)),
-            bits=16 if layers * length * (groups + 1) * keys <= FINE else 8,
+            bits=16 if layers * min(length, 1024) <= FINE else 8,
         )
 
 

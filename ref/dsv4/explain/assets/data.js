@@ -105,6 +105,14 @@ function entriesJudged(layer, token) {
   return judged.filter(({ entry }) => entry !== nobody);
 }
 
+// The entries that are refused, also those whose scores are not kept; none where some of the chosen are not kept.
+function entriesRefused(layer, token) {
+  const { choice } = layers[layer];
+  if (!choice || choice.chosen.at(token) > choice.entries.shape[1]) return [];
+  const chosen = new Set(entriesJudged(layer, token).flatMap((one) => (one.chosen ? [one.entry] : [])));
+  return range(visible(layer, token)).filter((entry) => !chosen.has(entry));
+}
+
 // pre and post [n] and comb [n][n] of one token; part 0 is around attention, 1 around the experts.
 function mixing(layer, part, token) {
   const n = model.hc_mult;

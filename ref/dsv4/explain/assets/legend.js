@@ -1,15 +1,15 @@
 // Above the text: what its marks mean, and who differs — heads, streams, experts — with buttons to choose a head.
 
 const legends = {
-  nothing: () => "",
+  nothing: () => curve("The size of each token's embedding along the text") + keyLine(["stream|size of each token's embedding, root mean square"]),
   shares: () => headBars() + keyLine(shareKeys()),
-  scores: () => keyLine(["csa|CSA entry, the stronger the better its score", "dots|refused"]),
-  slots: () => keyLine([`${kindOf(state.layer)}|token, the stronger the more it counts in the newest entry`, `bar-${kindOf(state.layer)}|entries before it`]),
+  scores: () => headBars() + keyLine(["csa|CSA entry, the stronger the better its score", "dots|refused"]),
+  slots: () => headBars() + keyLine([`${kindOf(state.layer)}|token, the stronger the more it counts in the newest entry`, `bar-${kindOf(state.layer)}|entries before it`]),
   mixing: () => curves() + keyLine([`stream|below each token: one bar for each of ${model.hc_mult} streams`]),
   experts: expertLegend,
-  foreseen: () => foreseenCurve() + keyLine(["stream|token, the stronger the better it was foreseen"]),
-  drafts: () => keyLine(["stream|draft accepted", "hatch|draft refused"]),
-  cache: () => keyLine(cacheKeys()),
+  foreseen: () => curve("The probability of each token along the text") + keyLine(["stream|token, the stronger the better it was foreseen"]),
+  drafts: () => curve("How probable it is that a draft is accepted, along the text") + keyLine(["stream|draft accepted", "hatch|draft refused", "full|curve: how probable that is at temperature 1"]),
+  cache: () => cacheBars() + keyLine(cacheKeys()),
 };
 
 function drawLegend() {
@@ -30,7 +30,7 @@ function shareKeys() {
   const keys = ["window|window token"];
   if (layer.ratio === 4) keys.push("lanes|CSA entry: 8 tokens, overlapping");
   if (layer.ratio === 128) keys.push("bar-hca|HCA entry: 128 tokens");
-  if (layer.choice) keys.push("dots|refused by the indexer");
+  if (layer.choice) keys.push("dots|refused");
   const [first] = keysRead(state.layer, state.token, state.head);
   if (first) keys.push(`full|full colour: ${percent(first.share)}`);
   return keys;
@@ -39,7 +39,7 @@ function shareKeys() {
 function cacheKeys() {
   const { ratio } = layers[state.layer];
   const keys = ["window|key in the window"];
-  if (ratio) keys.push(`bar-${kindOf(state.layer)}|entry`, "frame|waits for its entry to be complete");
+  if (ratio) keys.push(`bar-${kindOf(state.layer)}|entry`, "dots|waits for its entry to be complete");
   return keys;
 }
 
@@ -60,7 +60,7 @@ const chosenGroup = (size) => (state.head < 0 ? null : Math.floor(state.head / s
 
 function headBar(head, name, [window, entries, sink], chosen) {
   const part = (kind, share, words) =>
-    `<i class="${kind}" style="width:${(100 * share).toFixed(2)}%">${share > 0.12 ? `${words} ${percent(share)}` : share > 0.06 ? percent(share) : ""}</i>`;
+    `<i class="${kind}" style="width:${(100 * share).toFixed(2)}%">${share > 0.16 ? `${words} ${percent(share)}` : share > 0.06 ? percent(share) : ""}</i>`;
   const said = `${name}: window ${plain(percent(window))}, entries ${plain(percent(entries))}, sink ${plain(percent(sink))}`;
   return `<div class="head"><button data-head="${head}" aria-pressed="${chosen}" aria-label="${said}">${name}</button><span class="shares" aria-hidden="true">${part("window", window, "window")}${part(kindOf(state.layer), entries, "entries")}${part("sink", sink, "sink")}</span></div>`;
 }
@@ -76,23 +76,40 @@ function curves() {
   return `<canvas data-curve="${n}" style="height:${17 * n}px" role="img" aria-label="Curves along the text, one for each of ${n} streams"></canvas>`;
 }
 
-const foreseenCurve = () => `<canvas data-curve="1" style="height:40px" role="img" aria-label="The probability of each token along the text"></canvas>`;
+const curve = (said) => `<canvas data-curve="1" style="height:56px" role="img" aria-label="${said}"></canvas>`;
+
+// The value of a curve at a token, from 0 to 1.
+function curveValue(token, curve) {
+  const part = state.box.endsWith("1") ? 0 : 1;
+  switch (pictureOf[state.box]) {
+    case "foreseen": return token ? opinions.at(-1).truth.at(token - 1) : 0;
+    case "drafts": return drafts && token ? drafts.chance.at(token - 1) : 0;
+    case "nothing": return firstSizes.at(token) / largestFirstSize;
+  }
+  const { pre, post } = mixing(state.layer, part, token);
+  return state.box.startsWith("write") ? post[curve] / 2 : pre[curve];
+}
+
+const largestFirstSize = Math.max(...range(length).map((token) => firstSizes.at(token)));
+
+// What this layer and all layers keep, beside full attention.
+function cacheBars() {
+  const totals = layers.map(({ ratio }) => sum(cacheBytes[ratio].row(state.token)));
+  const full = (state.token + 1) * page.cache.row;
+  const row = (name, size, of, kind) => `<div class="head"><span>${name}</span><span class="shares"><i class="${kind}" style="width:${Math.min(100, (100 * size) / of).toFixed(1)}%">${size / of > 0.15 ? bytes(size) : ""}</i></span></div>`;
+  const most = Math.max(full, totals[state.layer]);
+  const all = Math.max(full * layers.length, sum(totals));
+  return `<div class="heads">${row(`layer ${state.layer}`, totals[state.layer], most, "window")}${row("in full", full, most, "sink")}${row("all layers", sum(totals), all, "window")}${row("in full", full * layers.length, all, "sink")}</div>`;
+}
 
 function drawCurves(canvas) {
   const count = Number(canvas.dataset.curve);
   const { context, width, height } = sized(canvas);
-  const part = state.box.endsWith("1") ? 0 : 1;
-  const field = state.box.startsWith("write") ? "post" : "pre";
-  const value = (token, curve) => {
-    if (pictureOf[state.box] === "foreseen") return token ? opinions.at(-1).truth.at(token - 1) : 0;
-    const share = mixing(state.layer, part, token)[field][curve];
-    return field === "post" ? share / 2 : share;
-  };
   const high = height / count;
   for (let curve = 0; curve < count; curve++) {
     context.beginPath();
     for (let token = 0; token < length; token++) {
-      context.lineTo(((token + 0.5) / length) * width, high * (curve + 1) - 1 - (high - 3) * value(token, curve));
+      context.lineTo(((token + 0.5) / length) * width, high * (curve + 1) - 1 - (high - 3) * curveValue(token, curve));
     }
     context.strokeStyle = colour("stream");
     context.stroke();

@@ -5,7 +5,7 @@ function drawLens() {
   const truth = following(token);
   const truthWords = truth === null ? "the text ends here" : `the text goes on with ${chip(truth)}`;
   const here = currentBox().layer === null ? null : state.layer;
-  const rows = opinions.map((opinion, number) => lensRow(number ? `after layer ${number - 1}` : "embedding", opinion, token, here === number - 1));
+  const rows = opinions.map((opinion, number) => lensRow(number ? `<span>after </span>layer ${number - 1}` : "embedding", opinion, token, here === number - 1));
   if (model.has_mtp) rows.push(draftRow(token));
   element("lens").innerHTML = `<h2>What would come next, if the head read the streams here <span>${truthWords}</span></h2>
     <div class="rows${opinions.length > 12 ? " many" : ""}"><table><thead class="unseen"><tr><th>Where</th><th colspan="5">Best candidates</th><th>What the text goes on with: probability and rank</th></tr></thead><tbody>${rows.join("")}</tbody></table></div>

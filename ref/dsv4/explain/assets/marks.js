@@ -79,7 +79,7 @@ function dots(first, last, lane) {
   marks.context.strokeStyle = colour("sink");
   marks.context.setLineDash([1.5, 2.5]);
   for (const { left, right, y, height } of lines(first, last)) {
-    const at = y + height + 4 + 5 * lane;
+    const at = lane < 0 ? y - 6 : y + height + 4 + 5 * lane;
     marks.context.beginPath();
     marks.context.moveTo(left + 2, at);
     marks.context.lineTo(right - 2, at);
@@ -89,14 +89,12 @@ function dots(first, last, lane) {
 }
 
 // A frame around one token.
-function frameToken(token, style, dashed = false) {
+function frameToken(token, style) {
   marks.context.strokeStyle = style;
   marks.context.lineWidth = 1.5;
-  marks.context.setLineDash(dashed ? [3, 2] : []);
   for (const { x, y, width, height } of marks.places[token]) {
     marks.context.strokeRect(x + 0.5, y - 2, Math.max(2, width - 1), height + 4);
   }
-  marks.context.setLineDash([]);
   marks.context.lineWidth = 1;
 }
 

@@ -54,10 +54,7 @@ function windowEdge(token) {
 }
 
 function paintRefused(layer, token) {
-  if (!layers[layer].choice) return;
-  for (const { entry, chosen } of entriesJudged(layer, token)) {
-    if (!chosen) dots(...span(layer, entry), lane(layer, entry));
-  }
+  for (const entry of entriesRefused(layer, token)) dots(...span(layer, entry), lane(layer, entry));
 }
 
 function paintScores() {
@@ -68,7 +65,7 @@ function paintScores() {
     if (chosen) bar(...span(layer, entry), lane(layer, entry), colour("csa", Math.max(0.15, strength(score, largest))));
   }
   paintRefused(layer, token);
-  const count = judged.filter(({ chosen }) => chosen).length;
+  const count = chosenCount(layer, token);
   return `Entries on the text: ${count} chosen, ${visible(layer, token) - count} refused.`;
 }
 
@@ -150,6 +147,7 @@ function paintCache() {
     bar(...span(layer, entry), lane(layer, entry), colour(kindOf(layer), 0.6));
   }
   const { ratio } = layers[layer];
-  if (ratio) for (let one = visible(layer, token) * ratio; one <= token; one++) frameToken(one, colour(kindOf(layer)), true);
-  return "What is kept: filled window keys, bars for entries, dashed frames for tokens whose entry is not complete.";
+  const pending = visible(layer, token) * ratio;
+  if (ratio && pending <= token) dots(pending, token, lane(layer, visible(layer, token)));
+  return "What is kept: filled window keys, bars for entries, a dotted line for tokens whose entry is not complete.";
 }

@@ -25,7 +25,7 @@ function tokenMarkup(token) {
   const { text, kind } = shownInText(token);
   const attributes = `class="token ${kind}" id="token-${token}" data-token="${token}" role="option" aria-selected="false"`;
   if (kind === "bytes") return `<span ${attributes} aria-label="byte ${text}" data-bytes="${text}"></span>`;
-  return `<span ${attributes}>${escaped(text)}</span>`;
+  return `<span ${attributes}>${escaped(text).replace(/[⏎⇥␍]/g, "<i>$&</i>")}</span>`;
 }
 
 const tokenAt = (event) => {
@@ -91,7 +91,7 @@ function showPointed(token) {
   element("pointed").innerHTML = token === null ? pointHint() : pointedSentence(token);
 }
 
-const pointHint = () => "Point at a token for its share. Keys: ← → ↑ ↓ token · n p box · [ ] layer · ? all keys";
+const pointHint = () => 'Point at a token for its share. <span class="keys">Keys: ← → ↑ ↓ token · n p box · [ ] layer · ? all keys</span>';
 
 function pointedSentence(token) {
   if (token > state.token) return `Token ${token} ${tokenChip(token)} comes later: token ${state.token} cannot see it.`;

@@ -5,8 +5,8 @@ const escaped = (text) =>
 
 // A share as a percentage, with a digit behind the point where it is below 10 %.
 function percent(share) {
-  if (share > 0 && share < 0.0005) return "&lt; 0.1 %";
-  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  if (share > 0 && share < 0.0005) return "&lt;\u00a00.1\u00a0%";
+  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}\u00a0%`;
 }
 
 // Bytes as people read them.
