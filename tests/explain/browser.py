@@ -5,6 +5,7 @@ byte. DSV4_CHROMIUM names the program where it has another name than those of PR
 """
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -25,6 +26,15 @@ def program() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
+def _high_pipe() -> tuple[int, int]:
+    """The ends of a pipe, for reading and for writing, above the numbers that Chromium wants."""
+    ends = os.pipe()
+    high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return high
+
+
 class Browser:
     """One page of one Chromium; a context manager."""
 
@@ -34,24 +44,24 @@ class Browser:
         self.requests: list[str] = []
         """The addresses that were asked for."""
         self._numbers, self._rest = itertools.count(1), b""
-        command_end, self._commands = os.pipe()
-        self._answers, answer_end = os.pipe()
+        command_end, self._commands = _high_pipe()
+        self._answers, answer_end = _high_pipe()
         arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
+
+        def place() -> None:
+            os.dup2(command_end, 3)
+            os.dup2(answer_end, 4)
+
         self._process = subprocess.Popen(
-            [
-                *("/bin/sh", "-c", 'exec "$0" "$@" 3<&"$IN" 4>&"$OUT"', path, *arguments),
-                *(f"--user-data-dir={profile}", "about:blank"),
-            ],
-            env={**os.environ, "IN": str(command_end), "OUT": str(answer_end)},
-            pass_fds=(command_end, answer_end),
+            [path, *arguments, f"--user-data-dir={profile}", "about:blank"],
+            preexec_fn=place,
+            pass_fds=(3, 4),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(command_end)
         os.close(answer_end)
-        target = next(
-            each for each in self.send("Target.getTargets")["targetInfos"] if each["type"] == "page"
-        )
+        target = next(each for each in self.send("Target.getTargets")["targetInfos"] if each["type"] == "page")
         attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):

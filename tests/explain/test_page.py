@@ -78,6 +78,7 @@ def test_shares_and_their_sums(model, recorded, shown, layer):
 @pytest.mark.parametrize("layer", [1, 3])
 def test_the_indexers_choice(recorded, shown, layer):
     found, choice = shown["layers"][layer]["choice"], recorded.layers[layer].choice
+    step = np.ptp(choice.scores) * SIXTEEN
     for token in (3, 8, 40, LENGTH - 1):
         visible = (token + 1) // 4
         chosen = [entry for entry in choice.chosen[token] if entry >= 0]
@@ -87,7 +88,7 @@ def test_the_indexers_choice(recorded, shown, layer):
         assert set(entries[:count]) == set(chosen)
         assert sorted(entries) == list(range(visible))
         for place, entry in enumerate(entries):
-            assert found["scores"][token, place] == pytest.approx(choice.scores[token, entry], abs=1e-4)
+            assert found["scores"][token, place] == pytest.approx(choice.scores[token, entry], abs=step)
         refused = choice.scores[token, entries[count:]]
         assert (np.diff(refused) <= 0).all()
 
@@ -173,13 +174,13 @@ def test_a_model_that_is_large_in_every_way_still_fits():
         compress_ratios=(128, 128, *(4, 128) * 29, 4, 0), num_attention_heads=64, sliding_window=128, index_topk=1024,
         n_routed_experts=384, num_experts_per_tok=6, vocab_size=1024,
     )  # fmt: skip
-    html = page(*_noise(config, 256))
+    model, tokenizer, recorded = _noise(config, 256)
+    html = page(model, tokenizer, recorded)
     assert len(html.encode()) < 5_000_000
     shown = read(html)
     assert shown["room"]["keys"] >= 16
-    found, expected = shown["layers"][5]["shares"]["sums"], _noise(config, 256)[2].layers[5].shares
-    rows = grouped(expected.sink, shown["room"]["sums"])
-    np.testing.assert_allclose(found[:, 1:, 2], rows, atol=1 / 255)
+    sinks = grouped(recorded.layers[5].shares.sink, shown["room"]["sums"])
+    np.testing.assert_allclose(shown["layers"][5]["shares"]["sums"][:, 1:, 2], sinks, atol=1 / 255)
 
 
 def test_a_small_text_of_a_small_model_is_kept_whole():
@@ -226,7 +227,11 @@ def _noise(config, length):
         rows = rows / rows.sum(axis=2, keepdims=True)
         seen = (np.arange(length)[:, None] + 1) // (ratio or 1)
         numbers = np.where(np.arange(count) < seen, np.arange(count), -1)
-        return Shares(rows[:, :, : config.sliding_window], rows[:, :, config.sliding_window : -1], numbers, rows[:, :, -1])
+        return Shares(
+            rows[:, :, : config.sliding_window], rows[:, :, config.sliding_window : -1], numbers, rows[:, :, -1]
+        )
+
+    of_ratio = {ratio: shares(ratio) for ratio in set(config.compress_ratios)}
 
     def mixing():
         return MhcWeights(*(generator.random(shape) for shape in ((length, n), (length, n), (length, n, n))))
@@ -251,7 +256,7 @@ def _noise(config, length):
             generator.random((2, length, n)),
             generator.random((2, length)),
             generator.random((length, heads)),
-            shares(ratio),
+            of_ratio[ratio],
             generator.random((length // ratio, 2 * ratio if ratio == 4 else ratio)) if ratio else None,
             choice() if ratio == 4 else None,
             routing(),

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
+from dsv4.cost.memory import PARTS, RowBytes, layer_cache_bytes
+from dsv4.explain.opinions import Opinions
 from dsv4.explain.packing import Packer
 from dsv4.explain.record import Choice, LayerRecord, Record, Routing, Shares
 from dsv4.explain.room import Room
-from dsv4.explain.opinions import Opinions
 from dsv4.explain.words import described_words, pieces
-from dsv4.cost.memory import PARTS, RowBytes, layer_cache_bytes
 from dsv4.model.attention import layer_frequencies
 from dsv4.model.model import Model
-from dsv4.ops.types import Array, Ints
+from dsv4.ops.types import Array
 from dsv4.parameters import count_parameters
 from dsv4.text.tokenizer import Tokenizer
 
@@ -24,9 +24,9 @@ NOBODY = 2**16 - 1
 def page_data(model: Model, tokenizer: Tokenizer, record: Record) -> tuple[dict[str, Any], str]:
     """The data of a page: what is written as JSON, and the arrays that it describes, as `Packer.text` gives them.
 
-    The JSON has "model" (sizes), "room", "tokens" (id and text of each), "words" (the text and the kind of every id that
-    is named), "layers", "opinions", "drafts", "head_pre", "first_sizes" and "cache". docs/explain.md says what is
-    rounded, and how far.
+    The JSON has "model" (sizes), "room", "tokens" (id and text of each), "words" (text and kind of every id that is
+    named), "layers", "opinions", "drafts", "head_pre", "first_sizes" and "cache". docs/explain.md says what is rounded,
+    and how far.
     """
     config, length = model.config, len(record.ids)
     room, packer = Room.of(config, length), Packer()

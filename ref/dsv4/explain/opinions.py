@@ -35,7 +35,7 @@ class Drafts(NamedTuple):
     accepted: Mask
     """[T − 1]: whether the draft is the token that the head itself finds best, as decoding at temperature 0 asks."""
     chance: Array
-    """[T − 1] float64: how probable it is that a draft is accepted where both are drawn at temperature 1: Σ min(p, q)."""
+    """[T − 1] float64: how probable a draft is accepted where both are drawn at temperature 1: Σ min(p, q)."""
 
 
 def opinions(model: Model, streams: Array, ids: Ints) -> Opinions:

@@ -26,9 +26,9 @@ def write_page(
 ) -> None:
     """Write the page of a pass; the file is there whole or not at all.
 
-    sources: where links to concepts, notebooks and sources lead, the directory of a clone or the address of one; without
-    it the clone that the package lies in, or else there are no links. Raises SettingError where the file cannot be
-    written.
+    sources: where links to concepts, notebooks and sources lead, the directory of a clone or the address of one;
+    without it the clone that the package lies in, or else there are no links. Raises SettingError where the file cannot
+    be written.
     """
     path = Path(path)
     with replacing(path) as temporary:

@@ -7,7 +7,7 @@ from dsv4.text.chat import Control
 from dsv4.text.tokenizer import Tokenizer
 
 Word = tuple[str, str]
-"""What a token is shown as, and its kind: "text", "control", "bytes" (in hexadecimal) or "none" (an id without text)."""
+"""What a token is shown as, and its kind: "text", "control", "bytes" (in hexadecimal) or "none" (no text)."""
 
 
 def word(tokenizer: Tokenizer, token_id: int) -> Word:

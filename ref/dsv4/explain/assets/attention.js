@@ -108,26 +108,30 @@ function readLabel({ kind, first, last }, token) {
 
 // Where each head, or group of heads, looks: a row each, along the text up to this token.
 function headPicture() {
-  const { layer, token } = state;
+  const { token } = state;
   const groups = page.room.groups;
   const high = groups > 8 ? 12 : 22;
-  const wide = 270 / (token + 1);
-  const rows = range(groups).map((row) => {
-    const head = (row * heads) / groups;
-    const keys = keysRead(layer, token, head).filter(({ share }) => share > 0.001);
-    const drawn = keys.map(({ kind, first, last, share }) => {
-      const top = row * high + (kind === "window" ? 0 : high / 2 - 1);
-      return `<rect class="${kind}" x="${(28 + first * wide).toFixed(1)}" width="${Math.max(0.6, (last - first + 1) * wide).toFixed(2)}" y="${top}" height="${high / 2 - 1}" opacity="${Math.min(1, 0.1 + Math.sqrt(share)).toFixed(2)}"/>`;
-    });
-    const sink = sums(layer, token, head)[2];
-    const bar = `<rect class="sink" x="306" width="14" y="${(row * high + (high - 2) * (1 - sink)).toFixed(1)}" height="${((high - 2) * sink).toFixed(1)}"/>`;
-    const frame = `<rect class="track" x="28" width="270" y="${row * high}" height="${high - 2}"/><rect class="track" x="306" width="14" y="${row * high}" height="${high - 2}"/>`;
-    return `<text x="0" y="${row * high + high / 2 + 3}">${groupName(row, groups)}</text>${frame}${drawn.join("")}${bar}`;
-  });
+  const left = groups === heads ? 24 : 44;
+  const rows = range(groups).map((row) => headRow(row, groups, row * high, high - 2, left));
   const bottom = groups * high + 11;
-  const axis = `<text class="quiet" x="28" y="${bottom}">token 0</text><text class="quiet" x="298" y="${bottom}" text-anchor="end">token ${token}</text><text class="quiet" x="320" y="${bottom}" text-anchor="end">sink</text>`;
-  const said = `Where each of ${groups} ${groups === heads ? "heads" : "groups of heads"} looks along the text; the shares are in the list of buttons above the text`;
+  const axis = `<text class="quiet" x="${left}" y="${bottom}">token 0</text><text class="quiet" x="292" y="${bottom}" text-anchor="end">token ${token}</text><text class="quiet" x="320" y="${bottom}" text-anchor="end">sink</text>`;
+  const said = `Where each of ${groups} ${groups === heads ? "heads" : "groups of heads"} looks along the text; their sums are said by the buttons above the text`;
   return block("Where each head looks", "above: window, below: entries", picture(320, bottom + 4, said, rows.join("") + axis));
+}
+
+// One row: window above and entries below, from `left` to 298, and the sink behind them.
+function headRow(row, groups, top, high, left) {
+  const { layer, token } = state;
+  const head = (row * heads) / groups;
+  const wide = (298 - left) / (token + 1);
+  const keys = keysRead(layer, token, head).filter(({ share }) => share > 0.001);
+  const drawn = keys.map(({ kind, first, last, share }) => {
+    const y = kind === "window" ? top : top + high / 2;
+    return `<rect class="${kind}" x="${(left + first * wide).toFixed(1)}" width="${Math.max(0.6, (last - first + 1) * wide).toFixed(2)}" y="${y}" height="${high / 2}" opacity="${Math.min(1, 0.1 + Math.sqrt(share)).toFixed(2)}"/>`;
+  });
+  const sink = sums(layer, token, head)[2] * high;
+  const tracks = `<rect class="track" x="${left}" width="${298 - left}" y="${top}" height="${high}"/><rect class="track" x="306" width="14" y="${top}" height="${high}"/>`;
+  return `<text x="0" y="${top + high / 2 + 4}">${groupName(row, groups)}</text>${tracks}${drawn.join("")}<rect class="sink" x="306" width="14" y="${(top + high - sink).toFixed(1)}" height="${sink.toFixed(1)}"/>`;
 }
 
 details.unrotate = () => {

@@ -76,7 +76,7 @@ function curves() {
   return `<canvas data-curve="${n}" style="height:${17 * n}px" role="img" aria-label="Curves along the text, one for each of ${n} streams"></canvas>`;
 }
 
-const curve = (said) => `<canvas data-curve="1" style="height:56px" role="img" aria-label="${said}"></canvas>`;
+const curve = (said) => `<canvas data-curve="1" style="height:92px" role="img" aria-label="${said}"></canvas>`;
 
 // The value of a curve at a token, from 0 to 1.
 function curveValue(token, curve) {

@@ -27,8 +27,9 @@ function drawHeader() {
 }
 
 function about() {
-  const million = model.parameters / 1e6;
-  const count = million < 1000 ? `${million.toPrecision(2)} million` : `${(million / 1000).toPrecision(3)} billion`;
+  const units = [[1e9, "billion"], [1e6, "million"], [1e3, "thousand"]];
+  const [size, unit] = units.find(([least]) => model.parameters >= least) ?? [1, ""];
+  const count = `${(model.parameters / size).toPrecision(2)} ${unit}`.trim();
   return `a DeepSeek-V4 of ${count} parameters · ${several(length, "token")} · computed by ${model.backend}`;
 }
 

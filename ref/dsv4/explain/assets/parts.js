@@ -51,4 +51,10 @@ function bars(rows) {
 const picture = (width, height, said, content) =>
   `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(said)}">${content}</svg>`;
 
-const short = (value) => (Math.abs(value) >= 100 || value === 0 ? value.toFixed(0) : value.toPrecision(3));
+// A number in three digits.
+function short(value) {
+  const size = Math.abs(value);
+  if (size === 0) return "0";
+  const digits = size >= 100 ? size.toFixed(0) : size < 0.001 ? size.toExponential(1) : size.toPrecision(3);
+  return value < 0 ? `−${digits}` : digits;
+}

@@ -20,11 +20,11 @@ function buildText() {
   element("text").addEventListener("pointerleave", () => showPointed(null));
 }
 
-// Bytes stand in an attribute, so that they do not decide the direction of a paragraph.
+// What is no text has a direction of its own, so that it does not decide that of its paragraph.
 function tokenMarkup(token) {
   const { text, kind } = shownInText(token);
-  const attributes = `class="token ${kind}" id="token-${token}" data-token="${token}" role="option" aria-selected="false"`;
-  if (kind === "bytes") return `<span ${attributes} aria-label="byte ${text}" data-bytes="${text}"></span>`;
+  const direction = kind === "text" ? "" : ' dir="ltr"';
+  const attributes = `class="token ${kind}" id="token-${token}" data-token="${token}" role="option" aria-selected="false"${direction}`;
   return `<span ${attributes}>${escaped(text).replace(/[⏎⇥␍]/g, "<i>$&</i>")}</span>`;
 }
 

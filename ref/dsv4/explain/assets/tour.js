@@ -5,7 +5,7 @@ const tour = { steps: [], at: null };
 function tourSteps() {
   const first = (test) => layers.findIndex(test);
   const csa = first(({ ratio }) => ratio === 4);
-  const hca = first(({ ratio }) => ratio === 128 );
+  const hca = first(({ ratio }) => ratio === 128);
   const byId = first(({ by_id }) => by_id);
   const byScore = first(({ by_id }) => !by_id);
   const { token } = opening();
