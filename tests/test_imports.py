@@ -19,6 +19,7 @@ ROOMS = (
         "dsv4.pictures",
         "dsv4.verify",
         "dsv4",
+        "dsv4.explain",
         "dsv4.cli",
     ),
     *("dsv4_accel.bench", "dsv4_command", "dsv4.__main__"),

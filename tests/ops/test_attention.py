@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsv4.ops.attention import attention_shares
 from strategies import generators, indices, normal, sizes
 from verdicts import close, exact, hold
 
@@ -54,6 +55,28 @@ def example(seed=0, dtype=np.float64):
 @given(arguments=attention_inputs())
 def test_attention_is_a_softmax_over_the_named_rows(ops, arguments):
     hold(ops, "sparse_attention", naive_attention, *arguments, magnitude=16)
+
+
+@given(arguments=attention_inputs())
+def test_shares_are_what_the_output_is_weighted_with(arguments):
+    """They sum to 1 with the sink's, are 0 where nothing is named, and weigh the values as attention does."""
+    exact_arguments = [each.astype(np.float64) if each.dtype.kind == "f" else each for each in arguments]
+    queries, window, window_index, entries, entry_index, _ = exact_arguments
+    shares = attention_shares(*exact_arguments)
+    split = window_index.shape[2]
+    assert shares.shape == (*queries.shape[:3], split + entry_index.shape[2] + 1)
+    np.testing.assert_allclose(shares.sum(axis=-1), 1)
+    output = np.zeros(queries.shape)
+    for rows, index, part in (
+        (window, window_index, shares[..., :split]),
+        (entries, entry_index, shares[..., split:-1]),
+    ):
+        for b, t, k in np.ndindex(index.shape):
+            if index[b, t, k] >= 0:
+                output[b, t] += part[b, t, :, k, None] * rows[b, index[b, t, k]]
+            else:
+                assert not part[b, t, :, k].any()
+    np.testing.assert_allclose(output, naive_attention(*exact_arguments), atol=1e-12)
 
 
 @pytest.mark.parametrize("length", [1, 40])

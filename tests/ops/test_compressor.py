@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsv4.ops.compressor import slot_shares
 from strategies import laid_out, normal, sizes
 from verdicts import close, exact, hold
 
@@ -36,6 +37,15 @@ def blocks_and_scores(draw):
 def test_an_entry_is_a_softmax_channel_by_channel(ops, blocks):
     kv, score = blocks
     hold(ops, "compress", naive_compress, kv, score, magnitude=4)
+
+
+@given(blocks=blocks_and_scores())
+def test_the_slots_shares_are_what_an_entry_is_weighted_with(blocks):
+    kv, score = (each.astype(np.float64) for each in blocks)
+    shares = slot_shares(score)
+    np.testing.assert_allclose(shares.sum(axis=-2), 1)
+    np.testing.assert_allclose((shares * kv).sum(axis=-2), naive_compress(kv, score), atol=1e-9)
+    assert not shares[np.isneginf(score)].any()
 
 
 @pytest.mark.parametrize("slots", [1, 8, 128])

@@ -8,7 +8,7 @@ import typer
 from dsv4 import __version__
 from dsv4.cli.ending import STATUSES, say
 from dsv4.cli.panics import QuietTokenizer
-from dsv4.errors import quoted
+from dsv4.errors import PromptError, quoted
 from dsv4.loading import load
 from dsv4.model.model import Model
 from dsv4.text.generation_config import GenerationConfig
@@ -69,6 +69,9 @@ TopP = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", "-s", help="Makes the draws repeatable.", show_default="random")]
+AllowSpecial = Annotated[
+    bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
+]
 Speculative = Annotated[bool, typer.Option("--speculative", help="Let the MTP module draft tokens.")]
 
 
@@ -76,6 +79,17 @@ def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model,
     """The model and the tokenizer of a checkpoint, or of the bundled model."""
     model = load(path, backend, fake_quant)
     return model, QuietTokenizer.from_file(model.checkpoint.directory)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:
+    """The tokens of a text as a user gives it, after the begin token where the tokenizer wants one.
+
+    Raises PromptError for an empty text.
+    """
+    if not prompt:
+        raise PromptError("prompt: expected some text, found none")
+    begin = [tokenizer.bos_id] if tokenizer.add_bos else []
+    return begin + tokenizer.encode(prompt, allow_special)
 
 
 def wanted_settings(model: Model, temperature: float | None, top_p: float | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dsv4.cli.app import (
+    AllowSpecial,
     BackendOption,
     FakeQuantOption,
     JsonOption,
@@ -20,11 +21,11 @@ from dsv4.cli.app import (
     TopP,
     app,
     open_model,
+    prompt_ids,
     wanted_settings,
 )
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
-from dsv4.errors import PromptError
 from dsv4.text.chat.check import check_mode
 from dsv4.text.generate import Generation, generate
 from dsv4.text.stop_texts import StopTexts
@@ -44,9 +45,7 @@ def generate_command(
         typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times."),
     ] = None,
     speculative: Speculative = False,
-    allow_special: Annotated[
-        bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
-    ] = False,
+    allow_special: AllowSpecial = False,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
     as_json: JsonOption = False,
@@ -55,7 +54,7 @@ def generate_command(
     stops = stop or []
     StopTexts(stops)  # refuse an empty one at once
     loaded, tokenizer = open_model(model, backend, fake_quant)
-    ids = [_encode(tokenizer, prompt, allow_special) for prompt in prompts]
+    ids = [prompt_ids(tokenizer, prompt, allow_special) for prompt in prompts]
     settings = wanted_settings(loaded, temperature, top_p)
     settings["stop_ids"] += _control_ids(tokenizer, stops)
     generation = generate(loaded, ids, max_new_tokens, seed=seed, speculative=speculative, **settings)
@@ -165,13 +164,6 @@ def _print_all(prompts: list[str], replies: list[_Reply], drafting: Generation |
     results = [{"prompt": prompt, "text": reply.text, "ids": reply.ids} for prompt, reply in pairs]
     drafts = {"drafted": drafting.drafted, "accepted": drafting.accepted} if drafting else {}
     print(json.dumps({"results": results, **drafts}, ensure_ascii=False, indent=1))
-
-
-def _encode(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:
-    if not prompt:
-        raise PromptError("prompt: expected some text, found none")
-    begin = [tokenizer.bos_id] if tokenizer.add_bos else []
-    return begin + tokenizer.encode(prompt, allow_special)
 
 
 def _write(text: str) -> None:

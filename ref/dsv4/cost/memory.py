@@ -12,6 +12,9 @@ CacheFormat = Literal["float32", "bf16", "packed"]
 
 NUMBER_BYTES = {"float32": 4, "bf16": 2}
 
+PARTS = ("window", "compressed", "indexer keys", "pending")
+"""What a layer's cache holds, by the names of `Cache.nbytes`."""
+
 
 @dataclass(frozen=True)
 class RowBytes:
@@ -42,19 +45,27 @@ def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_con
 
     mtp_context: how many positions the MTP layer has read, 0 where nothing is drafted.
     """
-    row = RowBytes.of(config, cache_format)
-    parts = dict.fromkeys(("window", "compressed", "indexer keys", "pending"), 0)
+    parts = dict.fromkeys(PARTS, 0)
     for layer, ratio in enumerate(config.compress_ratios):
         length = context if layer < config.num_hidden_layers else mtp_context
-        parts["window"] += min(length, config.sliding_window) * row.entry
-        if not ratio:
-            continue
-        parts["compressed"] += length // ratio * row.entry
-        channels = config.head_dim
-        pending = length % ratio
-        if ratio == CSA_RATIO:  # overlapping blocks: twice the channels, and the block before the pending one
-            parts["indexer keys"] += length // ratio * row.index_key
-            channels = 2 * (config.head_dim + config.index_head_dim)
-            pending = min(length, pending + ratio)
-        parts["pending"] += 2 * pending * channels * row.pending_number  # values and scores
+        for part, size in layer_cache_bytes(config, ratio, length, cache_format).items():
+            parts[part] += size
+    return parts
+
+
+def layer_cache_bytes(config: Config, ratio: int, length: int, cache_format: CacheFormat) -> dict[str, int]:
+    """The bytes of each part for one layer of this compression ratio, 0, 4 or 128, after `length` tokens."""
+    row = RowBytes.of(config, cache_format)
+    parts = dict.fromkeys(PARTS, 0)
+    parts["window"] = min(length, config.sliding_window) * row.entry
+    if not ratio:
+        return parts
+    parts["compressed"] = length // ratio * row.entry
+    channels = config.head_dim
+    pending = length % ratio
+    if ratio == CSA_RATIO:  # overlapping blocks: twice the channels, and the block before the pending one
+        parts["indexer keys"] = length // ratio * row.index_key
+        channels = 2 * (config.head_dim + config.index_head_dim)
+        pending = min(length, pending + ratio)
+    parts["pending"] = 2 * pending * channels * row.pending_number  # values and scores
     return parts

@@ -27,6 +27,7 @@ class Block:
     def __call__(self, streams: Array, ids: Ints, span: Span, cache: LayerCache, observe: Observer) -> Array:
         """streams [B, S, n, d], token ids [B, S] -> streams [B, S, n, d]; the cache gains the span's keys."""
         streams = self.hc_attn(streams, lambda x: self.attn(x, span, cache, observe), observe)
+        observe(f"{self.name}hc_attn.out", streams)
         streams = self.hc_ffn(streams, lambda x: self.ffn(x, ids, observe), observe)
         observe(f"{self.name}out", streams)
         return streams
@@ -72,7 +73,11 @@ class Head:
 
     def __call__(self, streams: Array) -> Array:
         """[B, S, n, d] -> logits [B, S, vocab]"""
-        ops, config = self.ops, self.config
-        pre = ops.mhc_head_weights(streams, self.fn, self.base, self.scale, config.hc_eps, config.rms_norm_eps)
-        x = ops.rms_norm(ops.mhc_collapse(streams, pre), self.norm, config.rms_norm_eps)
+        ops = self.ops
+        x = ops.rms_norm(ops.mhc_collapse(streams, self.pre(streams)), self.norm, self.config.rms_norm_eps)
         return ops.linear(x, self.head)
+
+    def pre(self, streams: Array) -> Array:
+        """The share of each stream in what is projected: [B, S, n, d] -> [B, S, n]"""
+        config = self.config
+        return self.ops.mhc_head_weights(streams, self.fn, self.base, self.scale, config.hc_eps, config.rms_norm_eps)

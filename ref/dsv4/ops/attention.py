@@ -30,17 +30,47 @@ def sparse_attention(
     return over_queries(attend_to_chosen, len(queries) * keys_per_query * c, queries, window_index, entry_index)
 
 
+def attention_shares(
+    queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, attn_sink: Array
+) -> Array:
+    """What each query gives to each key and to the sink in `sparse_attention`, which takes the same arguments.
+
+    Returns [B, S, H, K1 + K2 + 1] of the queries' dtype: the window rows of window_index, the entries of entry_index,
+    and last the sink; 0 for an index of −1. They sum to 1. Raises ValueError where the shapes do not fit.
+    Source: report §2.3.3 eq. 27.
+    """
+    c = queries.shape[-1]
+    _check(queries, window, window_index, entries, entry_index, attn_sink)
+    sink = attn_sink.astype(queries.dtype)
+
+    def shares(queries: Array, window_index: Ints, entry_index: Ints) -> Array:
+        keys = np.concatenate([_gather(window, window_index), _gather(entries, entry_index)], axis=2)
+        present = np.concatenate([window_index, entry_index], axis=2) >= 0
+        weight, of_sink = _weights(queries, keys, present, sink)
+        both = np.concatenate([weight, of_sink], axis=-1)
+        share: Array = both / both.sum(axis=-1, keepdims=True)
+        return share
+
+    keys_per_query = window_index.shape[2] + entry_index.shape[2]
+    return over_queries(shares, len(queries) * keys_per_query * c, queries, window_index, entry_index)
+
+
 def _attend(queries: Array, kv: Array, present: Mask, attn_sink: Array) -> Array:
     """queries [B, S, H, c], kv [B, S, K, c], present [B, S, K] bool, attn_sink [H] -> [B, S, H, c]"""
+    weight, of_sink = _weights(queries, kv, present, attn_sink)
+    total = weight.sum(axis=-1, keepdims=True) + of_sink
+    output: Array = weight @ kv / total
+    return output
+
+
+def _weights(queries: Array, kv: Array, present: Mask, attn_sink: Array) -> tuple[Array, Array]:
+    """The softmax before it is divided by its sum, as `_attend`: of the keys [B, S, H, K], of the sink [B, S, H, 1]."""
     scale = queries.dtype.type(queries.shape[-1] ** -0.5)
     logits = queries @ kv.swapaxes(-1, -2) * scale  # [B, S, H, K]
     logits = np.where(present[:, :, None, :], logits, -np.inf)
     sink = attn_sink[:, None]  # [H, 1]
     largest = np.maximum(logits.max(axis=-1, keepdims=True, initial=-np.inf), sink)
-    weight = np.exp(logits - largest)
-    total = weight.sum(axis=-1, keepdims=True) + np.exp(sink - largest)
-    output: Array = weight @ kv / total
-    return output
+    return np.exp(logits - largest), np.exp(sink - largest)
 
 
 def _gather(rows: Array, index: Ints) -> Array:

@@ -14,9 +14,26 @@ def compress(kv: Array, score: Array) -> Array:
     """
     if kv.shape != score.shape:
         raise ValueError(f"compress: kv {kv.shape} and score {score.shape} must have one shape")
-    weight = np.exp(score - score.max(axis=-2, keepdims=True))
+    weight = _exponentials(score)
     entry: Array = (kv * weight).sum(axis=-2) / weight.sum(axis=-2)
     return entry
+
+
+def slot_shares(score: Array) -> Array:
+    """How much each slot counts in the entry that `compress` makes: the softmax over the slots, channel by channel.
+
+    score [..., slots, c] as for `compress`. Returns the same shape and dtype; the slots of a channel sum to 1.
+    Source: report eq. 11 (CSA), eq. 22 (HCA).
+    """
+    weight = _exponentials(score)
+    share: Array = weight / weight.sum(axis=-2, keepdims=True)
+    return share
+
+
+def _exponentials(score: Array) -> Array:
+    """The softmax over the slots before it is divided by its sum. [..., slots, c] -> the same"""
+    exponentials: Array = np.exp(score - score.max(axis=-2, keepdims=True))
+    return exponentials
 
 
 def overlap(blocks: Array) -> Array:

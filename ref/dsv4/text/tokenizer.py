@@ -140,6 +140,21 @@ class Tokenizer:
                 pieces.append(Text(text))
         return pieces
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Give the bytes that one id stands for.
+
+        Args:
+            token_id: the token id.
+
+        Returns:
+            The bytes, which need not be whole characters; of a control token its name in UTF-8; none for an id without
+            text.
+
+        Raises:
+            TokenizerError: the id is no integer of at least 0.
+        """
+        return self._bytes_of_id.get(integer("token id", token_id, error=TokenizerError), b"")
+
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Turn ids into text.
 

@@ -8,6 +8,7 @@ from mutants.catalogue.cuda_products import CUDA_PRODUCTS
 from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
 from mutants.catalogue.experts import EXPERTS
+from mutants.catalogue.explaining import EXPLAINING
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
 from mutants.catalogue.gradients import GRADIENTS
@@ -45,6 +46,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "learning_data": LEARNING_DATA,
     "training": TRAINING,
     "pictures": PICTURES,
+    "explaining": EXPLAINING,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,

@@ -72,9 +72,9 @@ COMPRESSION = (
         name="scalar-softmax",
         trap="a compressor weighs each token by one number instead of channel by channel",
         file="ops/compressor.py",
-        old="    weight = np.exp(score - score.max(axis=-2, keepdims=True))",
+        old="    exponentials: Array = np.exp(score - score.max(axis=-2, keepdims=True))",
         new="    score = np.broadcast_to(score.mean(axis=-1, keepdims=True), score.shape)\n"
-        "    weight = np.exp(score - score.max(axis=-2, keepdims=True))",
+        "    exponentials: Array = np.exp(score - score.max(axis=-2, keepdims=True))",
         tests=("ops/test_compressor.py::test_channels_have_weights_of_their_own",),
     ),
     Mutant(

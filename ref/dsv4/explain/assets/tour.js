@@ -1,0 +1,50 @@
+// A short walk: a dozen places worth seeing, chosen from the numbers of this text.
+
+const tour = { steps: [], at: null };
+
+function tourSteps() {
+  const first = (test) => layers.findIndex(test);
+  const csa = first(({ ratio }) => ratio === 4);
+  const hca = first(({ ratio }) => ratio === 128);
+  const byId = first(({ by_id }) => by_id);
+  const byScore = first(({ by_id }) => !by_id);
+  const { token } = opening();
+  const found = [
+    { at: { box: "embedding", token, head: -1 }, text: "Each token is a row of a table. Follow one of them: it is framed in the text." },
+    { at: { box: "repeat" }, text: `The row is copied into ${model.hc_mult} streams. They are the memory of the pass: every sub-layer reads from them and writes to them.` },
+    { at: { box: "read1", layer: 0 }, text: "A sub-layer takes one vector, so the streams are mixed into one. The token itself decides how." },
+    { at: { box: "attention", layer: 0 }, text: "Attention to the last tokens, the window. Blue words are read; the sink takes what no word deserves." },
+    csa < 0 ? null : { at: { box: "entries", layer: csa }, text: "To see further, this layer turns every 4 tokens into one entry, which also looks at the 4 before." },
+    csa < 0 ? null : { at: { box: "indexer", layer: csa, token: length - 1 }, text: "There may be many entries, so a small scorer chooses which of them may be read. Dotted ones are refused." },
+    csa < 0 ? null : { at: { box: "attention", layer: csa, token: mostToEntries(csa) }, text: "Window words and entries compete in one softmax. This token gives most to what lies far back." },
+    hca < 0 || length < 128 ? null : { at: { box: "attention", layer: hca, token: mostToEntries(hca) }, text: "This layer squeezes 128 tokens into one entry: coarse, but cheap enough to read all of them." },
+    { at: { box: "write1", layer: Math.max(0, csa), token }, text: "The answer goes back to the streams, to each with a weight of its own, and the old streams are mixed by comb." },
+    byId < 0 ? null : { at: { box: "experts", layer: byId }, text: "Each token visits a few experts. In the first layers its number alone says which." },
+    byScore < 0 ? null : { at: { box: "experts", layer: byScore }, text: "Later the router chooses by score. Filled words visit the same expert." },
+    { at: { box: "head", layer: layers.length - 1 }, text: "At the end the streams become one opinion on the next token. The table below the text shows how it came about." },
+    drafts ? { at: { box: "draft", token: Math.max(1, token) }, text: "The MTP module guesses one token further. If the head agrees, two tokens come out of one pass." } : null,
+    { at: { box: "cache", layer: Math.max(0, csa), token: length - 1 }, text: "What must be kept for the tokens to come: a window, and a few entries in place of everything." },
+  ];
+  return found.filter(Boolean);
+}
+
+// The token that gives most to entries in a layer, over all heads.
+const mostToEntries = (layer) =>
+  range(length).reduce((best, one) => (sums(layer, one, -1)[1] > sums(layer, best, -1)[1] ? one : best), 0);
+
+function goTour(to) {
+  if (!tour.steps.length) tour.steps = tourSteps();
+  tour.at = to === null || to < 0 || to >= tour.steps.length ? null : to;
+  if (tour.at !== null) look(tour.steps[tour.at].at);
+  else redraw();
+}
+
+function drawTour() {
+  const panel = element("tour");
+  panel.hidden = tour.at === null;
+  element("tour-open").setAttribute("aria-pressed", String(tour.at !== null));
+  if (tour.at === null) return;
+  const last = tour.at === tour.steps.length - 1;
+  panel.innerHTML = `<p><b>${tour.at + 1} of ${tour.steps.length}</b> ${tour.steps[tour.at].text}</p>
+    <p class="buttons"><button data-tour="${tour.at - 1}" ${tour.at ? "" : "disabled"}>Back</button><button data-tour="${last ? -1 : tour.at + 1}" class="strong">${last ? "End of the tour" : "Next stop"}</button>${last ? "" : '<button data-tour="-1">End</button>'}</p>`;
+}
