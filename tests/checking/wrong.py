@@ -97,3 +97,8 @@ def batch_statistics(x, eps):
 
 def clamp_forgotten(x, share, matrices, limit, round_inputs):
     return Ops.expert(x, share, matrices, 1e9, round_inputs)
+
+
+def two_of_three(*arguments):
+    """pre and post without comb."""
+    return tuple(Ops.mhc_weights(*arguments))[:2]
