@@ -1,7 +1,7 @@
 """Writes the catalogue of docs/mutants.md: every mistake, and the test that fails first where it is made.
 
-    PYTHONPATH=tests python -m mutants.document            # makes all of them, some minutes
-    PYTHONPATH=tests python -m mutants.document NAME …     # makes these, and keeps what the page says of the others
+PYTHONPATH=tests python -m mutants.document            # makes all of them, some minutes
+PYTHONPATH=tests python -m mutants.document NAME …     # makes these, and keeps what the page says of the others
 """
 
 import os
