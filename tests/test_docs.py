@@ -134,6 +134,13 @@ def test_every_module_of_the_api_leads_to_its_file():
         assert module.replace(".", "/") == file.removeprefix("ref/").removesuffix(".py").removesuffix("/__init__")
 
 
+def test_the_table_of_cache_sizes_is_that_of_the_code():
+    sizes = load("cache_sizes")
+    assert sizes.PAGE.read_text(encoding="utf-8") == sizes.page(), "run: python docs/cache_sizes.py"
+    assert set(sizes.CONTEXTS.values()) == {4096, 16384, 65536, 200_000, 2**20}
+    assert sizes.table().count("\n") == 1 + len(sizes.CONTEXTS)
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)

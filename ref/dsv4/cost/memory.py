@@ -13,6 +13,10 @@ CacheFormat = Literal["float32", "bf16", "packed"]
 NUMBER_BYTES = {"float32": 4, "bf16": 2}
 
 
+GQA_HEADS, GQA_WIDTH = 8, 128
+"""The key-value heads of full attention, and their channels, that the report compares with (§2.3.4)."""
+
+
 @dataclass(frozen=True)
 class RowBytes:
     """What one row takes: a KV entry, an indexer key, and one number of a pending projection."""
@@ -58,3 +62,12 @@ def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_con
             pending = min(length, pending + ratio)
         parts["pending"] += 2 * pending * channels * row.pending_number  # values and scores
     return parts
+
+
+def full_attention_bytes(layers: int, context: int) -> int:
+    """The bytes of one sequence's cache where each layer attends to all tokens: the report's comparison (§2.3.4).
+
+    Grouped-query attention keeps a key and a value of GQA_WIDTH channels in bf16 for each of GQA_HEADS heads and each
+    token.
+    """
+    return layers * context * 2 * GQA_HEADS * GQA_WIDTH * NUMBER_BYTES["bf16"]
