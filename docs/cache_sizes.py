@@ -18,7 +18,7 @@ CONTEXTS = {"4k": 4096, "16k": 16384, "64k": 65536, "200k": 200_000, "1M": 2**20
 
 def table() -> str:
     """The cache of one sequence of Flash and Pro by context, beside V3.2's and that of full attention."""
-    lines = ["| context | tokens | Flash | Flash, full attention | Pro | Pro, full attention | V3.2 |"]
+    lines = ["| context | tokens | Flash | full attention | Pro | full attention | V3.2 |"]
     lines += ["|---|---:|---:|---:|---:|---:|---:|"]
     for name, tokens in CONTEXTS.items():
         cells = [name, f"{tokens:,}"]
@@ -26,7 +26,7 @@ def table() -> str:
             config = preset(model)
             full = full_attention_bytes(config.num_hidden_layers, tokens)
             packed = cost(config, tokens).cache_bytes
-            cells += [f"{size_of(packed)} ({packed / full:.1%} of full)", size_of(full)]
+            cells += [f"{size_of(packed)} ({packed / full:.1%})", size_of(full)]
         cells.append(size_of(cost_of_v32(tokens).cache_bytes))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
