@@ -44,8 +44,8 @@ def laid_out(
     turned = array.transpose(order)
     gap = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else np.nan
     memory = np.full([size * step for size, step in zip(turned.shape, steps, strict=True)], gap, array.dtype)
-    places = (..., *(slice(None, None, step) for step in steps))
-    directions = (..., *(slice(None, None, -1 if back else 1) for back in backwards or [False] * array.ndim))
+    places: tuple[Any, ...] = (..., *(slice(None, None, step) for step in steps))
+    directions: tuple[Any, ...] = (..., *(slice(None, None, -1 if back else 1) for back in backwards or [False] * array.ndim))
     memory[places][directions] = turned
     view = asarray(memory)[places]
     if any(backwards):  # torch knows no such slices

@@ -1,7 +1,7 @@
 """The cases of a check, the same each time: an operation's arguments from small to large, and at its limits."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -49,12 +49,12 @@ def example(name: str, batch: int = 3, length: int = 5, seed: int = 0) -> list[A
     return list(CALLS[name].arguments(np.random.default_rng(seed), batch, length))
 
 
-def settled(name: str, number: int, make: Any) -> tuple[Any, ...]:
+def settled(name: str, number: int, make: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:
     """The first arguments of a case whose choices do not depend on how a last bit was rounded."""
     is_settled = SETTLED.get(name.split()[0], lambda *arguments: True)
     for attempt in range(MOST_TRIES):
         generator: Generator = np.random.default_rng([zlib.crc32(name.encode()), number, attempt])
-        arguments: tuple[Any, ...] = make(generator)
+        arguments = make(generator)
         if is_settled(*in_dtype(arguments, np.float64)):
             return arguments
     raise AssertionError(f"{name}: expected arguments without a close choice among {MOST_TRIES}")
@@ -93,5 +93,5 @@ def _experts(x: Any, routing: Any, expert_list: Any, limit: float, rounds: bool)
     return True
 
 
-SETTLED = {"route": _route, "index_top_k": _index_top_k, "experts": _experts}
+SETTLED: dict[str, Callable[..., bool]] = {"route": _route, "index_top_k": _index_top_k, "experts": _experts}
 """By operation: whether its choices for these arguments are clear, in float64."""
