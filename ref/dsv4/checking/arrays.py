@@ -45,7 +45,8 @@ def laid_out(
     gap = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else np.nan
     memory = np.full([size * step for size, step in zip(turned.shape, steps, strict=True)], gap, array.dtype)
     places: tuple[Any, ...] = (..., *(slice(None, None, step) for step in steps))
-    directions: tuple[Any, ...] = (..., *(slice(None, None, -1 if back else 1) for back in backwards or [False] * array.ndim))
+    signs = [-1 if back else 1 for back in backwards or [False] * array.ndim]
+    directions: tuple[Any, ...] = (..., *(slice(None, None, sign) for sign in signs))
     memory[places][directions] = turned
     view = asarray(memory)[places]
     if any(backwards):  # torch knows no such slices

@@ -51,11 +51,11 @@ def example(name: str, batch: int = 3, length: int = 5, seed: int = 0) -> list[A
 
 def settled(name: str, number: int, make: Callable[..., tuple[Any, ...]]) -> tuple[Any, ...]:
     """The first arguments of a case whose choices do not depend on how a last bit was rounded."""
-    is_settled = SETTLED.get(name.split()[0], lambda *arguments: True)
+    is_settled = SETTLED.get(name.split()[0])
     for attempt in range(MOST_TRIES):
         generator: Generator = np.random.default_rng([zlib.crc32(name.encode()), number, attempt])
         arguments = make(generator)
-        if is_settled(*in_dtype(arguments, np.float64)):
+        if is_settled is None or is_settled(*in_dtype(arguments, np.float64)):
             return arguments
     raise AssertionError(f"{name}: expected arguments without a close choice among {MOST_TRIES}")
 

@@ -31,7 +31,7 @@ def cost_command(
         ),
     ] = None,
     context: Annotated[
-        int, typer.Option("--context", "-c", min=1, help="Tokens of a sequence; the FLOPs are those of the last one.")
+        int, typer.Option("--context", "-c", min=1, help="Tokens of a sequence. The FLOPs are those of its last token.")
     ] = 2**20,
     cache_format: Annotated[
         str, typer.Option("--cache-format", help="How the cache is stored: packed (as released), bf16 or float32.")
@@ -43,8 +43,8 @@ def cost_command(
 ) -> None:
     """Count a model's parameters, FLOPs per token and cache bytes. No weights are read.
 
-    FP8 FLOPs are equivalents, as the report measures: an operation counts as much longer as a tensor core takes for it,
-    FP4 half, FP8 and FP4 × FP8 one, bf16 two, float32 four.
+    FP8 FLOPs weigh each operation by the time that a tensor core takes for it, as the report does: FP4 counts half, FP8
+    and FP4 × FP8 one, bf16 two, float32 four.
     """
     chosen = next((known for known in get_args(CacheFormat) if known == cache_format), None)
     if chosen is None:
