@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 from backends import CUDA_ON_HOST, Caller, create_backend  # noqa: E402
 from check_gpu_timing import timings  # noqa: E402
 from cuda.host_build import library  # noqa: E402
+from dsv4.checking.examples import CALLS  # noqa: E402
 from dsv4.checkpoint import Checkpoint  # noqa: E402
 from dsv4.loading import bundled_model  # noqa: E402
 from dsv4.model.model import Model  # noqa: E402
@@ -30,7 +31,6 @@ from dsv4.ops import Ops  # noqa: E402
 from dsv4.ops.quantise import dequantise, quantise_fp4, quantise_fp8  # noqa: E402
 from dsv4.text.generate import generate  # noqa: E402
 from dsv4_accel.cuda import source  # noqa: E402
-from ops.catalogue import CALLS  # noqa: E402
 
 PACKAGES = "cupy-cuda12x cupy-cuda13x numpy ml_dtypes pytest pytest-xdist hypothesis".split()  # noqa: SIM905
 EPSILON = 2.0**-23

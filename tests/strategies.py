@@ -7,6 +7,8 @@ tolerances, and what a test needs beyond that (ties, zeros, extreme scales, −1
 import numpy as np
 from hypothesis import strategies as st
 
+from dsv4.checking import arrays
+
 MAGNITUDES = st.floats(-38, 38).map(lambda exponent: 10.0**exponent)
 """Scales from 1e-38, a subnormal float32, to 1e38."""
 
@@ -22,20 +24,11 @@ generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 @st.composite
 def laid_out(draw, array: np.ndarray) -> np.ndarray:
-    """An equal array with its axes permuted in memory, some running backwards and some with gaps.
-
-    The gaps hold NaN, or a number that is no valid index, so that reading them shows.
-    """
+    """An equal array with its axes permuted in memory, some running backwards and some with gaps."""
     order = draw(st.permutations(range(array.ndim)))
     backwards = draw(st.tuples(*[st.booleans()] * array.ndim))
     steps = draw(st.tuples(*[st.integers(1, 2)] * array.ndim))
-    turned = array.transpose(order)
-    gap = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else np.nan
-    memory = np.full([size * step for size, step in zip(turned.shape, steps, strict=True)], gap, array.dtype)
-    view = memory[(..., *(slice(None, None, step) for step in steps))]
-    view = view[(..., *(slice(None, None, -1 if back else 1) for back in backwards))]
-    view[...] = turned
-    return view.transpose(np.argsort(order))
+    return arrays.laid_out(array, order, steps, backwards)
 
 
 @st.composite

@@ -12,7 +12,7 @@ import pytest
 from dsv4.checkpoint import read_config
 from dsv4.config import Config
 from dsv4.cost import Cost, cost, cost_of_v32
-from dsv4.cost.memory import cache_bytes
+from dsv4.cost.memory import cache_bytes, full_attention_bytes
 from dsv4.cost.products import FP8_EQUIVALENT, Product
 from dsv4.errors import SettingError
 from dsv4.parameters import Count
@@ -138,6 +138,7 @@ def test_cache_stored_in_another_way(name):
 def test_cache_beside_grouped_query_attention(config):
     """§2.3.4: about 2 % of eight key-value heads of width 128 in bf16."""
     keys_and_values = 2 * 8 * 128 * 2 * config.num_hidden_layers * MILLION
+    assert full_attention_bytes(config.num_hidden_layers, MILLION) == keys_and_values
     assert round(100 * cost_of(config, MILLION).cache_bytes / keys_and_values) == 2
 
 

@@ -10,9 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from dsv4.parameters import parameters
+from dsv4.presets import preset
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+GLOSSARY = (DOCS / "glossary.md").read_text(encoding="utf-8")
+TERMS = (
+    *("entry", "window", "sink", "stream", "latent", "compressor", "indexer", "comb", "pre", "post", "draft", "mtp"),
+    *("golden", "roof", "verdict", "mutant", "oracle", "stage", "shard", "fake-quantisation", "kv-cache", "perplexity"),
+)
 EXAMPLES = [page for page in PAGES if "```pycon\n" in page.read_text(encoding="utf-8")]
 
 
@@ -132,6 +140,49 @@ def test_every_module_of_the_api_leads_to_its_file():
     for module, name, file in led:
         assert name == file
         assert module.replace(".", "/") == file.removeprefix("ref/").removesuffix(".py").removesuffix("/__init__")
+
+
+def test_the_table_of_cache_sizes_is_that_of_the_code():
+    sizes = load("cache_sizes")
+    assert sizes.PAGE.read_text(encoding="utf-8") == sizes.page(), "run: python docs/cache_sizes.py"
+    assert set(sizes.CONTEXTS.values()) == {4096, 16384, 65536, 200_000, 2**20}
+    assert sizes.table().count("\n") == 1 + len(sizes.CONTEXTS)
+
+
+SEARCHED = {
+    "perplexity": ["glossary.md", "verification.md"],
+    "inverse RoPE": ["concepts/rope-windows-sinks.md", "glossary.md"],
+    "200k": ["cost.md"],
+    "quantization error": ["concepts/number-formats.md", "glossary.md"],
+    "KV cache size": ["cost.md", "concepts/cache.md"],
+}
+"""What people type into the site's search, and the pages that should come up: the search goes by a page's words."""
+
+
+@pytest.mark.parametrize("words", SEARCHED)
+def test_what_people_search_for_is_on_the_page_that_answers(words):
+    for page in SEARCHED[words]:
+        text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+        assert words.lower() in re.sub(r"\[(.*?)\]\(.*?\)", r"\1", text).lower(), page
+
+
+def test_the_glossary_names_tensors_that_exist():
+    rows = [line.split(" | ") for line in GLOSSARY.splitlines() if line.startswith("| <span")]
+    cells = [row[3] for row in rows if len(row) == 5]
+    named = {name for cell in cells for name in re.findall(r"`([a-z]\w*(?:\.\w+)*)`", cell)}
+    known = [f".{name}".removesuffix(".weight") for name in parameters(preset("pro"))]
+    assert len(named) > 20
+    assert [name for name in named if not any(one.endswith(f".{name.removesuffix('.weight')}") for one in known)] == []
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_the_glossary_has_the_words_of_the_pages(term):
+    assert f'<span id="{term}"></span>' in GLOSSARY
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "concepts").glob("*.md")), ids=lambda page: page.stem)
+def test_each_concept_leads_to_the_glossary(page):
+    assert page.stem == "chat-format" or "../glossary.md#" in page.read_text(encoding="utf-8")
 
 
 def test_every_page_is_in_the_navigation():

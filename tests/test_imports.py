@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("dsv4.ops", "dsv4.errors", "dsv4.arguments", "dsv4.config", "dsv4.parameters", "dsv4.checkpoint", "dsv4.model"),
     *(
+        "dsv4.checking",
+        "dsv4.presets",
         "dsv4.text",
         "dsv4.learn",
         "dsv4.cost",

@@ -11,7 +11,8 @@
     dsv4.generate(model, [5, 17, 3], **wanted.settings)
 
 `dsv4.ops` defines every operation, `dsv4.model` composes them, `dsv4.Tokenizer` and `dsv4.chat` stand between ids and
-people, `dsv4.cost` tells what a model costs, `dsv4.learn` how it is trained.
+people, `dsv4.cost` tells what a model costs, `dsv4.learn` how it is trained. `dsv4.check` runs the project's properties
+for a function of your own.
 """
 
 from importlib import import_module
@@ -38,6 +39,7 @@ from dsv4.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from dsv4 import cost, learn
+    from dsv4.checking import check
 
 __all__ = [
     "BackendError",
@@ -55,6 +57,7 @@ __all__ = [
     "TokenizerError",
     "bundled_model",
     "chat",
+    "check",
     "cost",
     "generate",
     "learn",
@@ -69,4 +72,6 @@ def __getattr__(name: str) -> Any:
     """The packages that not everybody needs are imported when they are first asked for."""
     if name in ("cost", "learn"):
         return import_module(f"dsv4.{name}")
+    if name == "check":
+        return import_module("dsv4.checking").check
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,17 +1,18 @@
 """Calls of every operation at shapes at which kernels take all of their ways.
 
 Many rows and few, whole vectors and tails, work enough for all threads, weights of several chunks with a rest behind.
-The example calls of `ops.catalogue` are part of it. Numbers of keys differ from the number of queries, so that the
-axes of an argument tell what it belongs to.
+The example calls of `dsv4.checking.examples` are part of it. Numbers of keys differ from the number of queries, so
+that the axes of an argument tell what it belongs to.
 """
 
 import ml_dtypes
 import numpy as np
 
+from dsv4.checking.arrays import numbers
+from dsv4.checking.examples import CALLS as EXAMPLES
+from dsv4.checking.examples import Call, call
 from dsv4.ops import OPERATIONS, Expert, Ops, Routing
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
-from ops.catalogue import CALLS as EXAMPLES
-from ops.catalogue import Call, call, numbers
 
 STORE = {
     "float32": lambda matrix: matrix,

@@ -11,13 +11,13 @@ pytest.importorskip("numba")
 
 import tiny
 from dsv4 import learn
+from dsv4.checking.arrays import numbers
 from dsv4.learn import Trainable, TrainableModel
 from dsv4.learn.vjp import VJPS as NUMPY
 from dsv4.ops import Expert, Routing
 from dsv4_accel.numba import threads
 from dsv4_accel.numba.vjp import OURS, VJPS
 from learn.vjp.test_vjps import DENSE, arrays, hold_unwritten, pulled
-from ops.catalogue import numbers
 from verdicts import as_good, in_dtype
 
 

@@ -108,7 +108,7 @@ def test_inspect_counts_the_bytes_of_a_checkpoint(dsv4) -> None:
 
 
 def test_cost_compares_a_config_with_the_baseline(dsv4) -> None:
-    status, out, err = dsv4("cost", DATA / "configs" / "deepseek-v4-flash.json", "--baseline", "v3.2", "--json")
+    status, out, err = dsv4("cost", "flash", "--baseline", "v3.2", "--json")
     report = json.loads(out)
     assert (status, err) == (0, "")
     assert report["context"] == 2**20
@@ -129,10 +129,33 @@ def test_cost_compares_a_config_with_the_baseline(dsv4) -> None:
 @pytest.mark.parametrize("model", ["flash", "pro", "v3.2"])
 def test_cost_prints_what_its_page_shows(dsv4, model) -> None:
     page = (Path(__file__).parents[2] / "docs" / "cost.md").read_text(encoding="utf-8")
-    released = DATA / "configs" / f"deepseek-v4-{model}.json"
-    status, out, _ = dsv4("cost", model) if model == "v3.2" else dsv4("cost", released, "--baseline", "v3.2")
+    status, out, _ = dsv4("cost", model, *([] if model == "v3.2" else ["--baseline", "v3.2"]))
     assert status == 0
     assert out.split("\n\n", 1)[1] in page
+
+
+@pytest.mark.parametrize("name", ["flash", "pro"])
+def test_cost_of_a_preset_is_that_of_its_file(dsv4, name) -> None:
+    status, out, err = dsv4("cost", name, "--context", 200_000)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{name}, 200,000 tokens, cache packed\n")
+    file = dsv4("cost", DATA / "configs" / f"deepseek-v4-{name}.json", "--context", 200_000)[1]
+    assert out.partition("\n")[2] == file.partition("\n")[2]
+
+
+@pytest.mark.parametrize("name", ["flash", "v3.2"])
+def test_a_path_that_exists_comes_before_a_name(dsv4, tmp_path, monkeypatch, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(bundled_model())
+    found, bundled = (json.loads(dsv4("cost", *model, "--json")[1]) for model in ([name], []))
+    assert found["parameters"] == bundled["parameters"]
+
+
+@pytest.mark.parametrize("arguments", [["flsh"], ["flash", "--baseline", "flsh"], ["configs/flsh"]])
+def test_an_unknown_name_lists_the_known_ones(dsv4, arguments) -> None:
+    status, out, err = dsv4("cost", *arguments)
+    assert (status, out) == (2, "")
+    assert "flsh: expected one of flash, pro, v3.2, or the path of a config.json, found no such file" in err
 
 
 def test_cost_prints_parts_that_add_up(dsv4) -> None:

@@ -6,6 +6,8 @@ from dsv4_accel.cuda import source
 from mutants import document, runner
 from mutants.catalogue import MUTANTS
 
+RENEW = "run `PYTHONPATH=tests python -m mutants.document NAME` with the names of what is new"
+
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_patch_fits(mutant):
@@ -31,7 +33,20 @@ def test_each_file_of_cuda_kernels_has_a_mistake():
     assert {f"cuda/{file}" for file in source.files()} <= {mutant.file for mutant in MUTANTS}
 
 
-def test_the_page_has_a_row_for_each():
-    rows = [line for line in document.PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| **")]
-    starts = [f"| **{mutant.name}**: {mutant.trap} | `{mutant.file}` |" for mutant in MUTANTS]
-    assert [row.rpartition(" `")[0] for row in rows] == starts, "run `python -m mutants.document`"
+def test_the_page_names_each_in_its_order():
+    page = document.PAGE.read_text(encoding="utf-8")
+    lines = [line.partition(" Found by `")[0] for line in page.splitlines() if line.startswith("- **")]
+    assert lines == [document.beginning(one).partition(" Found by `")[0] for one in MUTANTS], RENEW
+
+
+def test_the_page_names_a_test_for_each():
+    """One of those that the mutant names, or in a file that it names."""
+    killers = document.known_killers(document.PAGE.read_text(encoding="utf-8"))
+    for mutant in MUTANTS:
+        named = [test.partition("[")[0] for test in mutant.tests]
+        assert killers[mutant.name].startswith(tuple(named)), f"{mutant.name}: {RENEW}"
+
+
+def test_the_page_is_what_the_catalogue_gives():
+    page = document.PAGE.read_text(encoding="utf-8")
+    assert page.endswith(document.catalogue(document.known_killers(page))), RENEW

@@ -9,28 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import Caller
+from dsv4.checking import properties
+from dsv4.checking.cases import at_the_limits, by_size, example
+from dsv4.checking.examples import CALLS
+from dsv4.checking.limits import LIMITS
 from dsv4.ops import OPERATIONS, Ops
-from ops.catalogue import CALLS
 from strategies import laid_out
 from verdicts import close, exact, in_dtype
 
 every_call = pytest.mark.parametrize("name", CALLS)
 
 
-def example(name, batch=3, length=5, seed=0):
-    """The arguments of an operation's example call."""
-    return list(CALLS[name].arguments(np.random.default_rng(seed), batch, length))
+def runner(ops, name):
+    """An operation as the properties take it: the results are a tuple of arrays, even if there is only one."""
+    return lambda arguments: run(ops, name, arguments)
 
 
 def run(ops, name, arguments):
-    """The results of an operation as a tuple of arrays, even if there is only one."""
-    result = getattr(ops, name.split()[0])(*arguments)
-    return result if isinstance(result, tuple) else (result,)
-
-
-def rows(value, chosen):
-    """The chosen rows of an argument, which is an array or a Routing of arrays."""
-    return value[chosen] if isinstance(value, np.ndarray) else type(value)(*(part[chosen] for part in value))
+    return properties.results_of(getattr(ops, name.split()[0])(*arguments))
 
 
 def alike(found, expected):
@@ -102,31 +98,33 @@ def test_a_call_that_writes_to_an_argument_fails():
 @every_call
 @given(data=st.data())
 def test_the_memory_layout_does_not_matter(ops, name, data):
-    arguments = in_dtype(example(name), np.float64)
-    moved = [data.draw(laid_out(one)) if isinstance(one, np.ndarray) else one for one in arguments]
-    for found, expected in zip(run(ops, name, moved), run(ops, name, arguments), strict=True):
-        alike(found, expected)
+    properties.layout_is_free(runner(ops, name), name, lambda array: data.draw(laid_out(array)))
 
 
 @every_call
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("chosen", [slice(0, 1), slice(2, 3), slice(1, 3), slice(None, None, -1), slice(0, 0)])
+@pytest.mark.parametrize("chosen", properties.CHOSEN_ROWS)
 def test_rows_do_not_see_each_other(ops, name, dtype, chosen):
     """Some rows by themselves, or turned round, give what they give in the batch."""
-    arguments = in_dtype(example(name), dtype)
-    some = [rows(one, chosen) if place in CALLS[name].per_row else one for place, one in enumerate(arguments)]
-    for found, whole in zip(run(ops, name, some), run(ops, name, arguments), strict=True):
-        alike(found, whole[chosen])
+    properties.rows_are_separate(runner(ops, name), name, chosen, dtype)
 
 
 @every_call
 @pytest.mark.parametrize(("batch", "length"), [(0, 3), (2, 0), (0, 0), (1, 1)])
 def test_empty_and_single_rows(ops, name, batch, length):
-    full, found = run(ops, name, example(name)), run(ops, name, example(name, batch, length))
-    axes = 1 if name.split()[0] in ("route", "route_by_id", "experts", "expert") else 2
-    for one, other in zip(found, full, strict=True):
-        assert one.shape == (batch, length)[:axes] + other.shape[axes:]
-        assert one.dtype == other.dtype
+    properties.empty_is_empty(runner(ops, name), name, batch, length)
+
+
+@every_call
+def test_results_are_right_from_small_sizes_to_large(ops, name):
+    for case in by_size(name):
+        properties.right_result(runner(ops, name), name, case.arguments)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name.split()[0] in LIMITS])
+def test_results_are_right_at_the_limits(ops, name):
+    for case in at_the_limits(name):
+        properties.right_result(runner(ops, name), name, case.arguments)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def bench(
         Path | None,
         typer.Option(
             "--layer-dir",
-            help="Where the checkpoint of one full-size layer is or shall stay.",
+            help="Directory in which the checkpoint of one full-size layer is kept.",
             show_default="temporary",
         ),
     ] = None,

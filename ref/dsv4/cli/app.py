@@ -45,7 +45,7 @@ BACKEND_NAMES = (
     "numpy, numba, or another installed backend. auto is what the environment variable DSV4_BACKEND names, without it "
     "numba where Numba is installed and works, and else numpy."
 )
-BackendOption = Annotated[str, typer.Option("--backend", "-b", help=f"Who computes: {BACKEND_NAMES}")]
+BackendOption = Annotated[str, typer.Option("--backend", "-b", help=f"The backend that computes: {BACKEND_NAMES}")]
 FakeQuantOption = Annotated[
     str, typer.Option("--fake-quant", help="Round activations as the released model does: auto, on or off.")
 ]
@@ -64,11 +64,11 @@ TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p",
-        help="Draw from the likeliest tokens that together reach this.",
+        help="Draw only from the likeliest tokens whose probabilities together reach this.",
         show_default="what generation_config.json says, else 1",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", "-s", help="Makes the draws repeatable.", show_default="random")]
+Seed = Annotated[int | None, typer.Option("--seed", "-s", help="Equal seeds give equal draws.", show_default="random")]
 AllowSpecial = Annotated[
     bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
 ]

@@ -75,7 +75,7 @@ def verify(
         typer.Option(
             "--backend",
             "-b",
-            help=f"Whose results to compare or save: {BACKEND_NAMES}",
+            help=f"The backend whose results to compare or save: {BACKEND_NAMES}",
             show_default="numpy with --against, else auto",
         ),
     ] = None,

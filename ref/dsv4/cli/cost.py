@@ -1,6 +1,7 @@
 """`dsv4 cost`: parameters, FLOPs per token and cache bytes of a model, from its configuration alone."""
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -10,9 +11,11 @@ import typer
 from dsv4.checkpoint import read_config
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.quantities import short, size_of
+from dsv4.config import Config
 from dsv4.cost import CacheFormat, Cost, cost, cost_of_v32
-from dsv4.errors import SettingError
+from dsv4.errors import ConfigError, SettingError, shortened
 from dsv4.loading import bundled_model
+from dsv4.presets import PRESETS, preset
 
 V32_NAME = "v3.2"
 
@@ -23,25 +26,25 @@ def cost_command(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="Directory of a checkpoint, a config.json, or v3.2 for DeepSeek-V3.2.",
+            help="flash, pro or v3.2, or the path of a config.json or of a checkpoint's directory.",
             show_default="the bundled model",
         ),
     ] = None,
     context: Annotated[
-        int, typer.Option("--context", "-c", min=1, help="Tokens of a sequence; the FLOPs are those of the last one.")
+        int, typer.Option("--context", "-c", min=1, help="Tokens of a sequence. The FLOPs are those of its last token.")
     ] = 2**20,
     cache_format: Annotated[
         str, typer.Option("--cache-format", help="How the cache is stored: packed (as released), bf16 or float32.")
     ] = "packed",
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="What to compare with: v3.2, or a path as for CONFIG.")
+        str | None, typer.Option("--baseline", help="What to compare with: a name or a path, as for CONFIG.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Count a model's parameters, FLOPs per token and cache bytes. No weights are read.
 
-    FP8 FLOPs are equivalents, as the report measures: an operation counts as much longer as a tensor core takes for it,
-    FP4 half, FP8 and FP4 × FP8 one, bf16 two, float32 four.
+    FP8 FLOPs weigh each operation by the time that a tensor core takes for it, as the report does: FP4 counts half, FP8
+    and FP4 × FP8 one, bf16 two, float32 four.
     """
     chosen = next((known for known in get_args(CacheFormat) if known == cache_format), None)
     if chosen is None:
@@ -65,10 +68,20 @@ def cost_command(
 
 
 def _cost(name: str, context: int, cache_format: CacheFormat) -> Cost:
-    """The cost of the model that a name or a path stands for."""
-    if name == V32_NAME:
+    """The cost of the model that a name or a path stands for; a path that exists comes before a name."""
+    if name == V32_NAME and not os.path.lexists(name):
         return cost_of_v32(context, cache_format)
-    return cost(read_config(Path(name)), context, cache_format)
+    return cost(_config(name), context, cache_format)
+
+
+def _config(name: str) -> Config:
+    """Raises ConfigError, with the known names, where there is neither a file nor a preset of this name."""
+    if os.path.lexists(name):
+        return read_config(Path(name))
+    if name in PRESETS:
+        return preset(name)
+    known = ", ".join([*PRESETS, V32_NAME])
+    raise ConfigError(f"{shortened(name)}: expected one of {known}, or the path of a config.json, found no such file")
 
 
 def _report(found: Cost) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def convert_command(
     target: Annotated[Path, typer.Argument(help="Directory to write, new or empty.")],
     to: Annotated[str, typer.Option("--to", help="released (FP4, FP8, bf16), float32 or bfloat16.")] = "released",
     max_shard_bytes: Annotated[
-        int, typer.Option("--max-shard-bytes", help="Size of a file at most.", min=1)
+        int, typer.Option("--max-shard-bytes", help="The largest size of a file.", min=1)
     ] = DEFAULT_SHARD_BYTES,
     overwrite: Annotated[
         bool,

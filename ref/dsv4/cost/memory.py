@@ -16,6 +16,10 @@ PARTS = ("window", "compressed", "indexer keys", "pending")
 """What a layer's cache holds, by the names of `Cache.nbytes`."""
 
 
+GQA_HEADS, GQA_WIDTH = 8, 128
+"""The key-value heads of full attention, and their channels, that the report compares with (§2.3.4)."""
+
+
 @dataclass(frozen=True)
 class RowBytes:
     """What one row takes: a KV entry, an indexer key, and one number of a pending projection."""
@@ -69,3 +73,12 @@ def layer_cache_bytes(config: Config, ratio: int, length: int, cache_format: Cac
         pending = min(length, pending + ratio)
     parts["pending"] = 2 * pending * channels * row.pending_number  # values and scores
     return parts
+
+
+def full_attention_bytes(layers: int, context: int) -> int:
+    """The bytes of one sequence's cache where each layer attends to all tokens: the report's comparison (§2.3.4).
+
+    Grouped-query attention keeps a key and a value of GQA_WIDTH channels in bf16 for each of GQA_HEADS heads and each
+    token.
+    """
+    return layers * context * 2 * GQA_HEADS * GQA_WIDTH * NUMBER_BYTES["bf16"]

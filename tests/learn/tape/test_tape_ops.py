@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from dsv4.checking.examples import CALLS
 from dsv4.learn import tape
 from dsv4.ops import OPERATIONS, Expert, Ops, Routing
 from dsv4.ops.map_arrays import map_arrays
 from learn.differences import hold
-from ops.catalogue import CALLS
 from strategies import generators, sizes
 
 OF_FLOATS = [name for name in CALLS if not re.search("fp8|fp4|top_k", name)]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from dsv4.checking.examples import CALLS
 from dsv4.learn.vjp import VJPS
 from dsv4.ops import OPERATIONS, Expert, Routing
-from ops.catalogue import CALLS
 from verdicts import close, in_dtype
 
 DENSE = {name: call for name, call in CALLS.items() if name.split()[0] in VJPS and "fp" not in name}

@@ -2,6 +2,7 @@
 
 from mutants.catalogue.attention import ATTENTION
 from mutants.catalogue.cache import CACHE
+from mutants.catalogue.checking import CHECKING
 from mutants.catalogue.compression import COMPRESSION
 from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.cuda_products import CUDA_PRODUCTS
@@ -35,6 +36,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "attention": ATTENTION,
     "compression": COMPRESSION,
     "experts": EXPERTS,
+    "checking": CHECKING,
     "cache": CACHE,
     "generation": GENERATION,
     "text": TEXT,

@@ -1,0 +1,23 @@
+"""The configurations of released models, by name: the config.json of each release, as it was published.
+
+from dsv4.presets import preset
+
+preset("flash").num_hidden_layers      # 43
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from dsv4.checkpoint import read_config
+from dsv4.config import Config
+from dsv4.errors import ConfigError, quoted
+
+PRESETS = ("flash", "pro")
+"""DeepSeek-V4-Flash and DeepSeek-V4-Pro, as released in April 2026."""
+
+
+def preset(name: str) -> Config:
+    """The configuration of a released model. name: one of PRESETS. Raises ConfigError for another name."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, found {quoted(name)}")
+    return read_config(Path(str(files("dsv4"))) / "presets" / f"{name}.json")
