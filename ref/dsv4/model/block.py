@@ -72,7 +72,10 @@ class Head:
 
     def __call__(self, streams: Array) -> Array:
         """[B, S, n, d] -> logits [B, S, vocab]"""
+        return self.ops.linear(self.last_hidden(streams), self.head)
+
+    def last_hidden(self, streams: Array) -> Array:
+        """[B, S, n, d] -> [B, S, d]: what the matrix of the head is multiplied with."""
         ops, config = self.ops, self.config
         pre = ops.mhc_head_weights(streams, self.fn, self.base, self.scale, config.hc_eps, config.rms_norm_eps)
-        x = ops.rms_norm(ops.mhc_collapse(streams, pre), self.norm, config.rms_norm_eps)
-        return ops.linear(x, self.head)
+        return ops.rms_norm(ops.mhc_collapse(streams, pre), self.norm, config.rms_norm_eps)
