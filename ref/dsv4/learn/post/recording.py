@@ -1,7 +1,7 @@
 """What a rollout must remember: what its model chose on the way, and how its sampler came to each token."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +55,12 @@ class RecordingModel(Model):
         observe: Observer = ignore,
     ) -> Array:
         """As of `Model`; what is observed goes to the record as well."""
-        seen: dict[str, Ints] = {}
+        seen: dict[str, Any] = {}
 
         def keep(name: str, result: Array | Ints) -> None:
             if name.endswith((CHOSEN, "gate.indices")):
-                seen[name] = self.ops.to_numpy(result)
+                indices: Any = result
+                seen[name] = self.ops.to_numpy(indices)
             observe(name, result)
 
         states = super().states(ids, cache, mask, keep)

@@ -108,8 +108,10 @@ class Appender:
 
 
 def _choices(line: dict[str, Any]) -> Choices:
-    parts = ({name: np.array(rows, np.int64) for name, rows in line[part].items()} for part in Choices._fields)
-    return Choices(*parts)
+    experts, entries = (
+        {name: np.array(rows, np.int64) for name, rows in line[part].items()} for part in Choices._fields
+    )
+    return Choices(experts, entries)
 
 
 def _whole_lines(file: Path) -> list[bytes]:
