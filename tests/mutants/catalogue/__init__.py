@@ -21,6 +21,7 @@ from mutants.catalogue.numba_processes import NUMBA_PROCESSES
 from mutants.catalogue.numba_products import NUMBA_PRODUCTS
 from mutants.catalogue.numba_rows import NUMBA_ROWS
 from mutants.catalogue.optimisers import OPTIMISERS
+from mutants.catalogue.post_training import POST_TRAINING
 from mutants.catalogue.rounding import ROUNDING
 from mutants.catalogue.text import TEXT
 from mutants.catalogue.training import TRAINING
@@ -43,6 +44,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "gradients": GRADIENTS,
     "learning_data": LEARNING_DATA,
     "training": TRAINING,
+    "post_training": POST_TRAINING,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,
