@@ -98,6 +98,8 @@ def test_advantages_by_hand():
     np.testing.assert_array_equal(advantages(np.array([1.0, 1.0, 1.0])), [0, 0, 0])
     small, large = advantages(np.array([0.1, 0.0])), advantages(np.array([10.0, 0.0]))
     np.testing.assert_allclose(large, 100 * small)  # a standard deviation would make them equal
+    with pytest.raises(ValueError, match=r"^rewards: expected those of a group of answers, found none$"):
+        advantages(np.empty(0))
 
 
 def test_the_kl_estimate_is_right_on_average_and_so_is_its_gradient():

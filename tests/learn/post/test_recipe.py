@@ -1,14 +1,17 @@
 """Recipes of post-training: there and back, and every mistake named by its key."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from dsv4.checkpoint import config_as_json
 from dsv4.errors import SettingError
+from dsv4.learn import post
 from dsv4.learn.post.efforts import Effort
 from dsv4.learn.post.questions import questions
 from dsv4.learn.post.recipe import read_post_recipe, recipe_as_json, stage_as_json, stage_from_json
+from dsv4.parameters import parameters
 from learn.post.stages import FINE, MODEL, RECIPE, REWARDED, TAUGHT
 
 
@@ -62,6 +65,21 @@ def changed(stage, **changes):
 def test_mistakes(make, message):
     with pytest.raises(SettingError, match=message):
         make()
+
+
+def test_the_recipe_that_comes_with_the_worlds(tokenizer):
+    """Its model is small, reads the worlds' tokens, and good answers fit in the windows."""
+    recipe = read_post_recipe(Path(post.__file__).with_name("recipe.json"))
+    assert sum(parameter.size for parameter in parameters(recipe.model).values()) < 1_000_000
+    assert tokenizer.vocab_size <= recipe.model.vocab_size
+    for stage in recipe.stages:
+        for one in questions(stage, 0, 60):
+            prompt, whole = (
+                len(tokenizer.encode_pieces(part))
+                for part in (one.task.prompt(one.effort.mode), one.task.conversation(one.effort.mode))
+            )
+            assert prompt + one.effort.window <= recipe.model.max_position_embeddings
+            assert stage.kind == "sft" or whole - prompt <= one.effort.window
 
 
 def test_a_new_model_needs_a_configuration(tmp_path):

@@ -111,15 +111,6 @@ def test_several_steps_learn_from_the_same_answers(start, tmp_path):
     assert log[0]["tokens"] + log[1]["tokens"] + log[2]["tokens"] == 6 * log[0]["measures"]["tokens"]
 
 
-def test_the_part_changes_nothing_but_roundings(start, tmp_path):
-    losses = []
-    for part in (1, 6):
-        out = tmp_path / str(part)
-        grpo(starting(REWARDED, start, part=part, steps=1, worlds=("sums",), indexer_weight=0.0), out)
-        losses.append(RunDirectory(out).log.read()[0])
-    assert losses[0]["gradient_norm"] == pytest.approx(losses[1]["gradient_norm"], rel=1e-3)
-
-
 def test_answers_are_drawn_with_the_weights_of_release(start, tmp_path):
     """FP4 in the rollouts, and rounded weights in training: the policy is the sampler's, up to roundings."""
     stage = starting(REWARDED, start, quantise=True, steps=1, worlds=("sums",))

@@ -18,8 +18,10 @@ def advantages(rewards: Array) -> Array:
     """A_i = R_i − 1/G Σ_j R_j for the G answers to one question. rewards [G] float. Returns [G].
 
     Not divided by the standard deviation: that would give questions which are nearly always or nearly never answered
-    the same weight as all others. Source: V3.2's report §3.1.
+    the same weight as all others. Raises ValueError for a group without an answer. Source: V3.2's report §3.1.
     """
+    if not len(rewards):
+        raise ValueError("rewards: expected those of a group of answers, found none")
     centred: Array = rewards - rewards.mean()
     return centred
 

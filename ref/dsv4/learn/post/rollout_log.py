@@ -108,10 +108,11 @@ class Appender:
 
 
 def _choices(line: dict[str, Any]) -> Choices:
-    experts, entries = (
-        {name: np.array(rows, np.int64) for name, rows in line[part].items()} for part in Choices._fields
-    )
-    return Choices(experts, entries)
+    return Choices(_arrays(line["experts"]), _arrays(line["entries"]))
+
+
+def _arrays(lists: dict[str, Any]) -> dict[str, Ints]:
+    return {name: np.array(rows, np.int64) for name, rows in lists.items()}
 
 
 def _whole_lines(file: Path) -> list[bytes]:
