@@ -33,20 +33,19 @@ def rewarded(start, tmp_path_factory):
     """A stage that learns to say even tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reinforcement.Answered, "score", evenness)
-        stage = starting(REWARDED, start, steps=12, learning_rate=0.01, worlds=("sums",), efforts=SHORT, beta=0.0)
-        stage = starting(stage, start, questions=2, group=8, part=8, checkpoint_interval=12)
+        stage = starting(REWARDED, start, steps=16, learning_rate=0.03, worlds=("sums",), efforts=SHORT, beta=0.0)
+        stage = starting(stage, start, group=16, part=16, checkpoint_interval=16, indexer_weight=0.0)
         return grpo(stage, tmp_path_factory.mktemp("rewarded") / "out")
 
 
 def test_reinforcement_raises_the_reward(rewarded):
     rewards = learnt(rewarded, "reward")
-    assert 0.3 < np.mean(rewards[:2]) < 0.7
-    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.15
+    assert 0.35 < np.mean(rewards[:3]) < 0.65
+    assert np.mean(rewards[-3:]) > 0.85
 
 
 def test_a_student_comes_near_its_teacher(start, rewarded, tmp_path):
-    """Of one that was rewarded and another: the divergence falls, and the student begins to say what is rewarded."""
-    stage = starting(TAUGHT, start, steps=12, learning_rate=0.01, worlds=("sums",), efforts=SHORT, questions=8, part=8)
+    stage = starting(TAUGHT, start, steps=12, learning_rate=0.03, worlds=("sums",), efforts=SHORT, questions=8, part=8)
     teachers = (Teacher(str(rewarded), ("sums",)),)
     found = distill(starting(stage, start, teachers=teachers, checkpoint_interval=12), tmp_path / "out")
     divergences = learnt(found, "opd")
