@@ -9,6 +9,7 @@ from dsv4.errors import CheckpointError, TrainingError
 from dsv4.learn import trainer as trainers
 from dsv4.learn.anticipatory import SpikeRule
 from dsv4.learn.gradients import step
+from dsv4.learn.optimiser import Optimiser
 from dsv4.learn.qat import StoredOps, stored_values
 from dsv4.learn.recipe import Recipe, Stage
 from dsv4.learn.tape import DerivedOps, untaped
@@ -58,7 +59,7 @@ class TestLearning:
         assert self.gain() > 1.8
 
     def test_frozen_weights_do_not(self, monkeypatch):
-        monkeypatch.setattr(trainers.Optimiser, "step", lambda self, gradients, learning_rate: None)
+        monkeypatch.setattr(Optimiser, "step", lambda self, gradients, learning_rate: None)
         assert abs(self.gain()) < 0.05
 
     def test_gradients_with_the_other_sign_do_not(self, monkeypatch):

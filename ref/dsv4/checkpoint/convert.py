@@ -106,14 +106,14 @@ def _converted(
         checkpoint.check_values(name)
         weight = checkpoint.weight(name)
         try:
-            yield name, _released(weight, parameter) if to == "released" else _dense(weight, parameter, to)
+            yield name, released(weight, parameter) if to == "released" else _dense(weight, parameter, to)
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.entries[name]}: {error}") from error
         if progress is not None:
             progress(done, total, name)
 
 
-def _released(weight: Weight, parameter: Parameter) -> Weight:
+def released(weight: Weight, parameter: Parameter) -> Weight:
     """The parameter in its released format; quantised weights and integer tables are so already."""
     if isinstance(weight, Fp8Weight | Fp4Weight) or parameter.format == "i64":
         return weight

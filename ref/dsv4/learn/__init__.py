@@ -3,22 +3,35 @@
 loss, gradients = learn.gradients(model, ids)     # nats per token, and arrays by official name
 model = learn.new_model(config, seed=0)           # random weights, trainable; model.save(path) writes a checkpoint
 learn.pretrain(recipe, texts, "runs/a")           # what `dsv4 train` does: resumable, ends with a checkpoint
+learn.posttrain(recipe, "runs/b")                 # what `dsv4 posttrain` does; a stage by itself: sft, grpo, distill
 """
 
 from dsv4.learn.gradients import gradients
 from dsv4.learn.optimiser import Optimiser
+from dsv4.learn.post.recipe import GRPO, OPD, SFT, PostRecipe, Teacher, read_post_recipe
+from dsv4.learn.post.run import distill, grpo, posttrain, sft
 from dsv4.learn.pretrain import pretrain
 from dsv4.learn.recipe import Recipe, Stage, read_recipe
 from dsv4.learn.trainable import Trainable, TrainableModel, new_model
 
 __all__ = [
+    "GRPO",
+    "OPD",
+    "SFT",
     "Optimiser",
+    "PostRecipe",
     "Recipe",
     "Stage",
+    "Teacher",
     "Trainable",
     "TrainableModel",
+    "distill",
     "gradients",
+    "grpo",
     "new_model",
+    "posttrain",
     "pretrain",
+    "read_post_recipe",
     "read_recipe",
+    "sft",
 ]

@@ -65,7 +65,7 @@ def begin(
             texts = [text for path in files.values() for text in read_texts(path)]
             train_tokenizer(texts, directory.tokenizer, recipe.model.vocab_size, recipe.model.max_position_embeddings)
         else:
-            _copy_tokenizer(Path(given), directory.tokenizer)
+            copy_tokenizer(Path(given), directory.tokenizer)
         trainer = Trainer(recipe, weights, _feed(directory, recipe, files))
         keep(directory, trainer)
     return trainer
@@ -91,7 +91,8 @@ def _feed(directory: RunDirectory, recipe: Recipe, files: Files) -> TextFeed:
     return TextFeed(recipe, {name: read_documents(path, tokenizer) for name, path in files.items()})
 
 
-def _copy_tokenizer(source: Path, directory: Path) -> None:
+def copy_tokenizer(source: Path, directory: Path) -> None:
+    """Copy the files of a tokenizer from a directory to another. Raises TokenizerError for what is no tokenizer."""
     Tokenizer.from_file(source)  # what is wrong with it is said of its own place
     for name in TOKENIZER_FILES:
         if (source / name).exists():

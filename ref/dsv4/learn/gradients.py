@@ -132,11 +132,23 @@ def step(
     observes = observes or any(LOSSES[name].observes for name in losses)
     run = Pass(model, ids, mask, with_mtp="mtp" in losses, observes=observes)
     values: dict[str, Tensor] = {name: LOSSES[name].compute(run) for name in losses}
+    total = weighted_gradients(model, values, losses)
+    return Step({name: float(value.data) for name, value in values.items()}, total, run.seen)
+
+
+def weighted_gradients(
+    model: TrainableModel, values: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> dict[str, Array]:
+    """The gradient of Σ weight · loss by every trainable parameter, zeros where a loss does not depend on it.
+
+    values: losses of one pass of the model, by name; weights: for each of them. What is called as one of LOSSES is
+    learnt by the same parameters, and everything else by all.
+    """
     total: dict[str, Array] = {name: np.zeros_like(array) for name, array in model.parameters.items()}
-    for group, value in _by_learners(model, values, losses):
+    for group, value in _by_learners(model, values, weights):
         for name, gradient in zip(group, sweep(value, [model.leaves[name] for name in group]), strict=True):
             total[name] += gradient
-    return Step({name: float(value.data) for name, value in values.items()}, total, run.seen)
+    return total
 
 
 def _sum(losses: Mapping[str, Any]) -> Any:
@@ -150,7 +162,8 @@ def _by_learners(
     """The weighted losses added up where the same parameters learn from them: one sweep for each such group."""
     sums: dict[tuple[str, ...], Any] = {}
     for name, value in values.items():
-        group = tuple(filter(LOSSES[name].is_learned_by, model.parameters))
+        learns = LOSSES[name].is_learned_by if name in LOSSES else lambda parameter: True
+        group = tuple(filter(learns, model.parameters))
         weighted = value * value.dtype.type(weights[name])
         sums[group] = sums[group] + weighted if group in sums else weighted
     return list(sums.items())

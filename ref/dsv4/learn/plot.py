@@ -22,6 +22,19 @@ def draw(log: Sequence[Mapping[str, Any]], file: Path) -> None:
     log: the lines of a run's log, with null for numbers that were not finite; file: where the PNG goes. Raises
     SettingError without matplotlib or where the file cannot be written, TrainingError for a log without a line.
     """
+    names = {name for line in log for name in line["losses"]} - {"balance"}
+    panels = {
+        "loss (nats)": {name: curve(log, lambda line, name=name: line["losses"].get(name)) for name in sorted(names)},
+        "learning rate": {"η": curve(log, lambda line: line["learning_rate"])},
+        "busiest expert\n(1: even load)": _each(log, "load"),
+        "indexer\n(0: chance, 1: best)": _each(log, "standing"),
+        "gradient norm": {"‖g‖": curve(log, lambda line: line["gradient_norm"])},
+    }
+    draw_panels(log, file, panels, "dsv4 train")
+
+
+def draw_panels(log: Sequence[Mapping[str, Any]], file: Path, panels: Mapping[str, Curves], title: str) -> None:
+    """Panels below each other, the first of them three times as high, by what they show. Raises as `draw`."""
     if find_spec("matplotlib") is None:
         raise SettingError("train plot: expected matplotlib, found none installed: pip install 'dsv4[train]'")
     if not log:
@@ -29,18 +42,12 @@ def draw(log: Sequence[Mapping[str, Any]], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 12), layout="constrained", dpi=110)
-    axes = figure.subplots(5, 1, sharex=True, height_ratios=[3, 1, 1, 1, 1])
-    names = {name for line in log for name in line["losses"]} - {"balance"}
-    losses = {name: _curve(log, lambda line, name=name: line["losses"].get(name)) for name in sorted(names)}
-    _panel(axes[0], "loss (nats)", losses)
-    _panel(axes[1], "learning rate", {"η": _curve(log, lambda line: line["learning_rate"])})
-    _panel(axes[2], "busiest expert\n(1: even load)", _each(log, "load"))
-    _panel(axes[3], "indexer\n(0: chance, 1: best)", _each(log, "standing"))
-    _panel(axes[4], "gradient norm", {"‖g‖": _curve(log, lambda line: line["gradient_norm"])})
-    for panel in axes:
+    axes = figure.subplots(len(panels), 1, sharex=True, height_ratios=[3, *[1] * (len(panels) - 1)])
+    for panel, (label, curves) in zip(axes, panels.items(), strict=True):
+        _panel(panel, label, curves)
         _mark_stages(panel, log)
     axes[-1].set_xlabel("step")
-    figure.suptitle("dsv4 train")
+    figure.suptitle(title)
     with replacing(file) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -73,10 +80,11 @@ def _mark_stages(axes: Any, log: Iterable[Mapping[str, Any]]) -> None:
 def _each(log: Sequence[Mapping[str, Any]], key: str) -> Curves:
     """A curve for each name below a key of the lines."""
     names = sorted({name for line in log for name in line[key]})
-    return {name.rstrip("."): _curve(log, lambda line, name=name: line[key].get(name)) for name in names}
+    return {name.rstrip("."): curve(log, lambda line, name=name: line[key].get(name)) for name in names}
 
 
-def _curve(log: Sequence[Mapping[str, Any]], value: Any) -> tuple[list[int], list[float]]:
+def curve(log: Sequence[Mapping[str, Any]], value: Any) -> tuple[list[int], list[float]]:
+    """Steps, and what a function gives of their lines: without those for which it gives None."""
     found = [(line["step"], value(line)) for line in log]
     known = [(step, number) for step, number in found if number is not None]
     return [step for step, _ in known], [number for _, number in known]

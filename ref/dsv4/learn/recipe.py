@@ -5,7 +5,7 @@ optimisers, stands beside its equation and not here.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from dsv4.checkpoint.input_files import read_json
 from dsv4.config import Config
 from dsv4.errors import SettingError, quoted
 from dsv4.learn.anticipatory import SpikeRule
+from dsv4.learn.sections import LARGEST, check_numbers, section
 from dsv4.ops.quantise import FP4_BLOCK
 from dsv4.parameters import parameters
 
@@ -24,9 +25,6 @@ Kind = Literal["dense", "indexer", "sparse", "decay"]
 """What a stage trains, in the order of the stages: all but the indexer, with attention to all visible entries; the
 indexer alone, likewise; everything, with the indexer's choice; the same with a falling learning rate, as it will be
 stored."""
-
-LARGEST = 2**40
-"""A larger number means that the file is damaged."""
 
 MOST_STEPS = 10**7
 """Of a stage: the rows before each step are counted when a run starts."""
@@ -102,8 +100,8 @@ class Recipe:
         _require(isinstance(self.model, Config), self, "model", "a Config")
         _require(isinstance(self.spikes, SpikeRule | None), self, "spikes", "a SpikeRule or None")
         flag(f"{self.source}: quantise", self.quantise)
-        _check_numbers(self, self.source, "")
-        _check_numbers(self.spikes, self.source, "spikes.")
+        check_numbers(self, self.source, "", MAY_BE_ZERO)
+        check_numbers(self.spikes, self.source, "spikes.", MAY_BE_ZERO)
         _check_stages(self)
         _require(self.final_learning_rate <= self.learning_rate, self, "final_learning_rate", "at most learning_rate")
         if self.quantise and any(stage.kind == "decay" for stage in self.stages):
@@ -130,13 +128,13 @@ def recipe_from_json(raw: Any, source: str = "recipe", directory: Path | None = 
     Raises SettingError, with `source` as the file's name, for a missing or unknown key and for a wrong value, and
     ConfigError for what is wrong in the model's configuration.
     """
-    values = _section(raw, Recipe, source, "")
+    values = section(raw, Recipe, source, "")
     if not isinstance(values["stages"], list):
         raise SettingError(f"{source}: stages: expected a list, found {quoted(values['stages'])}")
-    stages = [_section(stage, Stage, source, f"stages[{place}].") for place, stage in enumerate(values["stages"])]
+    stages = [section(stage, Stage, source, f"stages[{place}].") for place, stage in enumerate(values["stages"])]
     values["stages"] = tuple(Stage(**stage) for stage in stages)
     if values.get("spikes") is not None:
-        values["spikes"] = SpikeRule(**_section(values["spikes"], SpikeRule, source, "spikes."))
+        values["spikes"] = SpikeRule(**section(values["spikes"], SpikeRule, source, "spikes."))
     values["model"] = _model(values["model"], source, directory or Path())
     return Recipe(**values, source=source)
 
@@ -170,35 +168,6 @@ def _model(raw: Any, source: str, directory: Path) -> Config:
     return read_config(directory / raw) if isinstance(raw, str) else config_from_json(raw, source=f"{source}: model")
 
 
-def _section(raw: Any, kind: type, source: str, prefix: str) -> dict[str, Any]:
-    """The values of a JSON object for a dataclass: no key that it lacks, and every one that has no default."""
-    if not isinstance(raw, Mapping):
-        raise SettingError(f"{source}: {prefix.rstrip('.') or 'recipe'}: expected a JSON object, found {quoted(raw)}")
-    known = {entry.name: entry for entry in fields(kind) if entry.name != "source"}
-    for key in raw:
-        if key not in known:
-            where = f"{source}: {prefix.rstrip('.')}".rstrip(": ")
-            raise SettingError(f"{where}: expected the keys {', '.join(known)}, found {quoted(key)}")
-    for key, entry in known.items():
-        if key not in raw and entry.default is MISSING:
-            raise SettingError(f"{source}: {prefix}{key}: expected a value, found no such key")
-    return dict(raw)
-
-
-def _check_numbers(section: Recipe | Stage | SpikeRule | None, source: str, prefix: str) -> None:
-    """Integers and floats of a section are that, positive or at least 0, and not beyond all measure."""
-    for entry in fields(section) if section is not None else ():
-        value, name = getattr(section, entry.name), f"{source}: {prefix}{entry.name}"
-        may_be_zero = entry.name in MAY_BE_ZERO
-        if entry.type is int:
-            integer(name, value, least=0 if may_be_zero else 1, most=LARGEST)
-        elif entry.type is float:
-            found = number(name, value)
-            if not (0 < found <= LARGEST or (may_be_zero and found == 0)):
-                least = "a number from 0" if may_be_zero else "a positive number"
-                raise SettingError(f"{name}: expected {least}, found {quoted(value)}")
-
-
 def _check_stages(recipe: Recipe) -> None:
     """Each stage by itself, and their order."""
     stages = recipe.stages
@@ -210,7 +179,7 @@ def _check_stages(recipe: Recipe) -> None:
         name = f"{recipe.source}: {prefix}"
         if stage.kind not in kinds:
             raise SettingError(f"{name}kind: expected one of {', '.join(kinds)}, found {quoted(stage.kind)}")
-        _check_numbers(stage, recipe.source, prefix)
+        check_numbers(stage, recipe.source, prefix, MAY_BE_ZERO)
         _check_shares(stage.shares, f"{name}shares")
         integer(f"{name}steps", stage.steps, least=1, most=MOST_STEPS)
         integer(f"{name}length", stage.length, least=2, most=recipe.model.max_position_embeddings)

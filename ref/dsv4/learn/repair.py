@@ -3,6 +3,7 @@
 import math
 
 from dsv4.errors import TrainingError
+from dsv4.learn.learner import Learner
 from dsv4.learn.run_directory import RunDirectory
 from dsv4.learn.snapshots import keep, load, write_model
 from dsv4.learn.trainer import Report, Trainer
@@ -25,7 +26,7 @@ def go_back(directory: RunDirectory, trainer: Trainer, report: Report) -> None:
     keep(directory, trainer)
 
 
-def ended(directory: RunDirectory, trainer: Trainer, found: str) -> TrainingError:
+def ended(directory: RunDirectory, trainer: Learner, found: str) -> TrainingError:
     """The end of a run that cannot go on: what was found, and which model is the last good one.
 
     The state before a bad step has made it bad, so the last good one is older than that: newer ones are deleted, and

@@ -5,33 +5,25 @@ parts whatever the number of cores, each part is computed by itself, and the par
 machine with one number of threads for each product (`dsv4.learn.blas`): another number adds in another order.
 """
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dsv4.config import Config
-from dsv4.errors import CheckpointError, TrainingError, quoted, reason
+from dsv4.errors import TrainingError, quoted
 from dsv4.learn.anticipatory import LOSSES, SpikeWatch, Verdict, routed_by, routing_indices
 from dsv4.learn.clip import clip_gradients
 from dsv4.learn.gradients import Pass, step
+from dsv4.learn.learner import SHARDS, Learner, check_state, in_threads, under
 from dsv4.learn.losses.balance import balanced_bias, expert_loads
 from dsv4.learn.losses.indexer import captures
-from dsv4.learn.optimiser import Optimiser
-from dsv4.learn.qat import StoredOps, stored_values
 from dsv4.learn.recipe import Kind, Recipe
 from dsv4.learn.schedule import Moment, moment, stage_config
-from dsv4.learn.tape import DerivedOps
 from dsv4.learn.texts.batches import Batch
 from dsv4.learn.trainable import Trainable, TrainableModel
-from dsv4.learn.vjp import VJPS
 from dsv4.learn.who_learns import is_indexer
 from dsv4.ops.types import Array, Ints
-
-SHARDS = 2
-"""Parts of a batch, each of which a thread computes."""
 
 CHOICES = "choices."
 """What the names of choices in a state begin with."""
@@ -72,18 +64,20 @@ class Report(NamedTuple):
         return self._asdict()
 
 
-class Trainer:
-    """A model that is being trained, and everything that changes with it."""
+class Trainer(Learner):
+    """A model that is being trained on texts, and everything that changes with it."""
 
     def __init__(self, recipe: Recipe, weights: Trainable, feed: Feed) -> None:
         """weights: of the recipe's model, float32; they change."""
-        self.recipe, self.weights, self.feed = recipe, weights, feed
-        self.optimiser = Optimiser(recipe.model, weights.parameters)
+        super().__init__(recipe.model, weights)
+        self.recipe, self.feed = recipe, feed
         self.watch = SpikeWatch(recipe.spikes) if recipe.spikes else None
-        self.step = 0
-        """The next one; the first is 0."""
         self._choices: dict[str, Ints] = {}  # of experts, made for later steps, by "step.shard.gate"
-        self._models: tuple[Any, list[TrainableModel]] = (None, [])
+
+    @property
+    def keep_from(self) -> int:
+        """As of `Learner`: a spike may send training back."""
+        return self.step - (self.recipe.spikes.rollback if self.recipe.spikes else 0)
 
     @np.errstate(all="ignore")
     def advance(self) -> Report:
@@ -133,22 +127,14 @@ class Trainer:
 
     def state(self) -> dict[str, Array | Ints]:
         """Everything that `load_state` needs, as arrays by name."""
-        others = {f"weights.{name}": array for name, array in self.weights.items()}
         choices = {CHOICES + name: array for name, array in self._choices.items()}
-        optimiser = {f"optimiser.{name}": array for name, array in self.optimiser.state().items()}
-        watch = self.watch.state() if self.watch else {}
-        return {"step": np.array(self.step, np.int64), **others, **optimiser, **choices, **watch}
+        return {**super().state(), **choices, **(self.watch.state() if self.watch else {})}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on where the trainer of `state` stood, with the same bits. Raises TrainingError for another model's."""
         _check_state(state, self.state())
-        self.step = int(state["step"])
-        for name in self.weights.parameters:
-            self.weights.parameters[name] = state[f"weights.{name}"]
-        for name in self.weights.others:
-            self.weights.others[name] = state[f"weights.{name}"]
-        self.optimiser.load_state(_under("optimiser.", state))
-        self._choices = _under(CHOICES, state)
+        self._load(state)
+        self._choices = under(CHOICES, state)
         if self.watch:
             self.watch.load_state(state)
 
@@ -163,37 +149,20 @@ class Trainer:
 
         def part(place: int) -> "_Found":
             ids, mask = shards[place]
-            chosen = _under(f"{number}.{place}.", self._choices)
+            chosen = under(f"{number}.{place}.", self._choices)
             with np.errstate(all="ignore"), routed_by(models[place], chosen) if chosen else nullcontext():
                 found = step(models[place], ids, mask, _losses(now, self.recipe), observes=True)
             loads = expert_loads(self.recipe.model, found.seen, mask)
             learnt = {name: gradient for name, gradient in found.gradients.items() if _learns(name, now.stage.kind)}
             return _Found(found.losses, learnt, loads, int(mask.sum() - len(mask)))
 
-        parts = _in_threads(part, len(shards))
+        parts = in_threads(part, len(shards))
         self._choices = {name: one for name, one in self._choices.items() if not name.startswith(f"{number}.")}
         return _joined(parts)
 
     def _models_for(self, now: Moment) -> list[TrainableModel]:
         """The models of a step: before the sparse stages, their indexers choose all entries."""
         return self._models_of(stage_config(self.weights.config, now.stage), now.quantise)
-
-    def _models_of(self, config: Config, quantise: bool) -> list[TrainableModel]:
-        """A model for each part, over the same weights: as they are, or as they will be stored."""
-        if self._models[0] != (config, quantise):
-            ops = StoredOps() if quantise else DerivedOps(VJPS)
-            views = [Trainable(config, self.weights.parameters, self.weights.others) for _ in range(SHARDS)]
-            models = [TrainableModel(view, ops, fake_quant=quantise) for view in views]
-            self._models = (config, quantise), models
-        stored = self.weights.parameters
-        if quantise:
-            try:
-                stored = stored_values(self.recipe.model, self.weights.parameters)
-            except ValueError as error:
-                raise CheckpointError(f"weights that the decay stores: {reason(error)}") from error
-        for model in self._models[1]:
-            model.weights.parameters = stored
-        return self._models[1]
 
     def _balance(self, loads: Mapping[str, Ints], now: Moment) -> None:
         if now.stage.kind == "indexer":
@@ -268,28 +237,11 @@ def _joined(parts: list[_Found]) -> _Found:
     return _Found(losses, gradients, loads, tokens)
 
 
-def _in_threads(compute: Callable[[int], _Found], count: int) -> list[_Found]:
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(compute, range(count)))
-
-
 def _check_state(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise TrainingError unless a state has the arrays of the trainer's own one; lists may have another length."""
     expected = {name: array for name, array in own.items() if not name.startswith(CHOICES)}
     found = {name: array for name, array in state.items() if not name.startswith(CHOICES)}
-    for name in sorted(expected.keys() ^ found.keys()):
-        wanted = "an array" if name in expected else "none of this name"
-        raise TrainingError(f"{quoted(name)}: expected {wanted}, found {'none' if name in expected else 'one'}")
-    for name, array in expected.items():
-        shape = array.shape if name != LOSSES else (found[name].size,)
-        if (found[name].shape, found[name].dtype) != (shape, array.dtype):
-            words = f"expected {array.dtype} {shape}, found {found[name].dtype} {found[name].shape}"
-            raise TrainingError(f"{quoted(name)}: {words}")
+    check_state(found, expected, of_any_size=(LOSSES,))
     for name in state.keys() - found.keys():
         if state[name].ndim != 2 or state[name].dtype.kind != "i":
             raise TrainingError(f"{quoted(name)}: expected numbers of experts [T, k], found {state[name].dtype}")
-
-
-def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Those whose names begin with the prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

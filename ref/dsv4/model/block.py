@@ -73,9 +73,12 @@ class Head:
 
     def __call__(self, streams: Array) -> Array:
         """[B, S, n, d] -> logits [B, S, vocab]"""
-        ops = self.ops
-        x = ops.rms_norm(ops.mhc_collapse(streams, self.pre(streams)), self.norm, self.config.rms_norm_eps)
-        return ops.linear(x, self.head)
+        return self.ops.linear(self.last_hidden(streams), self.head)
+
+    def last_hidden(self, streams: Array) -> Array:
+        """[B, S, n, d] -> [B, S, d]: what the matrix of the head is multiplied with."""
+        collapsed = self.ops.mhc_collapse(streams, self.pre(streams))
+        return self.ops.rms_norm(collapsed, self.norm, self.config.rms_norm_eps)
 
     def pre(self, streams: Array) -> Array:
         """The share of each stream in what is projected: [B, S, n, d] -> [B, S, n]"""

@@ -49,6 +49,7 @@ class Tokenizer:
         self.eos_id: int = self._control_id(_name_of(config, "eos_token", END))
         self.add_bos: bool = config.get("add_bos_token") is True
         self.vocab_size: int = max(self._bytes_of_id) + 1
+        self.vocabulary: dict[str, int] = vocab
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Tokenizer":

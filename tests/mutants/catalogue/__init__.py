@@ -24,6 +24,7 @@ from mutants.catalogue.numba_products import NUMBA_PRODUCTS
 from mutants.catalogue.numba_rows import NUMBA_ROWS
 from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.pictures import PICTURES
+from mutants.catalogue.post_training import POST_TRAINING
 from mutants.catalogue.rounding import ROUNDING
 from mutants.catalogue.text import TEXT
 from mutants.catalogue.training import TRAINING
@@ -49,6 +50,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "training": TRAINING,
     "pictures": PICTURES,
     "explaining": EXPLAINING,
+    "post_training": POST_TRAINING,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,

@@ -65,8 +65,8 @@ TRAINING = (
     Mutant(
         name="optimiser-starts-anew",
         trap="a run that is resumed has lost the optimisers' momentum",
-        file="learn/trainer.py",
-        old='        self.optimiser.load_state(_under("optimiser.", state))\n',
+        file="learn/learner.py",
+        old='        self.optimiser.load_state(under("optimiser.", state))\n',
         new="",
         tests=(f"{KILLED}[steps0]",),
     ),

@@ -1,0 +1,36 @@
+"""On-policy distillation: a student learns from its teachers what to say next in its own answers (report §5.1.2)."""
+
+import numpy as np
+
+from dsv4.ops.types import Array, Mask
+
+
+def opd(logits: Array, teacher_logits: Array, drawn: Mask) -> Array:
+    """1/B Σ_i 1/|o_i| Σ_t KL(π_θ ‖ π_E) over the whole vocabulary, for answers that the student drew.
+
+    logits [B, S, vocab] of the student, a Tensor; teacher_logits [B, S, vocab] of the teacher for the same tokens, a
+    plain array; drawn [B, S]: true where a token of the answer was drawn from these logits, at least one in each row.
+    Returns one number; with several teachers E_i, the sum over them of w_i times this is the loss.
+    Source: report §5.1.2, equation 29. Not in the report: the gradient goes through the divergence alone, not through
+    the choice of the tokens; and the mean over an answer's tokens.
+    """
+    kl = np.where(drawn, full_kl(logits, teacher_logits), 0).sum(axis=1) / drawn.sum(axis=1).astype(logits.dtype)
+    mean: Array = kl.sum() / logits.dtype.type(len(drawn))
+    return mean
+
+
+def full_kl(logits: Array, teacher_logits: Array) -> Array:
+    """KL(π_θ ‖ π_E) = Σ_v π_θ(v) · (log π_θ(v) − log π_E(v)), in nats. [..., vocab] and [..., vocab] -> [...].
+
+    In this direction the student learns to leave out what the teacher would not say. Source: report equation 29.
+    """
+    log_student = log_softmax(logits)
+    kl: Array = (np.exp(log_student) * (log_student - log_softmax(teacher_logits))).sum(axis=-1)
+    return kl
+
+
+def log_softmax(logits: Array) -> Array:
+    """log softmax over the last axis. logits [..., vocab] float. Returns the same shape and dtype."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
