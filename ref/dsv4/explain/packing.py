@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dsv4.ops.types import Array, Ints
 
-TYPES = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32}
+TYPES: dict[str, type[np.unsignedinteger]] = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32}
 
 
 class Packer:

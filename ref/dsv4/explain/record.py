@@ -103,7 +103,7 @@ def record(model: Model, ids: Sequence[int] | Ints) -> Record:
     layers: list[LayerRecord] = []
     heard: list[Opinions] = []
 
-    def observe(name: str, result: Array | Ints) -> None:
+    def observe(name: str, result: Any) -> None:
         seen[name] = model.ops.to_numpy(result)
         if name == f"layers.{len(layers)}.out":
             layers.append(_layer(model, len(layers), seen))
