@@ -17,6 +17,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 import dsv4
+from dsv4.learn.texts.plays import scenes
+from dsv4.learn.texts.recall import RecallDocument, evaluation_plan, recall_documents
 
 ROOT = Path(__file__).parents[1]
 BLUE, ORANGE, GREEN, RED, PURPLE = "#3b6ea5", "#d98032", "#4f9a5b", "#b5413e", "#7a5c9e"
@@ -118,6 +120,17 @@ def passage(length: int, start: int = 0) -> np.ndarray:
     text = (ROOT / "tests" / "data" / "eval" / "eval.txt").read_text(encoding="utf-8")
     ids = dsv4.Tokenizer.from_file(dsv4.bundled_model()).encode(text)
     return np.array([ids[start : start + length]])
+
+
+def questions(length: int, count: int) -> list[RecallDocument]:
+    """Documents of at most `length` tokens in which something said early is asked for late, the answers unheard of.
+
+    Between the two goes on The Tempest, and the bundled model has never read a fact that a document tells of.
+    """
+    text = (ROOT / "tests" / "data" / "eval" / "eval.txt").read_text(encoding="utf-8")
+    speeches = [[speech.text for scene in scenes(text) for speech in scene]]
+    tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
+    return list(recall_documents(tokenizer, speeches, evaluation_plan(length), count, seed=0))
 
 
 def observe(model: dsv4.Model, ids: np.ndarray) -> dict[str, np.ndarray]:

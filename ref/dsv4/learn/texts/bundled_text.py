@@ -43,6 +43,8 @@ RECALL = {
     "recall-2048": (RecallPlan(2049, 18), 600),
     "recall-4096": (RecallPlan(4096, 18), 300),
     "recall-far": (RecallPlan(4096, 18, again=1, nearest=2048), 200),
+    "recall-mixed": (RecallPlan(257, 8, again=3, nearest=12, asked=0.1), 8000),
+    "recall-dense": (RecallPlan(257, 8, again=20, nearest=68, asked=0.05), 8000),
 }
 """For each file the plan of its documents, which fill a sequence of the length in the name, and how many there are.
 
