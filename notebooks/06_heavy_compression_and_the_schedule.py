@@ -196,8 +196,8 @@ show.experiment(
 print("Hiding HCA's entries costs", in_words(costs["HCA hidden"]))
 
 # %% [markdown]
-# A price of HCA that is lost in the noise is a finding, too: this small model has one HCA layer and learnt to do without
-# it. HCA is for the long texts of the large models, of which a small one says nothing.
+# A price of HCA that is lost in the noise is a finding, too: this small model has one HCA layer and learnt to do
+# without it. HCA is for the long texts of the large models, of which a small one says nothing.
 #
 # ## Experiment: questions about what was said long ago
 # Ordinary text asks little of what lies far back. These documents ask for it: of facts that somebody told early in a

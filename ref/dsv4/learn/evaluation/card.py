@@ -35,6 +35,8 @@ DOCUMENTS = 12
 PROMPTS, PROMPT, FOLLOWING = 16, 64, 48
 """Places of the play from which greedy drafts are counted, tokens before each, and tokens that follow."""
 
+ACTIVATIONS = (("float32 (`--fake-quant off`)", "off"), ("rounded as in the released model", "on"))
+
 CHANGES: dict[str, Callable[[Ops], Ops]] = {
     "as it is": lambda ops: ops,
     "indexers' scores random": random_choice,
@@ -68,7 +70,7 @@ def likelihoods(trained: Path, released: Path, tempest: str) -> Iterator[str]:
     yield "| weights | activations | nats per token | perplexity |"
     yield "|---|---|---|---|"
     for weights, path in (("float32, before conversion", trained), ("this checkpoint", released)):
-        for activations, fake_quant in (("float32", "off"), ("rounded as in the released model", "on")):
+        for activations, fake_quant in ACTIVATIONS:
             nats = nats_per_token(load(path, backend="numpy", fake_quant=fake_quant), ids)
             yield f"| {weights} | {activations} | {nats:.5f} | {np.exp(nats):.3f} |"
 
