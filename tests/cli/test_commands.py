@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from dsv4 import Checkpoint, __version__, backends, bundled_model, generate, load
 from dsv4.backends import VARIABLE
+from dsv4.checkpoint import write_checkpoint
 from dsv4.cli import main
+from dsv4.parameters import parameters
 from dsv4.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -162,7 +164,7 @@ def test_cost_prints_parts_that_add_up(dsv4) -> None:
     status, out, _ = dsv4("cost", "--context", 300, "--cache-format", "float32", "--baseline", bundled_model())
     assert status == 0
     assert re.search(r"^all +2.72M +1.8M ", out, re.MULTILINE)
-    assert re.search(r"^core attention +791k +1.58M +bf16$", out, re.MULTILINE)
+    assert re.search(r"^core attention +594k +1.19M +bf16$", out, re.MULTILINE)  # 64 + 80 + 66 + 80 keys
     assert re.search(r"^cache bytes +(\S+ kB) +\1 +100.00%$", out, re.MULTILINE)
 
 
@@ -278,8 +280,8 @@ WRONG = {
     "a temperature that is no number": (["generate", "x", "-t", "nan"], "temperature"),
     "a billion experts to inspect": (["inspect", "experts.json"], "n_routed_experts"),
     "a billion experts to count": (["cost", "experts.json"], "n_routed_experts"),
-    "a prompt beyond the context": (["generate", "word " * 3000], "2048"),
-    "drafts without an MTP layer": (["generate", "x", "--speculative"], "MTP"),
+    "a prompt beyond the context": (["generate", "word " * 5000], "4096"),
+    "drafts without an MTP layer": (["generate", "x", "--speculative", "--model", "plain"], "MTP"),
     "ids that are not JSON": (["logits", "--ids", "text.json", "--out", "o.npy"], "text.json"),
     "ids out of range": (["logits", "--ids", "range.json", "--out", "o.npy"], "5000"),
     "no ids at all": (["logits", "--ids", "empty.json", "--out", "o.npy"], "empty.json"),
@@ -301,6 +303,14 @@ WRONG = {
 }
 
 
+def write_without_mtp(directory: Path) -> None:
+    """The bundled model less its MTP layer."""
+    bundled = Checkpoint.open(bundled_model())
+    names = [name for name in parameters(bundled.config) if not name.startswith("mtp.")]
+    tokenizer = [bundled_model() / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    write_checkpoint(directory, bundled.config, ((name, bundled.weight(name)) for name in names), extra_files=tokenizer)
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_one_line_and_exit_status_2(dsv4, case, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -315,14 +325,17 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(dsv4, case, tmp_path, monke
     for name, text in files.items():
         Path(name).write_text(text)
     arguments, named = WRONG[case]
+    if case == "drafts without an MTP layer":
+        write_without_mtp(Path("plain"))
     if case == "a target in the way":
         named = str(tmp_path)
+    before = sorted(tmp_path.iterdir())
     status, _, err = dsv4(*arguments)
     assert status == 2
     assert err.startswith("dsv4: ")
     assert err.count("\n") == 1
     assert named in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_variable_names_the_backend_and_an_option_comes_first(dsv4, monkeypatch) -> None:
