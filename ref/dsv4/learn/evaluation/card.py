@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsv4.checkpoint import Checkpoint
 from dsv4.errors import DSV4Error
 from dsv4.learn.evaluation.drafts import draft_acceptance, draft_agreement
 from dsv4.learn.evaluation.interventions import intervened, random_choice, without_csa, without_entries, without_hca
@@ -18,7 +19,6 @@ from dsv4.learn.evaluation.recall import recall_accuracy
 from dsv4.learn.evaluation.standing import indexer_standing
 from dsv4.learn.texts.plays import scenes
 from dsv4.learn.texts.recall import evaluation_plan, recall_documents
-from dsv4.loading import load
 from dsv4.model.model import Model
 from dsv4.ops import Ops
 from dsv4.text.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ DOCUMENTS = 12
 PROMPTS, PROMPT, FOLLOWING = 16, 64, 48
 """Places of the play from which greedy drafts are counted, tokens before each, and tokens that follow."""
 
-ACTIVATIONS = (("float32 (`--fake-quant off`)", "off"), ("rounded as in the released model", "on"))
+ACTIVATIONS = (("float32 (`--fake-quant off`)", False), ("rounded as in the released model", True))
 
 CHANGES: dict[str, Callable[[Ops], Ops]] = {
     "as it is": lambda ops: ops,
@@ -70,14 +70,14 @@ def likelihoods(trained: Path, released: Path, tempest: str) -> Iterator[str]:
     yield "| weights | activations | nats per token | perplexity |"
     yield "|---|---|---|---|"
     for weights, path in (("float32, before conversion", trained), ("this checkpoint", released)):
-        for activations, fake_quant in ACTIVATIONS:
-            nats = nats_per_token(load(path, backend="numpy", fake_quant=fake_quant), ids)
+        for activations, rounds in ACTIVATIONS:
+            nats = nats_per_token(Model(Checkpoint.open(path), Ops(), fake_quant=rounds), ids)
             yield f"| {weights} | {activations} | {nats:.5f} | {np.exp(nats):.3f} |"
 
 
 def long_range(path: Path, tempest: str) -> Iterator[str]:
     """The indexers' standing, questions answered with and without parts of the attention, drafts."""
-    model, tokenizer = load(path, backend="numpy"), Tokenizer.from_file(path)
+    model, tokenizer = Model(Checkpoint.open(path), Ops(), fake_quant=True), Tokenizer.from_file(path)
     ids = tokenizer.encode(tempest)
     yield f"| questions answered | {' | '.join(f'{length:,} tokens' for length in LENGTHS)} |"
     yield f"|---|{'---|' * len(LENGTHS)}"
