@@ -48,7 +48,7 @@ def test_refused_texts(dsv4, tmp_path, text, named):
 
 
 def test_a_directory_is_no_file_to_write(dsv4, tmp_path):
-    status, out, err = dsv4("explain", "x", "--out", tmp_path)
+    status, out, err = dsv4("explain", "x", "--out", tmp_path, "--backend", "numpy")
     assert (status, out) == (2, "")
     assert is_one_line(err)
     assert "found a directory" in err

@@ -134,8 +134,7 @@ def test_a_page_fetches_nothing_and_no_text_ends_its_data(model, tokenizer):
     ids = tokenizer.encode("</script><script>alert(1)</script><!-- & {{style}} <｜User｜>")
     html = page(model, tokenizer, record(model, ids))
     assert html.count("</script>") == html.count("<script") == 3
-    described = re.search(r'id="data">(.*)\n<script', html, re.DOTALL)[1].removesuffix("</script>")
-    assert "<" not in described
+    assert "<" not in re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1]
     assert "".join(piece for _, piece in read(html)["tokens"]) == tokenizer.decode(ids)
     without_svg_names = html.replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|//[a-z]+\.", without_svg_names)

@@ -302,7 +302,7 @@ class TestCommand:
             ({"stages": []}, [], "stages"),
             ({}, ["--resume"], "expected a run to resume"),
             ({}, ["--init", "nowhere"], "nowhere"),
-            ({}, ["--init", "nowhere", "--resume"], "expected no checkpoint for a run that is resumed"),
+            ({}, ["--init", "nowhere", "--resume"], "expected none for a run that is resumed"),
             ({"stages": [{"kind": "dense", "steps": 10**12, "length": 16, "batch": 1}]}, [], "stages[0].steps"),
         ],
     )
