@@ -31,7 +31,7 @@ from dsv4.learn.run_log import RunLog
 LOG_LINES = "log_lines"
 """Beside the arrays of a state: how many lines the log had."""
 
-DTYPES = {**STORED_DTYPES, np.dtype(np.float64): "F64"}
+DTYPES = {**STORED_DTYPES, np.dtype(np.float64): "F64", np.dtype(np.uint8): "U8"}
 """The safetensors dtype of each array of a state."""
 
 KEPT = 2

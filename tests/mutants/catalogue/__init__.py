@@ -8,6 +8,7 @@ from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.cuda_products import CUDA_PRODUCTS
 from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
+from mutants.catalogue.diloco import DILOCO
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.explaining import EXPLAINING
 from mutants.catalogue.formats import FORMATS
@@ -51,6 +52,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "pictures": PICTURES,
     "explaining": EXPLAINING,
     "post_training": POST_TRAINING,
+    "diloco": DILOCO,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,

@@ -1,0 +1,59 @@
+"""What learners and the syncer say to each other: plain data, whoever carries it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dsv4.learn.diloco.int4 import Packed, unpack
+from dsv4.ops.types import Array
+
+
+class Request(NamedTuple):
+    """From the syncer to all learners: a round has begun, say what you have learnt of its fragment."""
+
+    round: int
+    fragment: int
+
+
+class Update(NamedTuple):
+    """From a learner: how a fragment differs from what the syncer sent."""
+
+    learner: int
+    round: int
+    fragment: int
+    version: int
+    """Of the fragment that the differences start from."""
+    differences: Mapping[str, Packed | Array]
+    """Δ by the tensor's name, in four bits or as it is."""
+    tokens: int
+    steps: int
+    """Both since that fragment came."""
+
+
+class Fragment(NamedTuple):
+    """From the syncer to all learners: a fragment after an outer step."""
+
+    fragment: int
+    version: int
+    """How many outer steps it has had."""
+    tensors: Mapping[str, Array]
+
+
+class Progress(NamedTuple):
+    """From a learner after each inner step: it is alive, and how fast it is."""
+
+    learner: int
+    step: int
+    """Inner steps that its model has had."""
+    seconds: float
+    """That the last one took."""
+
+
+def unpacked(difference: Packed | Array) -> Array:
+    """A difference as float32, however it was sent."""
+    return unpack(difference) if isinstance(difference, Packed) else difference
+
+
+def size_of(message: Any) -> int:
+    """Bytes of its arrays; what stands beside them is too little to count."""
+    tensors = getattr(message, "differences", None) or getattr(message, "tensors", None) or {}
+    return sum(tensor.nbytes for tensor in tensors.values())
