@@ -1,14 +1,17 @@
 """Who reads what: the weights of one layer's joint softmax in a real forward pass (report §2.3)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dsv4.config import CSA_RATIO, LAYER_KINDS, LayerKind
 from dsv4.errors import ConfigError, PromptError
+from dsv4.learn.losses.indexer import chosen_entries
 from dsv4.model.model import Model
-from dsv4.ops.types import Array, Ints, Mask
+from dsv4.ops import attention
+from dsv4.ops.types import Mask
 
 Float64 = npt.NDArray[np.float64]
 
@@ -44,14 +47,14 @@ def attention_shares(model: Model, ids: npt.ArrayLike, layer: int) -> Shares:
 
     ids [S] integer token ids. They are computed again from the queries, keys, entries and choices that the pass
     gives to its observer; results are float64, whatever the model computes in. Raises PromptError for ids that do not
-    fit the model. The formula is that of `ops.sparse_attention`.
+    fit the model.
     """
     ids = np.asarray(ids)
     if ids.ndim != 1:
         raise PromptError(f"ids: expected the tokens of one text, [S], found shape {ids.shape}")
     name = f"layers.{layer}.attn."
     to_numpy = model.ops.to_numpy
-    results: dict[str, Array] = {}
+    results: dict[str, Any] = {}
     model.states(ids[None], observe=lambda key, result: results.update({key: to_numpy(result)[0]}))
     q, kv = results[f"{name}q"].astype(np.float64), results[f"{name}kv"].astype(np.float64)  # [S, H, c], [S, c]
     length, _, c = q.shape
@@ -64,11 +67,12 @@ def attention_shares(model: Model, ids: npt.ArrayLike, layer: int) -> Shares:
     visible = position[:, None] >= last
     chosen = visible
     if ratio == CSA_RATIO and len(entries):
-        chosen = _named(results[f"{name}indexer.topk"].astype(np.int64), len(entries))
-    present = np.concatenate([in_window, chosen], axis=1)[:, None]  # [S, 1, S + T]
-    logits = np.where(present, q @ np.concatenate([kv, entries]).T * c**-0.5, -np.inf)  # [S, H, S + T]
-    sink = np.broadcast_to(to_numpy(model.layers[layer].attn.attn_sink), (length, q.shape[1]))
-    weights = _softmax(np.concatenate([logits, sink[..., None].astype(np.float64)], axis=-1))
+        chosen = chosen_entries(results[f"{name}indexer.topk"][None], len(entries))[0]
+    window_index, entry_index = (
+        np.where(mask, np.arange(mask.shape[1]), -1)[None] for mask in (in_window, chosen)
+    )  # [1, S, S], [1, S, T]
+    attn_sink = to_numpy(model.layers[layer].attn.attn_sink)
+    weights = attention.attention_shares(q[None], kv[None], window_index, entries[None], entry_index, attn_sink)[0]
     window_share, entry_share = weights[..., :length], weights[..., length:-1]
     return Shares(layer, ratio, window_share, entry_share, weights[..., -1], in_window, visible, chosen)
 
@@ -81,16 +85,3 @@ def first_layer(model: Model, kind: LayerKind) -> int:
     if layer is None:
         raise ConfigError(f"{config.source}: compress_ratios: expected a layer of kind {kind}, found none")
     return layer
-
-
-def _named(index: Ints, count: int) -> Mask:
-    """Which entries each query names. index [S, K], −1 for none -> [S, T]"""
-    named = np.zeros((len(index), count + 1), bool)  # −1 names the place behind the last entry
-    np.put_along_axis(named, index, True, axis=1)
-    return named[:, :count]
-
-
-def _softmax(logits: Float64) -> Float64:
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Float64 = weights / weights.sum(axis=-1, keepdims=True)
-    return result

@@ -9,8 +9,8 @@ PICTURES = (
         name="picture-sink-left-out",
         trap="the shares of who reads what are a softmax without the sink",
         file="pictures/shares.py",
-        old="np.concatenate([logits, sink[..., None].astype(np.float64)], axis=-1)",
-        new="np.concatenate([logits, sink[..., None].astype(np.float64) - np.inf], axis=-1)",
+        old="entries[None], entry_index, attn_sink)[0]",
+        new="entries[None], entry_index, attn_sink - np.inf)[0]",
         tests=SHARES,
     ),
     Mutant(
