@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -134,6 +135,7 @@ class Browser:
 
     def _read(self) -> dict:
         while b"\0" not in self._rest:
+            assert select.select([self._answers], [], [], SECONDS)[0], f"no answer in {SECONDS} s"
             block = os.read(self._answers, 2**16)
             assert block, "the browser has ended"
             self._rest += block
