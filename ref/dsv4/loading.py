@@ -36,7 +36,7 @@ def load(
     if not isinstance(path, str | os.PathLike | None):
         raise SettingError(f"path: expected the path of a directory, or None, found {quoted(path)}")
     if not isinstance(backend, str):
-        raise SettingError(f"backend: expected the name of one, found {quoted(backend)}")
+        raise SettingError(f"backend: expected the name of a backend, found {quoted(backend)}")
     if fake_quant not in FAKE_QUANT:
         raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {quoted(fake_quant)}")
     chosen = _float_type(dtype)

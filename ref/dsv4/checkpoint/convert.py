@@ -72,7 +72,7 @@ def _require_apart(checkpoint: Checkpoint, target: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{target}: expected a directory that can be written, found: {reason(error)}") from error
     if same:
-        raise CheckpointError(f"{target}: expected a target apart from the source {source}, found the same place")
+        raise CheckpointError(f"{target}: expected a target outside of the source {source}, found the same place")
 
 
 def _config(checkpoint: Checkpoint, to: Storage) -> Config:

@@ -182,7 +182,7 @@ class Track:
         Raises PromptError if a call that failed halfway has overwritten rows that are still needed.
         """
         if (self.furthest - self.lengths > self.max_rollback).any():
-            raise PromptError("cache: expected one whose last call went through, found rows that it had overwritten")
+            raise PromptError("cache: expected one whose last call succeeded, found rows that a failed call has overwritten")
         self.furthest = np.maximum(self.furthest, self.lengths + counts)
 
     def finish(self, counts: Ints) -> None:
@@ -241,7 +241,7 @@ class Cache:
         backs = [(cache.main.max_rollback, cache.mtp.max_rollback) for cache in caches]
         if any(kind != kinds[0] for kind in kinds) or any(back != backs[0] for back in backs):
             raise PromptError(
-                "caches: expected those of one model with one max_rollback, found some that are not alike"
+                "caches: expected caches of the same model with the same max_rollback, found different ones"
             )
         for store, alike in zip(joined._stores(), zip(*stores, strict=True), strict=True):
             store.rows = _stack_batches([one.rows for one in alike])

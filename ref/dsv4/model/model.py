@@ -179,6 +179,6 @@ class Model:
 def _check_cache(cache: Cache, layers: int) -> None:
     """Raise PromptError for what is no cache, or one of a model with another number of layers."""
     if not isinstance(cache, Cache):
-        raise PromptError(f"cache: expected what new_cache gives, found {quoted(cache)}")
+        raise PromptError(f"cache: expected a cache from model.new_cache, found {quoted(cache)}")
     if len(cache.main.layers) != layers:
         raise PromptError(f"cache: expected one of {layers} layers, found one of {len(cache.main.layers)}")
