@@ -133,7 +133,7 @@ def test_what_appears_at_the_last_moment_stays(tmp_path, monkeypatch):
 
     monkeypatch.setattr(targets, "remove_own", put_first)
     with pytest.raises(
-        CheckpointError, match=r"written, but the old directory could not be removed: .*; what is left of it is in "
+        CheckpointError, match=r"written, but the old directory could not be removed: .*; the rest is in "
     ):
         write(target, overwrite=True)
     assert_holds(Checkpoint.open(target), TENSORS)
@@ -197,7 +197,9 @@ def test_a_hidden_directory_of_somebody_else_stays(tmp_path):
     with pytest.raises(CheckpointError, match=rf"^{partial}: expected nothing of this name, found"):
         write(tmp_path / "model")
     (partial / RECORD).touch()  # a directory that dsv4 made, with a file that it did not write
-    with pytest.raises(CheckpointError, match=rf"^{partial}: expected only files of a killed conversion, found notes.txt"):
+    with pytest.raises(
+        CheckpointError, match=rf"^{partial}: expected only files of a killed conversion, found notes.txt"
+    ):
         write(tmp_path / "model")
     assert (partial / "notes.txt").read_text() == "two years of work"
     (tmp_path / "elsewhere").mkdir()
@@ -230,7 +232,9 @@ def test_what_no_process_of_ours_can_have_left_is_not(tmp_path, name):
     (partial / name).parent.mkdir(exist_ok=True)
     (partial / name).touch()
     seen = picture(partial)
-    with pytest.raises(CheckpointError, match=rf"^{partial}: expected only files of a killed conversion, found .*notes"):
+    with pytest.raises(
+        CheckpointError, match=rf"^{partial}: expected only files of a killed conversion, found .*notes"
+    ):
         write(tmp_path / "model")
     assert picture(partial) == seen
 

@@ -61,7 +61,7 @@ def test_existing_directories_are_kept(tmp_path):
     target = tmp_path / "model"
     target.mkdir()
     write_checkpoint(target, config, tensors.items())  # an empty directory is free
-    with pytest.raises(CheckpointError, match="found a checkpoint; --overwrite or"):
+    with pytest.raises(CheckpointError, match="found a checkpoint; overwrite replaces it"):
         write_checkpoint(target, config, tensors.items())
     with pytest.raises(CheckpointError, match="expected a directory, found a file"):
         write_checkpoint(target / FILE, config, tensors.items())
@@ -142,7 +142,9 @@ def test_killed_write_leaves_nothing_under_the_name(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "model")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"
-        with pytest.raises(CheckpointError, match=r"no other process to write there, found \.model\.partial of another"):
+        with pytest.raises(
+            CheckpointError, match=r"no other process to write there, found \.model\.partial of another"
+        ):
             write_checkpoint(tmp_path / "model", config, tensors.items())
         process.kill()
         process.wait()

@@ -204,7 +204,7 @@ class TestAnotherRun:
             pretrain(short(), texts, tmp_path / "run", resume=True)
 
     def test_one_that_is_there(self, texts, first):
-        with pytest.raises(TrainingError, match=r"expected a new or empty directory, found a run; continue it with resume"):
+        with pytest.raises(TrainingError, match=r"expected a new or empty directory, found a run; resume continues it"):
             pretrain(short(), texts, first)
 
     def test_another_recipe(self, texts, first):

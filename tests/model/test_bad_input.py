@@ -192,7 +192,10 @@ def test_masks_that_are_none(model, mask):
 def test_caches_that_are_none_or_of_another_model(backend, model):
     other = tiny.model(backend, compress_ratios=(0, 4), num_nextn_predict_layers=0)
     states = model.states([[1, 2]])
-    for cache, message in (({}, "expected a cache from model.new_cache, found {}"), (other.new_cache(), "found one of 2")):
+    for cache, message in (
+        ({}, "expected a cache from model.new_cache, found {}"),
+        (other.new_cache(), "found one of 2"),
+    ):
         with pytest.raises(PromptError, match=f"cache: .*{message}"):
             model([[1, 2]], cache)
         with pytest.raises(PromptError, match=f"cache: .*{message}"):

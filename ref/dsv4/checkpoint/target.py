@@ -75,7 +75,7 @@ def _require_free(target: Path, overwrite: bool) -> None:
         or_own = " or only files that dsv4 wrote" if overwrite else ""
         raise CheckpointError(f"{target}: expected a new or empty directory{or_own}, found {names[0]}")
     if not overwrite and any(target.iterdir()):
-        raise CheckpointError(f"{target}: expected a new or empty directory, found a checkpoint; --overwrite or overwrite=True replaces it")
+        raise CheckpointError(f"{target}: expected a new or empty directory, found a checkpoint; overwrite replaces it")
 
 
 def _require_replaceable(target: Path) -> None:
@@ -207,7 +207,7 @@ def _remove_old(old: Path, target: Path) -> None:
         remove_own(old)
     except OSError as error:
         raise CheckpointError(
-            f"{target}: written, but the old directory could not be removed: {reason(error)}; what is left of it is in {old}"
+            f"{target}: written, but the old directory could not be removed: {reason(error)}; the rest is in {old}"
         ) from error
 
 

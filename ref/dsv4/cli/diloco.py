@@ -201,7 +201,8 @@ def bandwidth(
     for one in pairs:
         print(f"{one.sites:>5}{one.data_parallel:>16.1f}{one.decoupled:>12.2f}{one.ratio:>8.0f}")
     print(f"\nAssumed: {', '.join(f'{name} {value:g}' for name, value in asdict(assumed).items())}; a ring all-reduce.")
-    print(f"The blog post gives {BLOG_GIGABITS[0]:g} and {BLOG_GIGABITS[1]:g}, a ratio of {blog:.0f}; its formula is unknown.")
+    published = " and ".join(f"{one:g}" for one in BLOG_GIGABITS)
+    print(f"The blog post gives {published}, a ratio of {blog:.0f}; its formula is unknown.")
 
 
 def _print_table(rows: list[Any]) -> None:

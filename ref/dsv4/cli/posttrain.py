@@ -19,7 +19,7 @@ PLOT, SCORE = "plot", "score"
 @app.command()
 def posttrain(
     recipe: Annotated[
-        list[str], typer.Argument(metavar="RECIPE", help="The recipe, a JSON file; or plot DIR, or score MODEL, as above.")
+        list[str], typer.Argument(metavar="RECIPE", help="The recipe, a JSON file; or plot DIR, or score MODEL.")
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Directory of the run; each stage has one inside.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -27,7 +27,9 @@ def posttrain(
         int | None, typer.Option("--seed", "-s", help="The seed of every stage.", show_default="the recipe's")
     ] = None,
     backend: BackendOption = "auto",
-    world: Annotated[list[str] | None, typer.Option("--world", help="For score: a world; may be repeated.", show_default="all")] = None,
+    world: Annotated[
+        list[str] | None, typer.Option("--world", help="For score: a world; may be repeated.", show_default="all")
+    ] = None,
     mode: Annotated[str, typer.Option("--mode", help="For score: non-think, high or max.")] = "non-think",
     tasks: Annotated[int, typer.Option("--tasks", help="For score: how many held-out tasks of each world.")] = 100,
     as_json: JsonOption = False,

@@ -36,9 +36,9 @@ def train(
 ) -> None:
     """Train a model on texts by a recipe: `dsv4 train TEXT… --recipe recipe.json --out DIR`.
 
-    The model in DIR/model is an ordinary checkpoint in float32, which all other commands accept; `dsv4 convert` turns it
-    into the released formats. A run that was killed can be continued with --resume, and then ends with the same bits as
-    an undisturbed one. `dsv4 train plot DIR` draws its log into DIR/plot.png.
+    The model in DIR/model is an ordinary checkpoint in float32, which all other commands accept; `dsv4 convert` turns
+    it into the released formats. A run that was killed can be continued with --resume, and then ends with the same bits
+    as an undisturbed one. `dsv4 train plot DIR` draws its log into DIR/plot.png.
     """
     if texts[0] == PLOT:
         _plot(texts[1:], recipe=recipe, out=out, resume=resume, init=init, tokenizer=tokenizer)

@@ -182,7 +182,7 @@ class Track:
         Raises PromptError if a call that failed halfway has overwritten rows that are still needed.
         """
         if (self.furthest - self.lengths > self.max_rollback).any():
-            raise PromptError("cache: expected one whose last call succeeded, found rows that a failed call has overwritten")
+            raise PromptError("cache: expected one whose last call succeeded, found rows that a failed call overwrote")
         self.furthest = np.maximum(self.furthest, self.lengths + counts)
 
     def finish(self, counts: Ints) -> None:
