@@ -1,6 +1,6 @@
-"""What a sequence leaves behind for its next tokens (report §3.6).
+"""What is kept of a sequence for its next tokens (report §3.6).
 
-Every part is addressed by position, so that the lengths alone say which rows are alive: a rollback only shortens
+Every part is addressed by position, so the lengths alone determine which rows are in use: a rollback only shortens
 them, and what lies beyond is overwritten by the tokens that come next. Sequences of one batch may differ in length.
 """
 
@@ -153,7 +153,7 @@ class LayerCache:
         return [self.window, *(store for part in compressors for store in (part.kv, part.score, part.entries))]
 
     def nbytes(self, lengths: Ints) -> dict[str, int]:
-        """Bytes alive in each part, for sequences of these lengths."""
+        """Bytes in use in each part, for sequences of these lengths."""
         compressors = [part for part in (self.compressor, self.indexer) if part]
         return {
             "window": self.window.nbytes(lengths),
@@ -278,7 +278,7 @@ class Cache:
         self.mtp.lengths = np.minimum(self.mtp.lengths, still_followed)
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes alive in each part: "window", "compressed", "indexer keys", "pending"; the MTP layer's are included.
+        """Bytes in use in each part: "window", "compressed", "indexer keys", "pending"; the MTP layer's are included.
 
         Rows that are only kept for a rollback, and room to grow, do not count.
         """
