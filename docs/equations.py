@@ -199,13 +199,13 @@ def page(functions: list[Function]) -> str:
 
 INTRODUCTION = """# Equations
 
-The numbered equations of the report's architecture, the functions that compute them, and the tests that hold these
-functions. Each number leads to the functions, each function back to its numbers and on to its tests.
+The numbered equations of the report's architecture, the functions that compute them, and the tests that check these
+functions. Each number leads to the functions, and each function leads back to its numbers and on to its tests.
 
-This page is made from the code (`python docs/equations.py`): a function computes what its docstring cites; a test holds
-what it calls by name. A test marked ● is known to fail when a mistake is put into the function or its private helpers:
-the [mutants](mutants.md) do that. CI fails when an equation has no function, or no test marked ●. What the numbers say
-is given in this project's words and letters; where the released code differs from an equation, the function follows the
+This page is made from the code (`python docs/equations.py`). A function belongs to the equations that its docstring
+cites, and a test to the functions that it calls by name. A test marked ● is known to fail when a mistake is made in the
+function or its private helpers: the [mutants](mutants.md) do that. CI fails if an equation has no function, or no test
+marked ●. The equations are paraphrased here. Where the released code differs from an equation, the function follows the
 code, and [Report and code](report-and-code.md) says how."""
 
 
