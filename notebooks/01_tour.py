@@ -157,8 +157,8 @@ axes.set_xticks(range(10), [repr(tokenizer.decode([token])) for token in best])
 axes.set(title="the ten likeliest tokens after “O, my”", xlabel="next token", ylabel="probability")
 show.picture(
     figure,
-    "A bar chart of the ten most probable next tokens after “O, my”, by falling probability. The first "
-    "few words take most of the probability.",
+    "A bar chart of the ten most probable next tokens after “O, my”, by falling probability. “lord” and "
+    "“good” have nearly a quarter each, all others less than 0.03.",
 )
 
 # %% [markdown]

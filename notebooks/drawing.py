@@ -136,7 +136,7 @@ def _draw_box(axes: plt.Axes, box: Box) -> None:
     style = {"boxstyle": "round,pad=0,rounding_size=0.07", "facecolor": box.colour, "edgecolor": "none"}
     axes.add_patch(FancyBboxPatch(corner, 2 * _HALF_WIDTH, 2 * _HALF_HEIGHT, **style))
     axes.text(box.column, box.row, box.name, ha="center", va="center", color="white", fontsize=10, linespacing=1.1)
-    below = box.below if isinstance(box.below, str) else " × ".join(map(str, box.below))
+    below = box.below if isinstance(box.below, str) else "\N{THIN SPACE}×\N{THIN SPACE}".join(map(str, box.below))
     axes.text(box.column, box.row + _HALF_HEIGHT + 0.05, below, ha="center", va="top", fontsize=10)
 
 
