@@ -53,7 +53,7 @@ def draw(axes, pieces, title):
     axes.axis("off")
     place = 0.0
     for piece in pieces:
-        words = textwrap.shorten(piece.text, 34, placeholder=" …").replace("｜", "|").replace("$", r"\$")
+        words = textwrap.shorten(piece.text, 26, placeholder=" …").replace("｜", "|").replace("$", r"\$")
         colour = show.ORANGE if isinstance(piece, chat.Control) else show.BLUE
         box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
         axes.text(place, 0.4, words, color="white", fontsize=10, family="monospace", bbox=box, va="center")

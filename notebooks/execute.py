@@ -40,7 +40,8 @@ def is_folded(cell: nbformat.NotebookNode) -> bool:
 def execute(source: Path) -> nbformat.NotebookNode:
     """The notebook of this source, run in a fresh kernel. Raises an error of nbclient where a cell fails."""
     notebook = jupytext.read(source)
-    client = NotebookClient(notebook, timeout=TIME_LIMIT, resources={"metadata": {"path": str(HERE)}})
+    place = {"metadata": {"path": str(HERE)}}
+    client = NotebookClient(notebook, timeout=TIME_LIMIT, coalesce_streams=True, resources=place)
     client.execute(env=os.environ | ONE_THREAD)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for number, cell in enumerate(notebook.cells):
