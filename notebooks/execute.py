@@ -2,6 +2,9 @@
 
 NN_name.py is the text that is edited; NN_name.ipynb is made from it. Whatever would differ from run to run although
 nothing has changed (cell ids, times, versions) is left out.
+
+A cell with the tag "hide-input" is folded: JupyterLab shows its code on a click, and nbconvert can leave it out
+(README.md).
 """
 
 import os
@@ -20,6 +23,9 @@ TIME_LIMIT = 120
 CELL_LIMIT = 900
 """Seconds after which a cell is taken for one without end."""
 
+FOLDED = "hide-input"
+"""The tag of a cell whose code is folded."""
+
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """The products are small: on a busy machine, threads that wait for each other take many times as long."""
 
@@ -29,15 +35,21 @@ def sources() -> list[Path]:
     return sorted(HERE.glob("[0-9][0-9]_*.py"))
 
 
+def is_folded(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell's source says that its code is to be folded."""
+    return FOLDED in cell.metadata.get("tags", [])
+
+
 def execute(source: Path) -> nbformat.NotebookNode:
     """The notebook of this source, run in a fresh kernel. Raises an error of nbclient where a cell fails."""
     notebook = jupytext.read(source)
-    client = NotebookClient(notebook, timeout=CELL_LIMIT, resources={"metadata": {"path": str(HERE)}})
+    place = {"metadata": {"path": str(HERE)}}
+    client = NotebookClient(notebook, timeout=CELL_LIMIT, coalesce_streams=True, resources=place)
     client.execute(env=os.environ | ONE_THREAD)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number}"
-        cell.metadata = {}
+        cell.metadata = {"tags": [FOLDED], "jupyter": {"source_hidden": True}} if is_folded(cell) else {}
     return notebook
 
 
