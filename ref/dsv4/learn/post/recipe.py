@@ -24,6 +24,8 @@ from dsv4.learn.sections import check_numbers, section
 NEW = "new"
 """As a start: a model with random weights, of the recipe's configuration, with the worlds' tokenizer."""
 
+FRONTS = ("student", "teacher")
+
 MAY_BE_ZERO = ("seed", "warmup_steps", "beta", "indexer_weight", "weight")
 
 
@@ -139,10 +141,8 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class OPD(Sampled):
-    """On-policy distillation from several teachers into one student."""
-
-    kind = "opd"
+class Taught(Sampled):
+    """What the stages say in which a student has several teachers."""
 
     teachers: tuple[Teacher, ...] = ()
 
@@ -158,7 +158,30 @@ class OPD(Sampled):
             raise SettingError(f"stage {self.name}: updates: expected {expected}, found {self.updates}")
 
 
-KINDS: dict[str, type[Stage]] = {kind.kind: kind for kind in (SFT, GRPO, OPD)}
+@dataclass(frozen=True)
+class OPD(Taught):
+    """On-policy distillation: the student answers, and learns from what its teachers would have said."""
+
+    kind = "opd"
+
+    front: str = "student"
+    """Who stands in front in the divergence: "student", KL(π_θ ‖ π_E) as in the report, or "teacher", KL(π_E ‖ π_θ)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.front not in FRONTS:
+            expected = " or ".join(FRONTS)
+            raise SettingError(f"stage {self.name}: front: expected {expected}, found {quoted(self.front)}")
+
+
+@dataclass(frozen=True)
+class Imitation(Taught):
+    """Fine-tuning on what the teachers answer: not in the report, which has OPD in its place."""
+
+    kind = "imitation"
+
+
+KINDS: dict[str, type[Stage]] = {kind.kind: kind for kind in (SFT, GRPO, OPD, Imitation)}
 
 
 @dataclass(frozen=True)
