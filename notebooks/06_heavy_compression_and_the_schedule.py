@@ -14,10 +14,13 @@
 # %% [markdown]
 # # 6 · HCA and the schedule of layers
 #
-# Heavily compressed attention makes one entry of every $m' = 128$ tokens: few enough that a query can read **all** of
-# them, so it needs no indexer. There is no overlap either. Its entries are a blurred view of the whole text, CSA's a
-# sharp view of a few places, the window an exact view of what has just been said. No layer has all three: CSA and HCA
-# layers take turns through the depth of the model, and every layer has the window.
+# **Minutes:** 35 · **Read before:** [3](03_rope_windows_sinks.ipynb), [4](04_compressed_attention.ipynb) · **You should
+# know:** standard errors.
+#
+# Heavily compressed attention (HCA) makes one entry of every $m' = 128$ tokens. These are so few that a query can read
+# **all** of them, so HCA needs no indexer. It has no overlap either. HCA's entries give a blurred view of the whole
+# text, CSA's entries a sharp view of a few places, and the window an exact view of the newest tokens. No layer has all
+# three: CSA and HCA layers alternate through the depth of the model, and every layer has the window.
 #
 # $$\text{entry}_i = \sum_{j=0}^{m'-1} \frac{e^{S_{ij}}}{\sum_{j'} e^{S_{ij'}}} \odot C_{ij}, \qquad
 # \text{keys of query } t: \; w \;+\; \begin{cases} 0 & \text{window only} \\
@@ -30,7 +33,7 @@ import numpy as np
 import dsv4
 import show
 from dsv4.learn.evaluation import intervened, recall_accuracy, without_csa, without_hca
-from dsv4.model.attention import Attention
+from dsv4.model.attention import Attention, _all_visible_entries
 from dsv4.model.span import Span
 from dsv4.ops import Ops
 from dsv4.ops.compressor import compress
@@ -43,10 +46,10 @@ colours = {"SWA": show.GREEN, "CSA": show.BLUE, "HCA": show.PURPLE}
 
 # %% [markdown]
 # ## The schedule
-# `compress_ratios` of config.json names the kind of each layer, and at the end that of the MTP module.
+# `compress_ratios` in config.json says of which kind each layer is. The last number is for the MTP module.
 
-# %%
-figure, panels = plt.subplots(3, 1, figsize=(9, 2.9))
+# %% tags=["hide-input"]
+figure, panels = plt.subplots(3, 1, figsize=(9, 3.4))
 for axes, (name, config) in zip(panels, [("bundled", model.config), *configs.items()], strict=True):
     kinds = [config.layer_kind(layer) for layer in range(len(config.compress_ratios))]
     for layer, kind in enumerate(kinds):
@@ -56,18 +59,26 @@ for axes, (name, config) in zip(panels, [("bundled", model.config), *configs.ite
     axes.set_title(f"{name}: {counts}")
     axes.set(xlim=(-1, 62.5), yticks=[], ylim=(0, 1))
     axes.spines["left"].set_visible(False)
-panels[-1].set_xlabel("layer (pale: the MTP module); green: window only, blue: CSA, violet: HCA")
-plt.show()
+figure.supxlabel("layer; the pale one is the MTP module", fontsize=10.5)
+names = {"SWA": "window only", "CSA": "CSA", "HCA": "HCA"}
+kinds = [plt.Rectangle((0, 0), 1, 1, color=colour, label=names[kind]) for kind, colour in colours.items()]
+panels[0].legend(handles=kinds, ncols=3, loc="center right")
+show.picture(
+    figure,
+    "Three rows of bars, one for each layer of the bundled model, of V4-Flash and of V4-Pro, coloured by "
+    "kind. The bundled model has four layers. Flash begins with two layers that have a window only, Pro "
+    "with two HCA layers; then CSA and HCA alternate.",
+)
 
 # %% [markdown]
 # ## Which entries a query reads
-# The last three lines of `_entries` are all of HCA's choice: everything that is visible.
+# In an HCA layer there is no choice: `_entries` returns all that is visible.
 
 # %%
-show.source(Attention._entries)
+show.source(Attention._entries, _all_visible_entries)
 
 # %% [markdown]
-# How many keys a query of V4-Flash reads, as the text grows: in full attention all of them.
+# How many keys does a query of V4-Flash read as the text grows? With full attention, it would read all of them.
 
 # %%
 flash = configs["flash"]
@@ -80,24 +91,33 @@ keys = {
     "HCA": in_window + spans.visible(128)[:, 0],
     "window only": in_window,
 }
+
+# %% tags=["hide-input"]
 figure, axes = plt.subplots()
 for (name, count), colour in zip(keys.items(), (show.GREY, show.BLUE, show.PURPLE, show.GREEN), strict=True):
     axes.loglog(positions + 1, count, color=colour, label=f"{name}, {count[-1]:,} at the end")
-axes.set(title="keys that a query reads, V4-Flash", xlabel="position")
+axes.set(title="keys that a query reads, V4-Flash", xlabel="position of the query", ylabel="keys")
 axes.legend()
-plt.show()
+show.picture(
+    figure,
+    "Keys that a query of V4-Flash reads against its position, both logarithmic. Full attention rises to "
+    "a million; HCA follows far below, 128 times as slowly; CSA stays at 640 from some thousand tokens "
+    "on, and a window alone at 128.",
+)
 
 # %% [markdown]
-# CSA stays below 640 keys, however long the text. HCA grows, but 128 times as slowly as the text does. (The indexer
-# still looks at every CSA entry, with small vectors: notebook 5.)
+# A CSA layer reads at most 640 keys, however long the text is. In an HCA layer the number grows, but 128 times as
+# slowly as the text. (The indexer of CSA still looks at every entry, with small vectors: [notebook
+# 5](05_lightning_indexer.ipynb).)
 #
 # ## What an entry of 128 tokens holds
-# The weights of the softmax, as in notebook 4: compress a one in each slot instead of the values.
+# The weights of the softmax are found as in [notebook 4](04_compressed_attention.ipynb): compress a one in each slot in
+# place of the values.
 
 
 # %%
 class Listening(Ops):
-    """NumPy's backend, keeping the scores of compressors with 128 slots."""
+    """NumPy's backend, which also keeps the scores of compressors with 128 slots."""
 
     def __init__(self):
         self.scores = []
@@ -114,7 +134,7 @@ scores = listening.scores[0][0]  # [4 entries, 128 slots, c]
 ones = np.eye(128, dtype=np.float32)[:, None, :, None]
 weights = compress(np.broadcast_to(ones, (128, *scores.shape)), np.broadcast_to(scores, (128, *scores.shape)))
 
-# %%
+# %% tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(1.4, 1))
 show.heatmap(left, weights[:, 3].T, label="weight", vmax=0.25)
 left.set(title="entry 3: the weight of each token", xlabel="token of the block", ylabel="channel")
@@ -122,14 +142,20 @@ effective = 1 / (weights**2).sum(axis=0)  # [entries, c]: over how many tokens a
 right.hist(effective.ravel(), bins=30, color=show.PURPLE)
 right.set(title="over how many tokens a channel averages", xlabel="tokens", ylabel="channels")
 right.set_yticks([])
-plt.show()
+show.picture(
+    figure,
+    "Left, a heat map of the weight of each of 128 tokens in each channel of one HCA entry: most channels "
+    "spread over many tokens, with a few strong points. Right, a histogram of the number of tokens over "
+    "which a channel averages.",
+)
 
 # %% [markdown]
-# ## Experiment: who uses what?
-# Hide the entries of all CSA layers, or of the HCA layer, leave the windows alone, and see how much more the
-# model is surprised by a text it has not read. If entries carry something that the window does not, hiding them must
-# cost. Windows are 64 tokens here, and texts 384. But to hide something might cost by itself, since the model has never
-# been without. So the null model gets entries of which nothing is lost: those of another text.
+# ## Experiment: does the model use its entries?
+# Hide the entries of all CSA layers, or of the HCA layer, but not the windows, and measure how much worse the model
+# predicts a text that it has not read. If entries hold something that the window does not, hiding them must cost
+# something. Windows have 64 tokens here, and texts 384. But hiding might also cost something because the model never
+# saw it in training. So the null model replaces the entries by those of another text, and compares hidden entries with
+# these.
 
 
 # %%
@@ -164,7 +190,7 @@ def surprise(*change):
 whole, no_csa, no_hca = surprise(), surprise(4, hidden), surprise(128, hidden)
 costs = {"CSA hidden": no_csa - whole, "HCA hidden": no_hca - whole}
 
-# %%
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(figsize=(9, 1.9))
 for row, (_, cost) in enumerate(costs.items()):
     axes.barh(row, cost.mean(), color=(show.BLUE, show.PURPLE)[row], height=0.6)
@@ -172,13 +198,19 @@ for row, (_, cost) in enumerate(costs.items()):
 axes.set_yticks(range(2), costs)
 axes.invert_yaxis()
 axes.axvline(0, color=show.DARK, linewidth=0.8)
-axes.set(title="the price of hiding entries (points: single texts)", xlabel="more surprise, nats per token")
-plt.show()
+axes.set(
+    title="the cost of hiding entries (points: single texts)", xlabel="more surprise, nats per token", ylabel="entries"
+)
+show.picture(
+    figure,
+    "Two horizontal bars: how much the surprise per token rises when CSA's or HCA's entries are hidden, "
+    "with points for single texts. The bar of CSA is clearly above zero, that of HCA is not.",
+)
 
 
 # %%
 def in_errors(cost):
-    """A mean price per token, in units of its standard error."""
+    """A mean cost per token, in units of its standard error."""
     return float(cost.mean() / (cost.std() / np.sqrt(cost.size)))
 
 
@@ -196,14 +228,14 @@ show.experiment(
 print("Hiding HCA's entries costs", in_words(costs["HCA hidden"]))
 
 # %% [markdown]
-# A price of HCA that is lost in the noise is a finding, too: this small model has one HCA layer and learnt to do
-# without it. HCA is for the long texts of the large models, of which a small one says nothing.
+# It is also a finding if the cost for HCA cannot be told from noise. This small model has one HCA layer and learnt to
+# do without it. HCA is meant for the long texts of the large models, about which a small model says nothing.
 #
 # ## Experiment: questions about what was said long ago
-# Ordinary text asks little of what lies far back. These documents ask for it: of facts that somebody told early in a
-# scene, each asked for late, a play going on between the two. The answers are three quarters of the document back,
-# far outside the window, and no such pair of thing and answer was ever trained on. Who answers, if one kind of entry is
-# hidden? Guessing among the facts of a document is right one time in twelve.
+# Ordinary text rarely needs what stands far back. These documents do: somebody states facts early in a scene, each is
+# asked for late, and a play stands between the two. The answers are three quarters of the document back, far outside
+# the window, and the model has never seen these pairs of thing and answer. Which questions are still answered if one
+# kind of entry is hidden? A guess among the facts of a document is right one time in twelve.
 
 # %%
 changes = {"everything": lambda ops: ops, "without HCA": without_hca, "without CSA": without_csa}
@@ -217,7 +249,7 @@ show.table(["questions answered", "1,024 tokens", "2,048 tokens"], rows)
 
 # %%
 show.experiment(
-    "hiding CSA's entries takes at least half of the answers away",
+    "hiding CSA's entries loses at least half of the answers",
     lambda shares: min(before - after for before, after in shares) >= 0.5,
     [(answered["everything", length], answered["without CSA", length]) for length in (1024, 2048)],
     nulls={
@@ -231,10 +263,10 @@ show.experiment(
 
 # %% [markdown]
 # ## Exercises
-# **1.** From which position on does a CSA layer of V4-Flash leave entries unread?
+# **1.** At which position does a query of a CSA layer of V4-Flash first leave an entry unread?
 
 
-# %%
+# %% tags=["hide-input"]
 def visible(position, ratio):
     """How many entries of a ratio a query at a position sees."""
     return int(Span(np.array([position]), np.array([1]), 1).visible(ratio)[0, 0])
@@ -245,37 +277,80 @@ exercise_1 = show.exercise(
     mistake=2048,
     hint="It reads up to 512 entries. When is the 513th complete?",
 )
+
+# %%
 exercise_1(...)
 
 # %% [markdown]
 # **2.** At which position does a query of V4-Flash first read more entries in an HCA layer than in a CSA layer?
 
-# %%
+# %% tags=["hide-input"]
 exercise_2 = show.exercise(
     lambda answer: visible(answer, 128) > flash.index_topk >= visible(answer - 1, 128),
     mistake=512 * 128,
     hint="CSA has its 512 entries by then; HCA needs 513 complete blocks.",
 )
+
+# %%
 exercise_2(...)
 
 # %% [markdown]
-# **3.** How many attention layers of V4-Pro, the MTP module aside, have an indexer?
+# **3.** How many layers of V4-Pro, without the MTP module, have an indexer?
 
-# %%
+# %% tags=["hide-input"]
 pro = configs["pro"]
 exercise_3 = show.exercise(
     lambda answer: answer == sum(pro.layer_kind(layer) == "CSA" for layer in range(pro.num_hidden_layers)),
     mistake=31,
-    hint="Only CSA layers choose. The first two layers of Pro are HCA, and then the kinds take turns.",
+    hint="Only CSA layers choose. The first two layers of Pro are HCA, and then the kinds alternate.",
 )
+
+# %%
 exercise_3(...)
 
 # %% [markdown]
-# ## Solutions
-# 1: position 2051, whose token completes entry 512, the 513th. 2: the last token of block 512. 3: 61 layers less the
-# first two leave 59, which begin and end with CSA.
+# **4.** Write `compress` yourself, which CSA and HCA share. `dsv4.check` runs the project's own tests on it.
+
+
+# %% tags=["hide-input"]
+def one_softmax(kv, score):
+    return compress(kv, np.broadcast_to(score.mean(axis=-1, keepdims=True), score.shape))
+
+
+exercise_4 = show.write(
+    show.properties("compress"),
+    wrong={"one softmax for all channels": one_softmax},
+    hint="Subtract the largest score of each channel before the exponential, so that it cannot overflow.",
+)
+
 
 # %%
+def my_compress(kv, score):
+    """A softmax of the scores over the slots, in each channel by itself, weights the values.
+
+    kv, score [..., slots, c] -> [..., c]. A score of −inf excludes its slot.
+    """
+
+
+exercise_4(...)
+
+# %% [markdown]
+# ## Solutions
+# <details><summary>Solutions</summary>
+#
+# 1: position 2051, whose token completes entry 512, the 513th. 2: the last token of block 512. 3: without the first
+# two, 59 of 61 layers remain, which begin and end with CSA. 4: in the folded cell.
+#
+# </details>
+
+
+# %% tags=["hide-input"]
+def solution_4(kv, score):
+    weight = np.exp(score - score.max(axis=-2, keepdims=True))
+    return (kv * weight).sum(axis=-2) / weight.sum(axis=-2)
+
+
 exercise_1(2051)
 exercise_2(513 * 128 - 1)
 exercise_3(30)
+exercise_4(solution_4)

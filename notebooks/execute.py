@@ -2,6 +2,9 @@
 
 NN_name.py is the text that is edited; NN_name.ipynb is made from it. Whatever would differ from run to run although
 nothing has changed (cell ids, times, versions) is left out.
+
+A cell with the tag "hide-input" is folded: JupyterLab shows its code on a click, and nbconvert can leave it out
+(README.md).
 """
 
 import os
@@ -17,6 +20,9 @@ HERE = Path(__file__).parent
 TIME_LIMIT = 120
 """Seconds that a notebook may take."""
 
+FOLDED = "hide-input"
+"""The tag of a cell whose code is folded."""
+
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """The products are small: on a busy machine, threads that wait for each other take many times as long."""
 
@@ -24,6 +30,11 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 def sources() -> list[Path]:
     """The notebooks' sources, in order."""
     return sorted(HERE.glob("[0-9][0-9]_*.py"))
+
+
+def is_folded(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell's source says that its code is to be folded."""
+    return FOLDED in cell.metadata.get("tags", [])
 
 
 def execute(source: Path) -> nbformat.NotebookNode:
@@ -34,7 +45,7 @@ def execute(source: Path) -> nbformat.NotebookNode:
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem}-{number}"
-        cell.metadata = {}
+        cell.metadata = {"tags": [FOLDED], "jupyter": {"source_hidden": True}} if is_folded(cell) else {}
     return notebook
 
 

@@ -1,4 +1,4 @@
-"""What the notebooks share: the source of a function, one style of picture, experiments and exercises.
+"""What the notebooks share: the source of a function, pictures, experiments and exercises.
 
 Importing it sets the style of the pictures.
 """
@@ -6,47 +6,48 @@ Importing it sets the style of the pictures.
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.path import Path as Curve
 
 import dsv4
+from drawing import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, PURPLE, RED, Box, flow, heatmap, picture
 from dsv4.learn.texts.plays import scenes
 from dsv4.learn.texts.recall import RecallDocument, evaluation_plan, recall_documents
 
 ROOT = Path(__file__).parents[1]
-BLUE, ORANGE, GREEN, RED, PURPLE = "#3b6ea5", "#d98032", "#4f9a5b", "#b5413e", "#7a5c9e"
-GREY, LIGHT, DARK = "#9a9a9a", "#e8e8e8", "#333333"
 
-plt.rcParams.update(
-    {
-        "figure.dpi": 80,
-        "figure.figsize": (9, 3.4),
-        "figure.facecolor": "white",
-        "figure.constrained_layout.use": True,
-        "font.size": 10.5,
-        "axes.titlesize": 11,
-        "axes.titlelocation": "left",
-        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, GREY]),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": GREY,
-        "axes.labelcolor": DARK,
-        "xtick.color": DARK,
-        "ytick.color": DARK,
-        "text.color": DARK,
-        "legend.frameon": False,
-        "lines.linewidth": 1.8,
-        "image.cmap": "Blues",
-        "image.interpolation": "nearest",
-    }
-)
+__all__ = [
+    "BLUE",
+    "DARK",
+    "GREEN",
+    "GREY",
+    "LIGHT",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "ROOT",
+    "Box",
+    "exercise",
+    "experiment",
+    "flow",
+    "heatmap",
+    "listing",
+    "observe",
+    "passage",
+    "picture",
+    "properties",
+    "questions",
+    "source",
+    "surprise",
+    "table",
+    "write",
+]
+
+Verdict = tuple[bool, str]
+"""Whether a function is right, and what was found, in words; the first line alone is the short form."""
 
 
 def source(*things: Any) -> None:
@@ -106,13 +107,54 @@ def exercise(right: Callable[[Any], bool], mistake: Any, hint: str) -> Callable[
 
     def check(answer: Any) -> None:
         if answer is ...:
-            print("Open: put your answer in the place of the dots.")
+            _leave_open(hint)
             return
         if not right(answer):
             raise AssertionError(f"Not yet. {hint}")
         print("✓ Right.")
 
     return check
+
+
+def write(
+    verdict: Callable[[Callable[..., Any]], Verdict], wrong: dict[str, Callable[..., Any]], hint: str
+) -> Callable[[Any], None]:
+    """A function that the reader writes.
+
+    verdict: of a function, such as `properties` makes one; wrong: likely wrong versions by name, which must be refused:
+    the null models; hint: what to say before the first attempt, to those who ask, and after a wrong one.
+    Returns a function of the reader's function, which says that the exercise is open where it gets dots.
+    Raises ValueError for a wrong version that is taken, or where there is none; the returned function raises
+    AssertionError with the hint and the report for a function that is not right.
+    """
+    if not wrong:
+        raise ValueError("expected an exercise with a wrong version, found one with none")
+    refused = {name: verdict(function) for name, function in wrong.items()}
+    for name, (passed, report) in refused.items():
+        if passed:
+            raise ValueError(f"expected an exercise that refuses {name}, found one that takes it: {report}")
+
+    def check(function: Any) -> None:
+        if function is ...:
+            _leave_open(hint)
+            return
+        passed, report = verdict(function)
+        if not passed:
+            raise AssertionError(f"Not yet. {hint}\n{report}")
+        nulls = [f"A wrong version, {name}: {words.splitlines()[0]}." for name, (_, words) in refused.items()]
+        print("\n".join(["✓ Right.", report, "", *nulls]))
+
+    return check
+
+
+def properties(operation: str) -> Callable[[Callable[..., Any]], Verdict]:
+    """The project's own properties of an operation, as a verdict on a function: what `dsv4.check` finds."""
+
+    def verdict(function: Callable[..., Any]) -> Verdict:
+        report = dsv4.check(function, operation)
+        return report.passed, str(report)
+
+    return verdict
 
 
 def passage(length: int, start: int = 0) -> np.ndarray:
@@ -148,61 +190,10 @@ def surprise(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.log(np.exp(scores).sum(axis=-1)) - came
 
 
-def heatmap(axes: plt.Axes, values: np.ndarray, label: str = "", **style: Any) -> None:
-    """A matrix [rows, columns] as a picture with a colour bar."""
-    image = axes.imshow(values, aspect="auto", **style)
-    bar = axes.figure.colorbar(image, ax=axes, label=label, pad=0.02)
-    bar.outline.set_visible(False)
-    axes.spines[:].set_visible(False)
-
-
-class Box(NamedTuple):
-    """A box of a flow: its name, what stands below it (a shape or words), and its place; rows count downwards."""
-
-    name: str
-    below: tuple[int, ...] | str
-    colour: str
-    column: float
-    row: float
-
-
-def flow(axes: plt.Axes, title: str, boxes: dict[str, Box], paths: Iterable[str]) -> None:
-    """Boxes with arrows between them, from left to right.
-
-    boxes: by key; paths: keys with arrows between them, such as "x → q → attention". What comes from one box branches,
-    what leads to one box joins; an arrow that two paths share is drawn once.
-    """
-    columns, rows = ([place[axis] for place in boxes.values()] for axis in (3, 4))
-    axes.set(xlim=(min(columns) - 0.5, max(columns) + 0.5), ylim=(max(rows) + 0.65, min(rows) - 0.4))
-    axes.set_title(title)
-    axes.axis("off")
-    for box in boxes.values():
-        _draw_box(axes, box)
-    steps = (path.split(" → ") for path in paths)
-    for start, end in sorted({step for keys in steps for step in pairwise(keys)}):
-        _draw_arrow(axes, boxes[start], boxes[end])
-
-
-_HALF_WIDTH, _HALF_HEIGHT = 0.38, 0.27
-"""Of a box, in columns and rows."""
-
-
-def _draw_box(axes: plt.Axes, box: Box) -> None:
-    corner = box.column - _HALF_WIDTH, box.row - _HALF_HEIGHT
-    style = {"boxstyle": "round,pad=0,rounding_size=0.07", "facecolor": box.colour, "edgecolor": "none"}
-    axes.add_patch(FancyBboxPatch(corner, 2 * _HALF_WIDTH, 2 * _HALF_HEIGHT, **style))
-    axes.text(box.column, box.row, box.name, ha="center", va="center", color="white", fontsize=9, linespacing=1.1)
-    below = box.below if isinstance(box.below, str) else " × ".join(map(str, box.below))
-    axes.text(box.column, box.row + _HALF_HEIGHT + 0.05, below, ha="center", va="top", fontsize=8.5)
-
-
-def _draw_arrow(axes: plt.Axes, start: Box, end: Box) -> None:
-    """From the right side of one box to the left side of another; it leaves and arrives level."""
-    left, right = start.column + _HALF_WIDTH, end.column - _HALF_WIDTH
-    bend = min((right - left) / 2, 0.6)
-    points = [(left, start.row), (left + bend, start.row), (right - bend, end.row), (right, end.row)]
-    curve = Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
-    axes.add_patch(FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=9, color=GREY, linewidth=1.3, zorder=0))
+def _leave_open(hint: str) -> None:
+    """Say that an exercise has no answer yet; the hint is hidden until the reader asks for it."""
+    print("Open: put your answer in the place of the dots.")
+    display(Markdown(f"<details><summary>Hint</summary>\n\n{hint}\n\n</details>"))
 
 
 def _display_code(file: str, code: str) -> None:

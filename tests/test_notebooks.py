@@ -1,6 +1,8 @@
 """The notebooks: each runs from its source, and its .ipynb is that source with outputs (pytest -m notebooks)."""
 
 import ast
+import base64
+import io
 import re
 import sys
 import textwrap
@@ -14,18 +16,16 @@ pytest.importorskip("jupytext", reason="the extra `notebooks` is not installed")
 pytest.importorskip("nbclient", reason="the extra `notebooks` is not installed")
 
 import jupytext  # noqa: E402
-import matplotlib.pyplot as plt  # noqa: E402
 import nbformat  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.patches import FancyArrowPatch  # noqa: E402
+from PIL import Image  # noqa: E402
 
-from dsv4.text.tokenizer import Tokenizer  # noqa: E402
+from images import images  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
 
+import drawing  # noqa: E402
 import execute  # noqa: E402
-import show  # noqa: E402
 
 LARGEST = 300_000
 """Bytes that a notebook may have with its outputs."""
@@ -44,7 +44,21 @@ def printed(notebook):
 
 
 def pictures(notebook):
-    return [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    """The attributes of the images that cells displayed: alt, width, src."""
+    return images("".join(output.get("data", {}).get("text/html", "") for output in outputs(notebook)))
+
+
+def is_placeholder(node):
+    """Whether a call is `exercise_1(...)`, to be answered by the reader."""
+    return ast.unparse(node.func).startswith("exercise_") and [ast.unparse(one) for one in node.args] == ["..."]
+
+
+def should_be_folded(code):
+    """Whether a cell draws a picture, makes an exercise or answers one."""
+    made = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    names = {ast.unparse(node.func) for node in made}
+    answers = any(name.startswith("exercise_") for name in names) and not any(map(is_placeholder, made))
+    return bool(names & {"show.picture", "show.exercise", "show.write"}) or answers
 
 
 def markdown(notebook):
@@ -87,8 +101,134 @@ def test_it_runs(source):
 
 @each
 def test_the_stored_notebook_is_its_source(source):
-    written = [(cell.cell_type, cell.source) for cell in jupytext.read(source).cells]
-    assert [(cell.cell_type, cell.source) for cell in stored(source).cells] == written
+    written = [(cell.cell_type, cell.source, execute.is_folded(cell)) for cell in jupytext.read(source).cells]
+    assert [(cell.cell_type, cell.source, execute.is_folded(cell)) for cell in stored(source).cells] == written
+
+
+@each
+def test_it_begins_with_minutes_what_to_read_before_and_what_to_know(source):
+    title, needs = stored(source).cells[0].source.split("\n\n")[:2]
+    needs, number = needs.replace("\n", " "), int(source.name[:2])
+    found = re.fullmatch(r"\*\*Minutes:\*\* (\d+) · \*\*Read before:\*\* (.+) · \*\*You should know:\*\* (.+)\.", needs)
+    assert title.startswith(f"# {number} · ")
+    assert found, f"expected a line of minutes, what to read before and what to know, found {needs!r}"
+    before = re.findall(r"\[(\d+)\]\((\S+)\)", found[2])
+    assert found[2] == ", ".join(f"[{one}]({name})" for one, name in before) or found[2] == "nothing"
+    for one, name in before:
+        assert int(one) < number
+        assert (NOTEBOOKS / name).name.startswith(f"{int(one):02}_")
+        assert (NOTEBOOKS / name).exists()
+
+
+@each
+def test_its_minutes_suffice_to_read_it(source):
+    """Reading 200 words of text and 25 lines of visible code in a minute, and one minute for each exercise."""
+    cells = stored(source).cells
+    minutes = int(re.search(r"\*\*Minutes:\*\* (\d+)", cells[0].source)[1])
+    texts = [re.sub(r"!\[[^]]*\]\(\S+\)", "", cell.source) for cell in cells if cell.cell_type == "markdown"]
+    words = sum(len(text.split()) for text in texts)
+    lines = sum(
+        cell.source.count("\n") + 1 for cell in cells if cell.cell_type == "code" and not execute.is_folded(cell)
+    )
+    exercises = len(calls(source, "exercise")) + 3 * len(calls(source, "write"))
+    needed = words / 200 + lines / 25 + exercises
+    assert needed <= minutes <= 3 * needed
+
+
+def test_the_first_takes_ten_minutes_and_begins_with_the_architecture():
+    first = stored(SOURCES[0]).cells[0].source
+    assert "**Minutes:** 10 " in first
+    alt, picture = re.search(r"!\[([^]]+)\]\((\S+)\)", first).groups()
+    assert len(alt) >= drawing.SHORTEST_ALT
+    assert (NOTEBOOKS / picture).resolve() == NOTEBOOKS.parent / "docs" / "pictures" / "architecture-light.svg"
+
+
+@each
+def test_cells_that_draw_check_or_solve_are_folded_and_those_for_the_reader_are_not(source):
+    for cell in stored(source).cells:
+        if cell.cell_type != "code":
+            continue
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        assert cell.metadata == (
+            {"tags": ["hide-input"], "jupyter": {"source_hidden": True}} if execute.is_folded(cell) else {}
+        )
+        assert execute.is_folded(cell) or not should_be_folded(cell.source), f"to be folded:\n{cell.source}"
+        if any(isinstance(node, ast.Call) and is_placeholder(node) for node in nodes):
+            assert not execute.is_folded(cell), f"the reader is to see this:\n{cell.source}"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ('show.picture(figure, "A line.")', True),
+        ("exercise_1 = show.exercise(right, 3, 'Think.')", True),
+        ("exercise_2 = show.write(show.properties('rope'), {}, '')", True),
+        ("exercise_1(4)\nexercise_2(solution)", True),
+        ("def f(x): ...\n\n\nexercise_2(...)", False),
+        ("picture = 3 * exercises", False),
+    ],
+)
+def test_what_should_be_folded(code, expected):
+    assert should_be_folded(code) is expected
+
+
+@each
+def test_as_a_page_it_shows_the_pictures_with_their_texts_and_not_the_folded_code(source):
+    exporter = pytest.importorskip("nbconvert").HTMLExporter()
+    exporter.register_preprocessor("nbconvert.preprocessors.TagRemovePreprocessor", enabled=True).remove_input_tags = {
+        execute.FOLDED
+    }
+    page, _ = exporter.from_notebook_node(stored(source))
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "show.picture" not in text
+    assert "exercise_1(...)" in text
+    alts = [image["alt"] for image in images(page) if image["src"].startswith("data:")]
+    assert alts == [picture["alt"] for picture in pictures(stored(source))]
+
+
+@each
+def test_its_pictures_are_sharp_and_have_a_text(source):
+    notebook = stored(source)
+    shown = pictures(notebook)
+    assert len(shown) == len(calls(source, "picture")) > 0
+    assert not [output for output in outputs(notebook) if any("image/" in kind for kind in output.get("data", {}))]
+    assert len({picture["alt"] for picture in shown}) == len(shown)
+    for picture in shown:
+        assert len(picture["alt"]) >= drawing.SHORTEST_ALT
+        kind, data = re.fullmatch(r"data:image/(svg\+xml|png);base64,(\S+)", picture["src"]).groups()
+        if kind == "png":
+            width = Image.open(io.BytesIO(base64.b64decode(data))).width
+            assert width // drawing.SHARPNESS == int(picture["width"])
+
+
+@each
+def test_hints_and_solutions_are_hidden_until_asked_for(source):
+    notebook = stored(source)
+    hints = re.findall(r"^<details><summary>Hint</summary>\n\n(.+)\n\n</details>$", markdown(notebook), re.MULTILINE)
+    assert len(hints) == len(calls(source, "exercise")) + len(calls(source, "write"))
+    [solutions] = [cell.source for cell in notebook.cells if "## Solutions" in cell.source]
+    assert re.fullmatch(
+        r"## Solutions\n<details><summary>Solutions</summary>\n\n.+\n\n</details>", solutions, re.DOTALL
+    )
+
+
+@each
+def test_the_reader_writes_a_function_and_wrong_versions_are_refused(source):
+    written = calls(source, "write")
+    assert written
+    notes = [cell.source for cell in stored(source).cells if cell.cell_type == "code"]
+    for call in written:
+        [name] = [
+            note.split(" = show.write")[0].rpartition("\n")[2]
+            for note in notes
+            if ast.unparse(call) in ast.unparse(ast.parse(note))
+        ]
+        [given] = [note for note in notes if f"{name}(...)" in note]
+        [function] = [node for node in ast.parse(given).body if isinstance(node, ast.FunctionDef)]
+        assert ast.get_docstring(function)
+        assert len(function.body) == 1, f"expected {function.name} with a docstring alone, for the reader to write"
+    wrong = sum(len(keyword.value.keys) for call in written for keyword in call.keywords if keyword.arg == "wrong")
+    assert len(re.findall(r"^A wrong version, .+: .+\.$", printed(stored(source)), re.MULTILINE)) == wrong > 0
 
 
 @each
@@ -134,103 +274,8 @@ def test_every_experiment_has_a_null_model_and_stands_under_its_heading(source):
 def test_it_has_an_equation_a_source_and_exercises_solved_and_open(source):
     notebook = stored(source)
     prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    exercises = len(calls(source, "exercise"))
+    exercises = len(calls(source, "exercise")) + len(calls(source, "write"))
     assert "$$" in prose
     assert any(file.startswith("ref/dsv4/") for file, _, _ in listings(notebook))
-    assert exercises >= 2
+    assert exercises >= 3
     assert printed(notebook).count("Open:") == printed(notebook).count("✓ Right.") == exercises
-
-
-def test_an_exercise_takes_right_answers_only(capsys):
-    check = show.exercise(lambda answer: answer == 4, mistake=5, hint="Count again.")
-    check(...)
-    check(4)
-    assert capsys.readouterr().out == "Open: put your answer in the place of the dots.\n✓ Right.\n"
-    with pytest.raises(AssertionError, match="Count again"):
-        check(3)
-
-
-def test_an_exercise_that_takes_a_mistake_is_refused():
-    with pytest.raises(ValueError, match="refuses 5"):
-        show.exercise(lambda answer: answer > 3, mistake=5, hint="")
-
-
-def experiment(measured, nulls):
-    show.experiment("more than 3", lambda found: found > 3, measured, nulls, say=lambda found: f"it is {found}")
-
-
-def test_an_experiment_says_what_was_found_and_what_a_null_model_gives(monkeypatch):
-    shown = []
-    monkeypatch.setattr(show, "display", lambda text: shown.append(text.data))
-    experiment(4, {"nothing": 0, "noise": 3})
-    assert shown == [
-        "**Expected:** more than 3.  \n**Found:** it is 4. It holds.  \n"
-        "**Null model**, nothing: it is 0. There it does not hold.  \n"
-        "**Null model**, noise: it is 3. There it does not hold."
-    ]
-
-
-def test_an_experiment_that_fails_says_what_was_found():
-    with pytest.raises(AssertionError, match="expected: more than 3; found: it is 2"):
-        experiment(2, {"nothing": 0})
-
-
-@pytest.mark.parametrize("measured", [4, 2])
-def test_an_experiment_that_a_null_model_passes_is_refused(measured):
-    with pytest.raises(ValueError, match="fails for noise, found one that holds: it is 5"):
-        experiment(measured, {"nothing": 0, "noise": 5})
-
-
-def test_an_experiment_without_a_null_model_is_refused():
-    with pytest.raises(ValueError, match="found one with none"):
-        experiment(4, {})
-
-
-@pytest.fixture
-def drawn():
-    """A picture of one box that leads to two, which lead to one; and the arrows' ends."""
-    figure, axes = plt.subplots()
-    boxes = {
-        "x": show.Box("x", (2, 3), "k", 0, 1),
-        "q": show.Box("q", (5,), "k", 1, 0),
-        "kv": show.Box("kv", "words", "k", 1, 2),
-        "o": show.Box("o", "", "k", 2, 1),
-    }
-    show.flow(axes, "a title", boxes, ["x → q → o", "x → kv → o", "x → q"])
-    figure.canvas.draw()
-    yield axes
-    plt.close(figure)
-
-
-def test_a_flow_branches_and_joins(drawn):
-    arrows = [patch for patch in drawn.patches if isinstance(patch, FancyArrowPatch)]
-    ends = sorted(tuple(np.round(patch._path_original.vertices[[0, -1]], 6).ravel()) for patch in arrows)
-    half = show._HALF_WIDTH
-    right_of_x, left_of_o = (half, 1), (2 - half, 1)
-    assert ends == sorted(
-        [
-            (*right_of_x, 1 - half, 0),
-            (*right_of_x, 1 - half, 2),
-            (1 + half, 0, *left_of_o),
-            (1 + half, 2, *left_of_o),
-        ]
-    )
-
-
-def test_a_flow_names_its_boxes_and_says_shapes_or_words_below(drawn):
-    assert {text.get_text() for text in drawn.texts} == {"x", "2 × 3", "q", "5", "kv", "words", "o", ""}
-
-
-def test_a_flow_of_a_box_that_is_not_there_is_refused(drawn):
-    with pytest.raises(KeyError, match="'v'"):
-        show.flow(drawn, "", {"x": show.Box("x", "", "k", 0, 0)}, ["x → v"])
-
-
-def test_a_listing_of_a_method_is_python_as_it_stands(monkeypatch):
-    shown = []
-    monkeypatch.setattr(show, "display", lambda text: shown.append(text.data))
-    show.source(Tokenizer.encode, Tokenizer)
-    method, whole = (text.partition("```python\n")[2].removesuffix("\n```") for text in shown)
-    assert ast.parse(method).body[0].name == "encode"
-    assert textwrap.indent(method, "    ", lambda line: line.strip()) in whole
-    assert shown[0].startswith("[`ref/dsv4/text/tokenizer.py`](../ref/dsv4/text/tokenizer.py)\n")
