@@ -14,18 +14,20 @@
 # %% [markdown]
 # # 17 · GRPO: learning from rewards
 #
-# **Minutes:** 25 · **Read before:** [13](13_gradients.ipynb), [15](15_training.ipynb) · **You should know:** gradients, probabilities, expectations.
+# **Minutes:** 25 · **Read before:** [13](13_gradients.ipynb) · **You should know:** gradients, expectations.
 #
 # A model is asked a question and draws a **group** of $G$ answers. Each gets a reward $R$. There is no good answer to
 # copy: an answer becomes more probable if it was better than its group, and less probable if it was worse. The
 # **advantage** $A_i$ says by how much.
 #
 # $$J(\theta) = \mathbb{E} \; \frac{1}{G} \sum_{i=1}^{G} \frac{1}{|o_i|} \sum_t
-# \left[ \min\!\left( r A_i, \; \text{clip}(r, 1 - \varepsilon, 1 + \varepsilon) A_i \right) M_i - \beta \, \text{KL} \right],
+# \left[ \min\!\left( r A_i, \; \text{clip}(r, 1 - \varepsilon, 1 + \varepsilon) A_i \right) M_i
+# - \beta \, \text{KL} \right],
 # \qquad A_i = R_i - \frac{1}{G} \sum_j R_j$$
 #
-# Here $r = \pi_\theta / \pi_\text{old}$ compares a token's probability now with the one it was drawn with. The mask $M_i$
-# leaves out answers that were bad and that the model would not give any more. The divergence KL holds it near a reference.
+# Here $r = \pi_\theta / \pi_\text{old}$ compares a token's probability now with the one it was drawn with. The mask
+# $M_i$ leaves out answers that were bad and that the model would not give any more. The divergence KL holds it near a
+# reference.
 #
 # Training sees a few answers of very many. In this notebook the world is so small that **every** answer can be gone
 # through, so that the exact gradient stands beside the sampled one.
@@ -51,9 +53,9 @@ show.source(advantages, policy, kept_answers)
 
 # %% [markdown]
 # ## A world of 27 answers
-# The question is three letters, such as *abc*, and asks for them backwards. An answer has three letters as well, so there
-# are 27. Its reward is the share of letters in their right places. The model is a small V4 with random weights: two
-# layers, the second one with compressed attention and an indexer, four experts each.
+# The question is three letters, such as *abc*, and asks for them backwards. An answer has three letters as well, so
+# there are 27. Its reward is the share of letters in their right places. The model is a small V4 with random weights:
+# two layers, the second one with compressed attention and an indexer, four experts each.
 
 # %%
 LETTERS, STEPS = "abc", 3
@@ -147,15 +149,15 @@ print(f"expected reward at the start: {expected_reward(model):.2f}; of letters d
 #
 # $$\mathbb{E} \, \nabla J = \frac{G - 1}{G} \cdot \frac{1}{|o|} \, \nabla \, \mathbb{E}[R]$$
 #
-# The factor $(G-1)/G$ is there because an answer's own reward is a part of the mean that it is compared with. One draw is
-# far off: one group for each question says little about 27 answers. The mean of many draws comes near.
+# The factor $(G-1)/G$ is there because an answer's own reward is a part of the mean that it is compared with. One
+# draw is far off: one group for each question says little about 27 answers. The mean of many draws comes near.
 
 # %%
 GROUP = 8
 
 
 def exact_gradient(model, chance=None):
-    """∇ of the expected reward, over the length, with the factor of a group. It needs no chances: it goes through all."""
+    """∇ of the expected reward, over the length, with the factor of a group. It needs no chances: it has all answers."""
     each = np.exp(log_tokens(model).sum(axis=1)) * rewards.ravel().astype(np.float32)
     return gradient(model, each.sum() * np.float32((GROUP - 1) / GROUP / STEPS / len(questions)))
 
@@ -217,8 +219,10 @@ axes.minorticks_off()
 axes.legend(loc="lower left")
 show.picture(
     figure,
-    "Distance of the sampled from the exact gradient against the number of draws, both axes logarithmic. Advantages without a "
-    "deviation fall as one over the root; divided by the deviation they stop falling; with wrong rewards they stay near 1.",
+    "Distance of the sampled from the exact gradient against the number of draws, both axes logarithmic. "
+    "Advantages without a "
+    "deviation fall as one over the root; divided by the deviation they stop falling; with wrong rewards "
+    "they stay near 1.",
 )
 
 # %% [markdown]
@@ -281,21 +285,25 @@ axes.set(xlabel="step", ylabel="expected reward", ylim=(0, 1.02))
 axes.legend(loc="center right")
 show.picture(
     figure,
-    "The expected reward over 60 steps: with the exact gradient and with GRPO it rises from a third towards one; with shuffled "
+    "The expected reward over 60 steps: with the exact gradient and with GRPO it rises from a third "
+    "towards one; with shuffled "
     "rewards it stays about where it was.",
 )
 
 # %% [markdown]
-# In the picture below, each row is a question and each column one of the 27 answers. At first all of them are about as
-# probable. Then whole groups of answers fade that have a wrong letter, and at last one answer is left in nearly each row.
-# It need not be the right one: where all eight answers of a group say the same, there is nothing to compare, and a
-# question that has come to rest on a wrong letter stays there. A larger group, or a slower rate, looks around for longer.
+# In the picture below, each row is a question and each column one of the 27 answers. At first all of them are about
+# as probable. Then whole groups of answers fade that have a wrong letter, and at last one answer is left in nearly
+# each row. It need not be the right one: where all eight answers of a group say the same, there is nothing to
+# compare, and a question that has come to rest on a wrong letter stays there. A larger group, or a slower rate, looks
+# around for longer.
 
 # %% tags=["hide-input"]
 figure, panels = plt.subplots(4, 1, figsize=(9, 6), sharex=True)
 for axes, step in zip(panels, (0, 15, 30, RUN_STEPS), strict=True):
     axes.imshow(runs["GRPO"][step], aspect="auto", vmin=0, vmax=1)
-    axes.plot(rewards.argmax(axis=1), np.arange(len(questions)), "s", color=show.ORANGE, fillstyle="none", markersize=11)
+    axes.plot(
+        rewards.argmax(axis=1), np.arange(len(questions)), "s", color=show.ORANGE, fillstyle="none", markersize=11
+    )
     axes.set_title(f"after {step} steps")
     axes.set_yticks(range(len(questions)), [word(one) for one in questions])
     axes.spines[:].set_visible(False)
@@ -304,7 +312,8 @@ panels[-1].set_xlabel("answer (framed: the right one)")
 figure.supylabel("question")
 show.picture(
     figure,
-    "Probabilities of 27 answers to six questions after 0, 15, 30 and 60 steps of GRPO: at first all alike, in the end one cell "
+    "Probabilities of 27 answers to six questions after 0, 15, 30 and 60 steps of GRPO: at first all "
+    "alike, in the end one cell "
     "is dark in each row, nearly always a framed one, which is the right answer.",
 )
 
@@ -331,7 +340,8 @@ show.experiment(
 # $\text{KL}(\pi_\theta \| \pi_\text{ref})$; the usual estimate without the ratio is that only while
 # $\pi_\theta = \pi_\text{old}$.
 #
-# $$\frac{\pi_\theta}{\pi_\text{old}} \left( \frac{\pi_\text{ref}}{\pi_\theta} - \log \frac{\pi_\text{ref}}{\pi_\theta} - 1 \right)$$
+# $$\frac{\pi_\theta}{\pi_\text{old}}
+# \left( \frac{\pi_\text{ref}}{\pi_\theta} - \log \frac{\pi_\text{ref}}{\pi_\theta} - 1 \right)$$
 #
 # Three policies are compared on the first letter of each answer: the reference is the start, the old one that after 15
 # steps, and the policy that after 30.
@@ -426,8 +436,8 @@ exercise_2 = show.exercise(
 exercise_2(...)
 
 # %% [markdown]
-# **3.** An answer of four tokens was worse than its group. Its tokens are by now 0.9, 0.8, 1.0 and 0.5 times as probable
-# as when they were drawn, and $\delta = 0.1$. Is it left out? Answer `True` or `False`.
+# **3.** An answer of four tokens was worse than its group. Its tokens are by now 0.9, 0.8, 1.0 and 0.5 times as
+# probable as when they were drawn, and $\delta = 0.1$. Is it left out? Answer `True` or `False`.
 
 # %% tags=["hide-input"]
 ratios = np.array([[0.9, 0.8, 1.0, 0.5]])
@@ -462,7 +472,7 @@ exercise_4 = show.write(
         "clipped on both sides": lambda ratio, advantage, epsilon: np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantage,
         "not clipped": lambda ratio, advantage, epsilon: ratio * advantage,
     },
-    hint="The smaller one of two products. With a negative advantage the smaller one is often the one that is not clipped.",
+    hint="The smaller one of two products. With a negative advantage that is often the one which is not clipped.",
 )
 
 
@@ -477,9 +487,9 @@ exercise_4(...)
 # ## Solutions
 # <details><summary>Solutions</summary>
 #
-# 1: three quarters, and minus one quarter each. 2: zero, since all advantages are zero: a question that is always answered
-# teaches nothing. 3: yes. The mean of the logs is $(0.105 + 0.223 + 0 + 0.693)/4 = 0.255$, more than 0.1. 4: as in the
-# formula; the minimum makes it a lower bound, so that only improvements are cut off.
+# 1: three quarters, and minus one quarter each. 2: zero, since all advantages are zero: a question that is always
+# answered teaches nothing. 3: yes. The mean of the logs is $(0.105 + 0.223 + 0 + 0.693)/4 = 0.255$, more than 0.1. 4:
+# as in the formula; the minimum makes it a lower bound, so that only improvements are cut off.
 #
 # </details>
 

@@ -14,10 +14,10 @@
 # %% [markdown]
 # # 18 · Two teachers, one student
 #
-# **Minutes:** 25 · **Read before:** [15](15_training.ipynb), [17](17_reward.ipynb) · **You should know:** softmax, the Kullback–Leibler divergence.
+# **Minutes:** 25 · **Read before:** [17](17_reward.ipynb) · **You should know:** softmax, divergences.
 #
-# V4's post-training makes **specialists** first, each good at one thing. Then one **student** is to learn from all of them.
-# In **on-policy distillation** (OPD) the student answers by itself. The specialist for the question reads the
+# V4's post-training makes **specialists** first, each good at one thing. Then one **student** is to learn from all of
+# them. In **on-policy distillation** (OPD) the student answers by itself. The specialist for the question reads the
 # student's answer and says at every place what it would have said next: a whole distribution over the vocabulary. The
 # student moves its own distribution towards that.
 #
@@ -158,8 +158,8 @@ def some(task, step, count=16):
 
 def on_right_answers(*tasks):
     """Fine-tuning on the right answers of these tasks."""
-    return lambda model, step: sum(fine_tuning_loss(model, *some(task, step)) for task in tasks) * np.float32(
-        1 / len(tasks)
+    return lambda model, step: (
+        sum(fine_tuning_loss(model, *some(task, step)) for task in tasks) * np.float32(1 / len(tasks))
     )
 
 
@@ -240,7 +240,8 @@ panels[0].set_ylabel("probability of\nthe right answer")
 panels[1].legend(loc="center right", fontsize=10)
 show.picture(
     figure,
-    "Probability of the right answer over the student's steps, one panel for each task. OPD in both directions and imitation rise "
+    "Probability of the right answer over the student's steps, one panel for each task. OPD in both "
+    "directions and imitation rise "
     "to the teachers' dashed lines; with the teachers swapped the student stays low.",
 )
 
@@ -274,9 +275,9 @@ show.experiment(
 # ## Experiment: what stands in front
 # Where the student can become its teacher, both directions lead there. They differ where it **cannot**. Below, the
 # teacher's distribution over 41 tokens has two peaks, and the student can only make one: its logits are those of a
-# bell, with a middle and a width. $\text{KL}(\pi_\theta \| \pi_E)$ punishes what the student says and the teacher would
-# not; so it settles on one peak. $\text{KL}(\pi_E \| \pi_\theta)$ punishes what the student cannot say; so it becomes wide
-# and talks between the peaks, where the teacher says nothing. A model that answers must not do that.
+# bell, with a middle and a width. $\text{KL}(\pi_\theta \| \pi_E)$ punishes what the student says and the teacher
+# would not; so it settles on one peak. $\text{KL}(\pi_E \| \pi_\theta)$ punishes what the student cannot say; so it
+# becomes wide and talks between the peaks, where the teacher says nothing. A model that answers must not do that.
 
 # %%
 places = np.arange(41.0)
@@ -313,7 +314,8 @@ axes.set(xlabel="token", ylabel="probability")
 axes.legend()
 show.picture(
     figure,
-    "A teacher's distribution with two peaks. The student fitted with the student in front lies on the higher peak; the one fitted "
+    "A teacher's distribution with two peaks. The student fitted with the student in front lies on the "
+    "higher peak; the one fitted "
     "with the teacher in front is wide and highest between the peaks.",
 )
 
@@ -351,9 +353,9 @@ exercise_1 = show.exercise(
 exercise_1(...)
 
 # %% [markdown]
-# **2.** A teacher's logits for one token of V4-Pro are 129,280 numbers, its last hidden state is 7,168. The project keeps
-# hidden states on disk and makes logits of them with the matrix of the head. How many times less has to be kept? A whole
-# number will do.
+# **2.** A teacher's logits for one token of V4-Pro are 129,280 numbers, its last hidden state is 7,168. The project
+# keeps hidden states on disk and makes logits of them with the matrix of the head. How many times less has to be
+# kept? A whole number will do.
 
 # %% tags=["hide-input"]
 exercise_2 = show.exercise(
@@ -409,8 +411,8 @@ exercise_3(...)
 # ## Solutions
 # <details><summary>Solutions</summary>
 #
-# 1: $0.5 \log(0.5/0.25) + 0.5 \log(0.5/0.75) = 0.144$. 2: 18 times. 3: subtract the maximum before the exponential, so that
-# nothing overflows, and let the student's probabilities weigh the difference of the logs.
+# 1: $0.5 \log(0.5/0.25) + 0.5 \log(0.5/0.75) = 0.144$. 2: 18 times. 3: subtract the maximum before the exponential,
+# so that nothing overflows, and let the student's probabilities weigh the difference of the logs.
 #
 # </details>
 

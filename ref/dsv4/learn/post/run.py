@@ -88,8 +88,8 @@ def train_stage(
 ) -> Path:
     """Train one stage, and give back the path of its checkpoint: official names, float32, with its tokenizer.
 
-    stage: an SFT, GRPO, OPD or Imitation; out: the directory of the stage, which is made; resume: go on with the stage that is
-    there, from its newest state, and with its answers from the token at which they stopped. ops, watch: as for
+    stage: an SFT, GRPO, OPD or Imitation; out: the directory of the stage, which is made; resume: go on with the stage
+    that is there, from its newest state, and with its answers from the token at which they stopped. ops, watch: as for
     `posttrain`. made: the checkpoints of earlier stages by name; recipe: what a new model is made from.
 
     Raises TrainingError where a loss or a reward is no number: the checkpoint is then that of the last good state; for
