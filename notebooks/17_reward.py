@@ -157,7 +157,7 @@ GROUP = 8
 
 
 def exact_gradient(model, chance=None):
-    """∇ of the expected reward, over the length, with the factor of a group. It needs no chances: it has all answers."""
+    """∇ of the expected reward, over the length, with the factor of a group; it goes through all answers."""
     each = np.exp(log_tokens(model).sum(axis=1)) * rewards.ravel().astype(np.float32)
     return gradient(model, each.sum() * np.float32((GROUP - 1) / GROUP / STEPS / len(questions)))
 

@@ -136,8 +136,8 @@ def copy_of(model):
     return learn.TrainableModel(learn.Trainable(config, dict(weights.parameters), dict(weights.others)))
 
 
-def train(model, steps, loss_of, rate=0.01):
-    """The model after so many steps; the scores in both tasks before each tenth step and at the end."""
+def train(model, steps, loss_of, rate=0.015):
+    """The model after so many steps at a rate that falls to nothing; the scores at every tenth step."""
     optimiser = learn.Optimiser(config, model.weights.parameters)
     seen = []
     for step in range(steps + 1):
@@ -146,7 +146,7 @@ def train(model, steps, loss_of, rate=0.01):
         if step < steps:
             leaves = model.leaves
             gradients = tape.gradients(loss_of(model, step), list(leaves.values()))
-            optimiser.step(dict(zip(leaves, gradients, strict=True)), rate)
+            optimiser.step(dict(zip(leaves, gradients, strict=True)), rate * (1 - step / steps))
     return model, np.array(seen)
 
 
@@ -212,7 +212,7 @@ def imitated(student, step):
     return total
 
 
-STUDENT_STEPS = 80
+STUDENT_STEPS = 120
 swapped = dict(zip(teachers, reversed(list(teachers.values())), strict=True))
 students, curves = {}, {}
 for name, loss_of in (
