@@ -1,4 +1,4 @@
-"""What the build of the site adds: a page for each source file that a page links to.
+"""What the build of the site adds: a page for each source file that a page links to, and what site_only.py makes.
 
 Pages link to sources as they lie in the repository, so that the links work where the pages are read as files. On the
 site each such link leads to the page that shows the file, or to the description in the API. A link that leads to
@@ -15,12 +15,14 @@ from mkdocs.structure.files import File
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import links
+import site_only
 
 _CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
 
 
 def on_files(files, config):
-    """Add the pages that show sources to those that lie in docs/."""
+    """Add the sample page, and the pages that show sources, to those that lie in docs/."""
+    files.append(File.generated(config, site_only.SAMPLE, content=site_only.sample()))
     shown = {path for file in files.documentation_pages() for path in _linked_sources(file)}
     while shown:
         path = shown.pop()
@@ -40,8 +42,8 @@ def on_nav(nav, files, **_):
     return nav
 
 
-def on_page_markdown(markdown, page, **_):
-    """Lead links to sources to the pages that show them, and show pictures as the site's scheme is."""
+def on_page_markdown(markdown, page, config, **_):
+    """Lead links to sources to the pages that show them, show pictures as the site's scheme is, and fill the marks."""
     if page.file.src_uri.startswith("source/"):
         return markdown
     path, api = links.DOCS / page.file.src_uri, links.api_pages()
@@ -51,6 +53,8 @@ def on_page_markdown(markdown, page, **_):
             markdown = markdown[:start] + links.on_site(path, link, api) + markdown[end:]
     except links.BrokenLinkError as error:
         raise PluginError(str(error)) from error
+    way_to_root = "../" * page.file.src_uri.count("/")
+    markdown = site_only.put_in(markdown, way_to_root, config.repo_url, links.ROOT / "notebooks")
     return links.pictures_on_site(markdown)
 
 

@@ -42,7 +42,7 @@ def _load() -> None:
     try:
         import dsv4.cli  # noqa: F401
     except (ImportError, MemoryError, OSError, SystemError) as error:
-        _refuse(f"expected to load its modules, found {_first_cause(error)}")
+        _refuse(f"its modules cannot be loaded: {_first_cause(error)}")
     except Exception:
         import traceback
 
@@ -62,7 +62,7 @@ def _let_interrupts_through() -> None:
     if sent is None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     elif sent.si_pid == os.getpid():  # so OpenBLAS ends a process; without its threads, its products never return
-        _refuse("expected to start the threads of OpenBLAS, found that the system allows no more: see above")
+        _refuse("the operating system allows OpenBLAS no further threads: see above")
     else:
         sys.exit(INTERRUPTED)
 

@@ -222,6 +222,73 @@ def test_every_link_leads_to_something_to_read(page):
             links.resolve(page, link)
 
 
+README = ROOT / "README.md"
+QUESTIONS = {
+    "Where is the visibility rule, and its code?": ("docs/concepts/csa.md", "visible to query", "Span.visible"),
+    "Why is the output rotated back?": ("docs/concepts/rope-windows-sinks.md", "rotated back", "absolute positions"),
+    "Which file has Sinkhorn, with how many rounds?": ("docs/concepts/hyper-connections.md", "20 rounds", "ops/mhc.py"),
+    "How do I check a CUDA kernel?": ("docs/check-your-kernel.md", "CUDA", "dsv4.check("),
+    "How do I load safetensors?": ("docs/checkpoints.md", "safetensors", "Checkpoint.open("),
+    "What does FP4 cost in quality?": ("docs/concepts/number-formats.md", "FP4", "perplexity", "0.5 %"),
+    "How large is Flash's cache at 200k tokens?": ("docs/cost.md", "| 200k |", "711 MB"),
+    "How is a tool call encoded?": ("docs/chat.md#tools", "tool_calls", "｜DSML｜invoke"),
+    "How do I add a backend?": ("docs/extending.md#a-backend", "class FastOps(Ops)", "dsv4.ops"),
+    "How do I write logits for comparison?": ("docs/porting.md#logits", "dsv4 logits MODEL"),
+}
+"""What people ask, the page that answers, and words of the answer: one click from the README, so two to the code."""
+
+
+def answer(target):
+    """What stands at a path#heading: the section, or the whole page."""
+    path, _, anchor = target.partition("#")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if not anchor:
+        return text
+    sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    return next(section for section in sections if anchor in links.headings(section))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_answered_one_click_from_the_readme(question):
+    target, *words = QUESTIONS[question]
+    led = [link for link in links.links(prose(README)) if link.is_relative]
+    assert target in {one for link in led for one in (link.path, link.path + link.anchor)}
+    assert [word for word in words if word not in answer(target)] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "file", "name"),
+    [
+        ("docs/concepts/csa.md", "ref/dsv4/model/span.py", "Span.visible"),
+        ("docs/concepts/rope-windows-sinks.md", "ref/dsv4/ops/rope.py", "rope"),
+        ("docs/concepts/hyper-connections.md", "ref/dsv4/ops/mhc.py", "sinkhorn"),
+        ("docs/concepts/number-formats.md", "ref/dsv4/ops/quantise.py", "fake_quant_fp4"),
+        ("docs/extending.md", "ref/dsv4/ops/interface.py", "Ops"),
+    ],
+)
+def test_the_code_is_one_more_click_away(page, file, name):
+    found = [link for link in links.links(prose(ROOT / page)) if link.name == name]
+    assert {links.resolve(ROOT / page, link).relative_to(ROOT).as_posix() for link in found} == {file}
+
+
+def test_what_only_the_site_has_stands_at_its_marks():
+    site_only = load("site_only")
+    marks = f"a\n\n{site_only.SAMPLE_MARK}\n\n{site_only.HOSTED_MARK}\n"
+    bare = site_only.put_in(marks, "../", None, ROOT / "notebooks")
+    assert bare == "a\n\n[Open the sample page](../sample.html){ .md-button }\n\n\n"
+    hosted = site_only.put_in(marks, "", "https://example.org/us/dsv4", ROOT / "notebooks")
+    found = re.findall(r"^- \[(.+)\]\((.+)\)$", hosted, re.MULTILINE)
+    assert len(found) == len(NOTEBOOKS)
+    start = "https://mybinder.org/v2/git/https%3A%2F%2Fexample.org%2Fus%2Fdsv4/HEAD?urlpath=lab/tree/notebooks/"
+    assert [link for _, link in found] == [start + notebook.name for notebook in NOTEBOOKS]
+
+
+def test_the_marks_of_the_site_stand_on_its_pages():
+    site_only = load("site_only")
+    for mark in (site_only.SAMPLE_MARK, site_only.HOSTED_MARK):
+        assert any(mark in page.read_text(encoding="utf-8") for page in PAGES)
+
+
 def test_links_are_found_where_there_are_many():
     found = {page: len(list(links.links(prose(page)))) for page in [*MARKDOWN, *NOTEBOOKS]}
     assert found[ROOT / "README.md"] > 20

@@ -63,7 +63,7 @@ def test_verify_compares_with_the_reference_where_no_other_backend_is_named(dsv4
     monkeypatch.setenv(VARIABLE, "wrong")
     status, out, _ = dsv4("verify", SMALL, "--length", 3, "--against", "wrong")
     assert status == 1
-    assert "too far" in out
+    assert "too large" in out
     assert dsv4("verify", SMALL, "--length", 3, "--against", "auto", "-b", "wrong")[0] == 2
     assert dsv4("verify", SMALL, "--length", 3, "--against", "auto")[0] == 1
 

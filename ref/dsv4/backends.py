@@ -1,4 +1,4 @@
-"""Backends by name, and which one is taken where nobody names one.
+"""Backends by name, and the one that is used by default.
 
 The entry-point group `dsv4.ops` holds the backends: its entries' names are those of the backends, their values
 subclasses of `dsv4.ops.Ops`. Any installed package may add one.

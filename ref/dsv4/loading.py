@@ -23,9 +23,10 @@ def load(
 ) -> Model:
     """Open a checkpoint as a model.
 
-    path: a directory with config.json and safetensors files; None for the bundled model. backend: which backend
-    computes, "numpy", "numba" or another installed one; "auto" is the one that the environment variable DSV4_BACKEND
-    names, without it "numba" where Numba is installed and works, and else "numpy"; `model.ops.name` is its name.
+    path: a directory with config.json and safetensors files; None for the bundled model. backend: the backend
+    to compute with, "numpy", "numba" or another installed one; "auto" is the one that the environment variable
+    DSV4_BACKEND names, without it "numba" where Numba is installed and works, and else "numpy"; `model.ops.name` is its
+    name.
     fake_quant: "on" rounds the KV entries to FP8, the indexer's vectors to FP4, and the inputs of the products whose
     weights are stored in FP8 or FP4 to FP8, as the released model does; "off" rounds nothing; "auto" is "on" when
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
@@ -36,7 +37,7 @@ def load(
     if not isinstance(path, str | os.PathLike | None):
         raise SettingError(f"path: expected the path of a directory, or None, found {quoted(path)}")
     if not isinstance(backend, str):
-        raise SettingError(f"backend: expected the name of one, found {quoted(backend)}")
+        raise SettingError(f"backend: expected the name of a backend, found {quoted(backend)}")
     if fake_quant not in FAKE_QUANT:
         raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {quoted(fake_quant)}")
     chosen = _float_type(dtype)

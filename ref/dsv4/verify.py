@@ -1,7 +1,7 @@
-"""Holding one run of a model against another: the same tokens, and the differences of every layer's results.
+"""Comparing one run of a model with another: the same tokens, and the differences of every layer's results.
 
 Each layer is also run on the expected output of the layer before, so that a difference belongs to the layer that
-shows it. That matters most where activations are rounded: there a difference of 1e-7 can tip a value over a rounding
+shows it. That matters most where activations are rounded: there a difference of 1e-7 can move a value across a rounding
 boundary, and what follows drifts apart although every layer is right.
 """
 

@@ -163,9 +163,9 @@ def test_bad_values_are_found_on_the_way(tmp_path):
 
 
 def test_targets_in_the_way(float_model, tmp_path):
-    with pytest.raises(CheckpointError, match="expected a target apart from the source"):
+    with pytest.raises(CheckpointError, match="expected a target outside of the source"):
         convert(float_model, float_model, overwrite=True)
-    with pytest.raises(CheckpointError, match="expected a target apart from the source"):
+    with pytest.raises(CheckpointError, match="expected a target outside of the source"):
         convert(float_model, tmp_path, overwrite=True)
     convert(float_model, tmp_path / "target")
     with pytest.raises(CheckpointError, match="found a checkpoint"):
@@ -186,7 +186,7 @@ def test_the_source_by_another_name_is_no_target(float_model, tmp_path):
         *((float_model, "link"), (tmp_path / "link", "source"), (linked, "source"), (linked, "link")),
         (linked, "source/../linked"),
     ):
-        with pytest.raises(CheckpointError, match="expected a target apart from the source"):
+        with pytest.raises(CheckpointError, match="expected a target outside of the source"):
             convert(source, tmp_path / target, overwrite=True)
     assert bytes_of(float_model) == before
     assert listing(tmp_path) == ["link", "linked", "source"]

@@ -114,7 +114,7 @@ def test_only_what_dsv4_wrote_is_overwritten(tmp_path, put, when):
     if when == "before":
         change()
     with pytest.raises(
-        CheckpointError, match=rf"^{target}: expected a new or empty directory or what dsv4 wrote there"
+        CheckpointError, match=rf"^{target}: expected a new or empty directory or only files that dsv4 wrote"
     ):
         write(target, change if when == "meanwhile" else None, overwrite=True)
     assert picture(target) == seen
@@ -133,7 +133,7 @@ def test_what_appears_at_the_last_moment_stays(tmp_path, monkeypatch):
 
     monkeypatch.setattr(targets, "remove_own", put_first)
     with pytest.raises(
-        CheckpointError, match=r"written; expected to remove what was there, found: .*; the rest is in "
+        CheckpointError, match=r"written, but the old directory could not be removed: .*; the rest is in "
     ):
         write(target, overwrite=True)
     assert_holds(Checkpoint.open(target), TENSORS)
@@ -187,7 +187,7 @@ def test_a_writer_is_refused_while_another_is_at_work(tmp_path):
 
     write(tmp_path / "model", second)
     found = "found .model.partial of another process"
-    assert messages == [f"{tmp_path / 'model'}: expected that nothing else writes there, {found}"]
+    assert messages == [f"{tmp_path / 'model'}: expected no other process to write there, {found}"]
     assert_holds(Checkpoint.open(tmp_path / "model"), TENSORS)
 
 
@@ -197,7 +197,9 @@ def test_a_hidden_directory_of_somebody_else_stays(tmp_path):
     with pytest.raises(CheckpointError, match=rf"^{partial}: expected nothing of this name, found"):
         write(tmp_path / "model")
     (partial / RECORD).touch()  # a directory that dsv4 made, with a file that it did not write
-    with pytest.raises(CheckpointError, match=rf"^{partial}: expected what a killed process has left, found notes.txt"):
+    with pytest.raises(
+        CheckpointError, match=rf"^{partial}: expected only files of a killed conversion, found notes.txt"
+    ):
         write(tmp_path / "model")
     assert (partial / "notes.txt").read_text() == "two years of work"
     (tmp_path / "elsewhere").mkdir()
@@ -230,7 +232,9 @@ def test_what_no_process_of_ours_can_have_left_is_not(tmp_path, name):
     (partial / name).parent.mkdir(exist_ok=True)
     (partial / name).touch()
     seen = picture(partial)
-    with pytest.raises(CheckpointError, match=rf"^{partial}: expected what a killed process has left, found .*notes"):
+    with pytest.raises(
+        CheckpointError, match=rf"^{partial}: expected only files of a killed conversion, found .*notes"
+    ):
         write(tmp_path / "model")
     assert picture(partial) == seen
 

@@ -61,17 +61,17 @@ def test_existing_directories_are_kept(tmp_path):
     target = tmp_path / "model"
     target.mkdir()
     write_checkpoint(target, config, tensors.items())  # an empty directory is free
-    with pytest.raises(CheckpointError, match="found a checkpoint; overwrite it"):
+    with pytest.raises(CheckpointError, match="found a checkpoint; overwrite replaces it"):
         write_checkpoint(target, config, tensors.items())
     with pytest.raises(CheckpointError, match="expected a directory, found a file"):
         write_checkpoint(target / FILE, config, tensors.items())
     (target / "thesis.txt").write_text("two years of work")
-    with pytest.raises(CheckpointError, match=r"or what dsv4 wrote there, found thesis\.txt"):
+    with pytest.raises(CheckpointError, match=r"or only files that dsv4 wrote, found thesis\.txt"):
         write_checkpoint(target, config, tensors.items(), overwrite=True)
     assert (target / "thesis.txt").read_text() == "two years of work"
     (target / "thesis.txt").unlink()
     (target / RECORD).unlink()
-    with pytest.raises(CheckpointError, match=r"or what dsv4 wrote there, found config\.json"):
+    with pytest.raises(CheckpointError, match=r"or only files that dsv4 wrote, found config\.json"):
         write_checkpoint(target, config, tensors.items(), overwrite=True)
 
 
@@ -142,7 +142,9 @@ def test_killed_write_leaves_nothing_under_the_name(tmp_path):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "model")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "writing\n"
-        with pytest.raises(CheckpointError, match=r"nothing else writes there, found \.model\.partial of another"):
+        with pytest.raises(
+            CheckpointError, match=r"no other process to write there, found \.model\.partial of another"
+        ):
             write_checkpoint(tmp_path / "model", config, tensors.items())
         process.kill()
         process.wait()

@@ -194,13 +194,13 @@ def test_verify_agrees_with_stored_results_and_notices_a_difference(dsv4, tmp_pa
     expected = SMALL / "expected.safetensors"
     status, out, _ = dsv4("verify", SMALL, "--fake-quant", "off", "--expected", expected, "--tolerance", 1e-5)
     assert status == 0
-    assert "too far" not in out
+    assert "too large" not in out
     results = load_file(expected)
     results["prefill.layers.2.attn.out"][0, 7, 3] += 10
     save_file(results, tmp_path / "wrong.safetensors")
     status, out, _ = dsv4("verify", SMALL, "--fake-quant", "off", "--expected", tmp_path / "wrong.safetensors")
     assert status == 1
-    assert [line.split()[0] for line in out.splitlines() if "too far" in line] == ["prefill.layers.2.attn.out"]
+    assert [line.split()[0] for line in out.splitlines() if "too large" in line] == ["prefill.layers.2.attn.out"]
 
 
 def test_verify_notices_a_slightly_wrong_model_and_a_result_that_is_no_result(dsv4, tmp_path) -> None:

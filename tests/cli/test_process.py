@@ -84,7 +84,7 @@ def test_too_little_memory_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert is_one_line(done.stderr)
-    assert done.stderr.startswith("dsv4: expected enough memory, found: Unable to allocate")
+    assert done.stderr.startswith("dsv4: not enough memory: Unable to allocate")
 
 
 def start(directory: Path, cli: str, package: str = "") -> subprocess.Popen:
@@ -97,7 +97,7 @@ def start(directory: Path, cli: str, package: str = "") -> subprocess.Popen:
 
 
 LOADING = {
-    "a library that is not there": ("import no_such_library", 2, "dsv4: expected to load its modules, found Module"),
+    "a library that is not there": ("import no_such_library", 2, "dsv4: its modules cannot be loaded: Module"),
     "pages of advice": ("raise ImportError('\\n\\nREAD THIS') from OSError('cannot map it')", 2, "OSError: cannot map"),
     "no memory": ("raise MemoryError", 2, "found MemoryError"),
     "a mistake": ("1 / 0", 70, "ZeroDivisionError"),

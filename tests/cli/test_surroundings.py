@@ -46,19 +46,17 @@ class PanicException(BaseException):
     """As libraries in Rust raise it."""
 
 
+REPORTED = "the operating system reported an error"
 ENDINGS = {
-    "no memory": (MemoryError(), "expected enough memory, found: no more"),
-    "no memory for an array": (MemoryError("Unable to allocate 7 GiB"), "expected enough memory, found: Unable to al"),
-    "no file name": (OSError(errno.ENOMEM, "Cannot allocate memory"), "the system refused: Cannot allocate memory"),
-    "no reason": (OSError(), "the system refused: OSError"),
-    "only words": (OSError("cut short"), "the system refused: cut short"),
+    "no memory": (MemoryError(), "not enough memory: an allocation failed"),
+    "no memory for an array": (MemoryError("Unable to allocate 7 GiB"), "not enough memory: Unable to allocate 7 GiB"),
+    "no file name": (OSError(errno.ENOMEM, "Cannot allocate memory"), f"{REPORTED}: Cannot allocate memory"),
+    "no reason": (OSError(), f"{REPORTED}: OSError"),
+    "only words": (OSError("cut short"), f"{REPORTED}: cut short"),
     "a file": (OSError(errno.EIO, "Input/output error", "some/file"), "some/file: Input/output error"),
-    "no thread": (RuntimeError("can't start new thread"), "expected to start another thread, found that the system"),
-    "nesting": (RecursionError("maximum recursion depth"), "expected input that is not nested so deep, found: maximum"),
-    "a panic": (
-        PanicException("index out of\nbounds"),
-        "expected input that a library can read, found: index out of b",
-    ),
+    "no thread": (RuntimeError("can't start new thread"), "the operating system allows no further threads"),
+    "nesting": (RecursionError("maximum recursion depth"), "the input is nested too deeply: maximum recursion depth"),
+    "a panic": (PanicException("index out of\nbounds"), "a library failed on this input: index out of bounds"),
 }
 
 
@@ -86,7 +84,7 @@ def test_a_mistake_of_ours_has_a_traceback_and_a_status_of_its_own(dsv4, monkeyp
     monkeypatch.setattr(files, "bundled_model", fail)
     status, out, err = dsv4("inspect")
     assert (status, out) == (70, "")
-    assert err.startswith("dsv4: this is a mistake of dsv4 itself; please report it")
+    assert err.startswith("dsv4: this is a bug in dsv4; please report it")
     assert "in fail" in err
     assert err.rstrip().endswith(f"{type(mistake).__name__}: {mistake}")
 
@@ -95,8 +93,8 @@ def test_help_lists_the_exit_statuses(dsv4) -> None:
     status, out, _ = dsv4("--help")
     assert status == 0
     words = " ".join(out.split())
-    assert "Exit status: 0 if all went well, 1 if verify found a result too far off, 2 if" in words
-    assert "70 after a mistake" in words
+    assert "Exit status: 0 on success, 1 if verify found a difference that is too large, 2 if" in words
+    assert "70 after a bug" in words
     assert "130 after Ctrl-C" in words
 
 

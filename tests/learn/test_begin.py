@@ -156,10 +156,10 @@ class TestFromACheckpoint:
     def test_a_resumed_run_knows_what_it_began_with(self, tmp_path, texts, first):
         with pytest.raises(KilledError):
             pretrain(short(), texts, tmp_path / "run", init=first / "model", watch=killed)
-        with pytest.raises(SettingError, match=r"^init: expected none for a run that is resumed, found .*") as caught:
+        with pytest.raises(SettingError, match=r"^init: expected none, since the run is resumed, found .*") as caught:
             pretrain(short(), texts, tmp_path / "run", init=first / "model", resume=True)
         assert "\n" not in str(caught.value)
-        with pytest.raises(SettingError, match=r"^tokenizer: expected none for a run that is resumed"):
+        with pytest.raises(SettingError, match=r"^tokenizer: expected none, since the run is resumed"):
             pretrain(short(), texts, tmp_path / "run", tokenizer=first, resume=True)
         pretrain(short(), texts, tmp_path / "run", resume=True)
         pretrain(short(), texts, tmp_path / "whole", init=first / "model")
@@ -204,7 +204,7 @@ class TestAnotherRun:
             pretrain(short(), texts, tmp_path / "run", resume=True)
 
     def test_one_that_is_there(self, texts, first):
-        with pytest.raises(TrainingError, match=r"expected a new or empty directory, found a run; resume it\?"):
+        with pytest.raises(TrainingError, match=r"expected a new or empty directory, found a run; resume continues it"):
             pretrain(short(), texts, first)
 
     def test_another_recipe(self, texts, first):

@@ -272,7 +272,7 @@ class TestDamaged:
 
 def test_a_second_process_is_refused(tmp_path, texts):
     def second(report, seconds):
-        with pytest.raises(TrainingError, match="expected that nothing else trains there, found another process"):
+        with pytest.raises(TrainingError, match="expected no other process to train there, found one"):
             pretrain(short(), texts, tmp_path / "run", resume=True)
 
     pretrain(short(), texts, tmp_path / "run", watch=second)
@@ -302,7 +302,7 @@ class TestCommand:
             ({"stages": []}, [], "stages"),
             ({}, ["--resume"], "expected a run to resume"),
             ({}, ["--init", "nowhere"], "nowhere"),
-            ({}, ["--init", "nowhere", "--resume"], "expected none for a run that is resumed"),
+            ({}, ["--init", "nowhere", "--resume"], "expected none, since the run is resumed"),
             ({"stages": [{"kind": "dense", "steps": 10**12, "length": 16, "batch": 1}]}, [], "stages[0].steps"),
         ],
     )

@@ -79,7 +79,7 @@ def test_a_damaged_state(directory):
 def test_one_process_at_a_time(directory):
     with (
         directory.locked(),
-        pytest.raises(TrainingError, match=r"expected that nothing else trains there, found another process$"),
+        pytest.raises(TrainingError, match=r"expected no other process to train there, found one$"),
         RunDirectory(directory.path).locked(),
     ):
         pass

@@ -192,7 +192,10 @@ def test_masks_that_are_none(model, mask):
 def test_caches_that_are_none_or_of_another_model(backend, model):
     other = tiny.model(backend, compress_ratios=(0, 4), num_nextn_predict_layers=0)
     states = model.states([[1, 2]])
-    for cache, message in (({}, "expected what new_cache gives, found {}"), (other.new_cache(), "found one of 2")):
+    for cache, message in (
+        ({}, "expected a cache from model.new_cache, found {}"),
+        (other.new_cache(), "found one of 2"),
+    ):
         with pytest.raises(PromptError, match=f"cache: .*{message}"):
             model([[1, 2]], cache)
         with pytest.raises(PromptError, match=f"cache: .*{message}"):
@@ -209,7 +212,7 @@ def test_a_layer_that_there_is_not(model, number):
     ("arguments", "message"),
     [
         ({"path": 5}, "path: expected the path of a directory, or None, found 5"),
-        ({"backend": None}, "backend: expected the name of one, found None"),
+        ({"backend": None}, "backend: expected the name of a backend, found None"),
         ({"fake_quant": True}, "fake_quant: expected one of auto, on, off, found True"),
         ({"dtype": "float99"}, "dtype: expected float32 or float64, found 'float99'"),
         ({"dtype": np.float16}, "dtype: expected float32 or float64, found float16"),

@@ -93,7 +93,7 @@ def test_caches_that_are_not_alike(model, packed):
     if packed:
         others.append(model.new_cache())
     for other in others:
-        with pytest.raises(PromptError, match="not alike"):
+        with pytest.raises(PromptError, match="found different ones"):
             other.join([model.new_cache(packed=packed), other])
     with pytest.raises(PromptError, match="at least one"):
         others[0].join([])

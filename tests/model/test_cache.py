@@ -170,5 +170,5 @@ def test_a_call_that_fails_halfway_can_be_made_again(model, layer):
     tiny.close(fetch(model(ids[125:], cache)), fetch(model(ids))[:, 125:])
     with pytest.raises(KeyboardInterrupt):
         model(tiny.tokens(11, 10), kept, observe=fail)
-    with pytest.raises(PromptError, match="cache: expected one whose last call went through"):
+    with pytest.raises(PromptError, match="cache: expected one whose last call succeeded"):
         model(ids[125:], kept)

@@ -260,7 +260,7 @@ def test_no_token_is_taken_where_none_has_a_number(backend, temperature):
     model.head = lambda states: head(states) * 0 - np.inf
     found, message = until_failure(generate(model, [[1, 2], [3]], temperature=temperature), 2)
     assert found == [[], []]
-    expected = "logits: expected a number for one token at least, found -inf for all of them"
+    expected = "logits: expected a number for at least one token, found -inf for all of them"
     assert message == f"sequence 0: {expected} (1 more failed, too)"
 
 

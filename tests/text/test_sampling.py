@@ -129,8 +129,8 @@ WITHOUT_A_BEST = [
     ([1, np.nan, 2, np.nan], "expected numbers below infinity, found nan for token 1"),
     ([1, 0, np.inf, -np.inf], "expected numbers below infinity, found inf for token 2"),
     ([-np.inf, np.nan, -np.inf], "expected numbers below infinity, found nan for token 1"),
-    ([-np.inf] * 3, "expected a number for one token at least, found -inf for all of them"),
-    ([-np.inf], "expected a number for one token at least, found -inf for all of them"),
+    ([-np.inf] * 3, "expected a number for at least one token, found -inf for all of them"),
+    ([-np.inf], "expected a number for at least one token, found -inf for all of them"),
 ]
 
 

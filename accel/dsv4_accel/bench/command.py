@@ -35,9 +35,9 @@ def bench(
     as_json: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a page.")] = False,
 ) -> None:
-    """Time operations and whole passes beside NumPy, torch, transformers and ggml.
+    """Measure operations and whole passes beside NumPy, torch, transformers and ggml.
 
-    All run in turns; what counts are the ratios, and the fraction of what this machine can read from memory.
+    The implementations run in turns. Look at the ratios, and at the fraction of this machine's memory bandwidth.
     """
     from dsv4_accel.bench.plot import draw, require_matplotlib
     from dsv4_accel.bench.report import as_markdown, as_text

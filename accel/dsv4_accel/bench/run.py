@@ -88,10 +88,10 @@ def run(
 ) -> Report:
     """Measure the rows whose names fit one of the patterns `only`, all without a pattern.
 
-    backend: who computes; quick: little time and memory for each row, and none for the large ones unless `only` names
-    them; peers: whether to compare with other libraries; layer_directory: where the checkpoint of one layer is or shall
-    stay. Raises SettingError for a pattern that fits nothing, and for a layer that cannot be read or written;
-    BackendError for a backend that cannot run.
+    backend: what to compute with; quick: little time and memory for each row, and none for the large ones unless
+    `only` names them; peers: whether to compare with other libraries; layer_directory: where the checkpoint of one
+    layer is or shall stay. Raises SettingError for a pattern that fits nothing, and for a layer that cannot be read or
+    written; BackendError for a backend that cannot run.
     """
     ops = backend_named(backend)
     on_gpu = lives_elsewhere(ops)

@@ -156,4 +156,4 @@ def _alike(found: AnyArray, expected: AnyArray) -> None:
 
 def _same_places(found: AnyArray, expected: AnyArray, what: str) -> None:
     if not np.array_equal(found, expected):
-        raise AssertionError(f"{what} stands in other places than NumPy's")
+        raise AssertionError(f"{what} is at other positions than NumPy's")

@@ -39,7 +39,7 @@ def convert(
     target, overwrite, max_shard_bytes: as `write_checkpoint` takes them.
     progress: called as progress(done, parameters, name) after each parameter. Raises CheckpointError where the source
     is not a sound checkpoint, a file of its tokenizer is not JSON, a routed expert's width is not a multiple of 32, or
-    the target is in the way. Source: report §3.4; code: the released files.
+    the target may not be replaced. Source: report §3.4; code: the released files.
     """
     if to not in get_args(Storage):
         raise ValueError(f"convert: `to` must be one of {get_args(Storage)}, found {to!r}")
@@ -72,7 +72,7 @@ def _require_apart(checkpoint: Checkpoint, target: Path) -> None:
     except OSError as error:
         raise CheckpointError(f"{target}: expected a directory that can be written, found: {reason(error)}") from error
     if same:
-        raise CheckpointError(f"{target}: expected a target apart from the source {source}, found the same place")
+        raise CheckpointError(f"{target}: expected a target outside of the source {source}, found the same place")
 
 
 def _config(checkpoint: Checkpoint, to: Storage) -> Config:

@@ -1,4 +1,4 @@
-"""Files that somebody hands in: regular files of a sane size, read whole, and what is said where they are not."""
+"""Input files: regular files of a reasonable size, read whole, and the errors for all other files."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""A lock on an open file, which the system takes back from a process that ends, however it ends."""
+"""A lock on an open file, which the operating system releases when the process ends, however it ends."""
 
 
 def try_lock(handle: int, otherwise: bool) -> bool:

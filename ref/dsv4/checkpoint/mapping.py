@@ -1,7 +1,7 @@
 """Files mapped into memory to be read, none of them kept open.
 
 Python's own `mmap` holds a descriptor for as long as a mapping lives (before Python 3.13 always), and so does NumPy's
-memmap: a checkpoint of many shards would use up the descriptors that a process may have. The system needs none.
+memmap: a checkpoint of many shards would use up the descriptors that a process may have. The system call needs none.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
-"""Other spellings of tensor names, and the official ones that they stand for.
+"""Other spellings of tensor names, and the official names for them.
 
-transformers saves most tensors under the official names, with the prefix `model.` and some renamed. Asked not to
-restore them, it saves its internal names, and each layer's routed experts in two tensors.
+transformers saves most tensors under the official names, with the prefix `model.` and some renamed. With
+save_original_format=False it saves its internal names, and each layer's routed experts in two tensors.
 """
 
 import re
@@ -53,7 +53,7 @@ FUSED = re.compile(r"^(.*\.ffn\.experts)\.(gate_up_proj|down_proj)$")
 
 
 def official_name(stored: str, known: Collection[str] = ()) -> str:
-    """The official name of a tensor, given the name in a file; an unheard name only loses the prefix `model.`.
+    """The official name of a tensor, given the name in a file; an unknown name only loses the prefix `model.`.
 
     known: official names, which are taken as they are, and fast.
     """

@@ -38,7 +38,7 @@ def built_beside(target: Path, overwrite: bool) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(target))
     if not target.name:
-        raise CheckpointError(f"{target}: expected a directory to write, found the root of all")
+        raise CheckpointError(f"{target}: expected a directory to write, found the root directory")
     partial = target.with_name(f".{target.name}.partial")
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,10 +72,10 @@ def _require_free(target: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{target}: expected a directory that can be replaced, found the current one")
     names = strangers(target)
     if names:
-        or_own = " or what dsv4 wrote there" if overwrite else ""
+        or_own = " or only files that dsv4 wrote" if overwrite else ""
         raise CheckpointError(f"{target}: expected a new or empty directory{or_own}, found {names[0]}")
     if not overwrite and any(target.iterdir()):
-        raise CheckpointError(f"{target}: expected a new or empty directory, found a checkpoint; overwrite it?")
+        raise CheckpointError(f"{target}: expected a new or empty directory, found a checkpoint; overwrite replaces it")
 
 
 def _require_replaceable(target: Path) -> None:
@@ -101,14 +101,14 @@ def _claim(target: Path, partial: Path) -> int:
         made = _make(partial)
         try:
             if not made and not _may_be_own(partial):
-                raise CheckpointError(f"{partial}: expected nothing of this name, found what dsv4 did not write")
+                raise CheckpointError(f"{partial}: expected nothing of this name, found files that dsv4 did not write")
             lock = os.open(partial / RECORD, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # another process has just moved or removed it
             continue
         try:
             if not try_lock(lock, otherwise=made):  # without locks, who made the directory has it
                 found = f"found {partial.name} of another process"
-                raise CheckpointError(f"{target}: expected that nothing else writes there, {found}")
+                raise CheckpointError(f"{target}: expected no other process to write there, {found}")
             if _is_own(partial, lock):
                 _clear(partial)
                 return lock
@@ -150,7 +150,7 @@ def _clear(partial: Path) -> None:
     odd += [path for path in directories if path.name not in WRITTEN_DIRECTORIES]
     if odd:
         found = odd[0].relative_to(partial)
-        raise CheckpointError(f"{partial}: expected what a killed process has left, found {found}; remove it?")
+        raise CheckpointError(f"{partial}: expected only files of a killed conversion, found {found}; please remove it")
     _remove(files, directories)
 
 
@@ -192,7 +192,7 @@ def _put_in_place(partial: Path, target: Path, overwrite: bool) -> Path | None:
     try:
         target.rename(old)
         if strangers(old):
-            raise CheckpointError(f"{target}: expected what dsv4 wrote there, found {strangers(old)[0]}")
+            raise CheckpointError(f"{target}: expected only files that dsv4 wrote, found {strangers(old)[0]}")
         partial.rename(target)
     except BaseException:
         if old.exists():
@@ -207,7 +207,7 @@ def _remove_old(old: Path, target: Path) -> None:
         remove_own(old)
     except OSError as error:
         raise CheckpointError(
-            f"{target}: written; expected to remove what was there, found: {reason(error)}; the rest is in {old}"
+            f"{target}: written, but the old directory could not be removed: {reason(error)}; the rest is in {old}"
         ) from error
 
 

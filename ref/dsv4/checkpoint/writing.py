@@ -54,8 +54,8 @@ def write_checkpoint(
     by one, and at most one file's tensors, `max_shard_bytes`, are held at a time.
     The directory appears under its name when it is whole: it is built beside it under a hidden name, which is removed
     on failure. It must be new or empty; `overwrite` allows one that holds what dsv4 has written, unchanged, and
-    nothing else, and that stays until the new one is whole. Raises CheckpointError where the target is in the way (see
-    `built_beside`) or cannot be written to, or the tensors are not those of the configuration.
+    nothing else, and that stays until the new one is whole. Raises CheckpointError where the target may not be replaced
+    (see `built_beside`) or cannot be written to, or the tensors are not those of the configuration.
     """
     copies = [Path(file) for file in extra_files]
     for file in copies:

@@ -27,7 +27,7 @@ def common(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """DeepSeek-V4 in NumPy: generate text, look into checkpoints, check implementations."""
+    """DeepSeek-V4 in NumPy: generate text, look inside models, check implementations, train."""
     if version:
         print(f"dsv4 {__version__}")
         raise typer.Exit
@@ -42,37 +42,45 @@ ModelOption = Annotated[
     Path | None, typer.Option("--model", "-m", help="Directory of a checkpoint.", show_default="the bundled model")
 ]
 BACKEND_NAMES = (
-    "numpy, numba, or another installed backend. auto is what the environment variable DSV4_BACKEND names, without it "
-    "numba where Numba is installed and works, and else numpy."
+    "numpy, numba, or another installed backend. auto takes the one that the environment variable DSV4_BACKEND names; "
+    "if it is not set, numba if Numba is installed and works, otherwise numpy."
 )
-BackendOption = Annotated[str, typer.Option("--backend", "-b", help=f"The backend that computes: {BACKEND_NAMES}")]
+BackendOption = Annotated[str, typer.Option("--backend", "-b", help=f"The backend to compute with: {BACKEND_NAMES}")]
 FakeQuantOption = Annotated[
-    str, typer.Option("--fake-quant", help="Round activations as the released model does: auto, on or off.")
+    str,
+    typer.Option(
+        "--fake-quant",
+        help="Round activations as the released model does: on, off, or auto, which is on for quantised checkpoints.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="Tokens to generate at most.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="The most tokens to generate.")]
 Temperature = Annotated[
     float | None,
     typer.Option(
         "--temperature",
         "-t",
-        help="Randomness; 0 always takes the best token.",
-        show_default="what generation_config.json says, else 1",
+        help="How random the text is; 0 always takes the most likely token.",
+        show_default="from generation_config.json, otherwise 1",
     ),
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p",
-        help="Draw only from the likeliest tokens whose probabilities together reach this.",
-        show_default="what generation_config.json says, else 1",
+        help="Sample only from the most likely tokens whose probabilities add up to this.",
+        show_default="from generation_config.json, otherwise 1",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", "-s", help="Equal seeds give equal draws.", show_default="random")]
-AllowSpecial = Annotated[
-    bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
+Seed = Annotated[
+    int | None, typer.Option("--seed", "-s", help="The same seed gives the same text.", show_default="random")
 ]
-Speculative = Annotated[bool, typer.Option("--speculative", help="Let the MTP module draft tokens.")]
+AllowSpecial = Annotated[
+    bool, typer.Option("--allow-special", help="Turn text that looks like a control token into that token.")
+]
+Speculative = Annotated[
+    bool, typer.Option("--speculative", help="Let the MTP module draft tokens, which the model checks.")
+]
 
 
 def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model, Tokenizer]:

@@ -35,11 +35,11 @@ MOST_TOKEN = 2**63 - 1
 
 @app.command()
 def logits(
-    ids: Annotated[Path, typer.Option("--ids", help="JSON file: token ids, one list or a list of equal lists.")],
+    ids: Annotated[Path, typer.Option("--ids", help="JSON file of token ids: one list, or lists of equal length.")],
     out: Annotated[Path, typer.Option("--out", help="NumPy file to write: [batch, length, vocab] float32.")],
     model: ModelArgument = None,
     backend: BackendOption = "auto",
-    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens per pass.", show_default="all")] = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens in each pass.", show_default="all")] = None,
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
     """Write the logits of every position to a file."""
@@ -76,7 +76,7 @@ def verify(
             "--backend",
             "-b",
             help=f"The backend whose results to compare or save: {BACKEND_NAMES}",
-            show_default="numpy with --against, else auto",
+            show_default="numpy with --against, otherwise auto",
         ),
     ] = None,
     against: Annotated[str | None, typer.Option("--against", help="Another backend to compare with.")] = None,
@@ -85,7 +85,7 @@ def verify(
     ] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Write the results to this safetensors file.")] = None,
     ids: Annotated[Path | None, typer.Option("--ids", help="JSON file of token ids to compare on.")] = None,
-    length: Annotated[int, typer.Option("--length", min=1, help="How many random tokens without --ids.")] = 274,
+    length: Annotated[int, typer.Option("--length", min=1, help="Without --ids: how many random tokens.")] = 274,
     fake_quant: FakeQuantOption = "auto",
     tolerance: Annotated[
         float | None,
@@ -97,7 +97,7 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a model's results with another backend's or with stored ones.
+    """Compare a model's results, layer by layer, with another backend's or with stored ones.
 
     Each layer is given the expected output of the layer before, so that a difference is its own; the logits are those
     of whole passes. Differences are relative to the standard deviation of what is expected. Exits with 1 where one is
@@ -163,12 +163,12 @@ def _worst_per_layer(found: list[Difference]) -> list[Difference]:
 
 def _print_table(found: list[Difference], allowed: dict[str, float]) -> None:
     worst = _worst_per_layer(found)
-    title = "worst result of each layer"
+    title = "largest difference of each layer"
     width = max(len(title), *(len(difference.name) for difference in worst))
     print(f"{title:<{width}}{'max |Δ|':>11}{'relative':>11}{'allowed':>9}")
     for difference in worst:
         limit = allowed[difference.name]
-        verdict = "" if difference.relative <= limit else "  too far"
+        verdict = "" if difference.relative <= limit else "  too large"
         print(f"{difference.name:<{width}}{difference.worst:>11.3g}{difference.relative:>11.3g}{limit:>9.3g}{verdict}")
     print(f"{len(found)} results compared")
 

@@ -31,7 +31,7 @@ def cost_command(
         ),
     ] = None,
     context: Annotated[
-        int, typer.Option("--context", "-c", min=1, help="Tokens of a sequence. The FLOPs are those of its last token.")
+        int, typer.Option("--context", "-c", min=1, help="Length of the sequence; FLOPs are for its last token.")
     ] = 2**20,
     cache_format: Annotated[
         str, typer.Option("--cache-format", help="How the cache is stored: packed (as released), bf16 or float32.")
@@ -41,10 +41,10 @@ def cost_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count a model's parameters, FLOPs per token and cache bytes. No weights are read.
+    """Show a model's parameters, FLOPs per token and KV cache size. No weights are read.
 
-    FP8 FLOPs weigh each operation by the time that a tensor core takes for it, as the report does: FP4 counts half, FP8
-    and FP4 × FP8 one, bf16 two, float32 four.
+    FP8 FLOPs count each operation by the time that a tensor core needs for it, as in the report: FP4 counts as one
+    half, FP8 and FP4 × FP8 as one, bf16 as two, float32 as four.
     """
     chosen = next((known for known in get_args(CacheFormat) if known == cache_format), None)
     if chosen is None:

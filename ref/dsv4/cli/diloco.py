@@ -12,48 +12,56 @@ from dsv4.cli.app import JsonOption, app
 from dsv4.cli.quantities import short
 
 diloco = typer.Typer(
-    help="Decoupled DiLoCo: training with learners that never wait, its goodput and bandwidth.",
+    help="Decoupled DiLoCo: train with learners that do not wait for each other; simulate its goodput and bandwidth.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 app.add_typer(diloco, name="diloco")
 
-Seed = Annotated[int, typer.Option("--seed", "-s", help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", help="The seed of everything that is random.")]
 
 
 @diloco.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a JSON file, as of dsv4 train.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a JSON file as for dsv4 train.")],
     texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="Text files, and JSONL files of documents.")],
     out: Annotated[Path, typer.Option("--out", help="Directory of the run: tape, snapshots, and the model.")],
-    learners: Annotated[int, typer.Option("--learners", help="M: replicas of the model.")] = 2,
-    fragments: Annotated[int, typer.Option("--fragments", help="P: parts that are merged by themselves.")] = 24,
+    learners: Annotated[int, typer.Option("--learners", help="M: how many copies of the model train.")] = 2,
+    fragments: Annotated[int, typer.Option("--fragments", help="P: parts of the model, merged one by one.")] = 24,
     inner_steps: Annotated[
         int, typer.Option("--inner-steps", help="H: steps between two merges of a part; a multiple of P.")
     ] = 24,
-    quorum: Annotated[int, typer.Option("--quorum", help="K: learners that a merge waits for.")] = 1,
+    quorum: Annotated[int, typer.Option("--quorum", help="K: how many learners a merge waits for.")] = 1,
     kill: Annotated[
         list[str] | None,
-        typer.Option("--kill", help="WHO@AFTER+SECONDS: 1@20+5 kills learner 1 after 20 steps, syncer@8 the syncer."),
+        typer.Option(
+            "--kill",
+            help="WHO@AFTER+SECONDS: 1@20+5 kills learner 1 after 20 steps for 5 seconds, syncer@8 the syncer after "
+            "8 merges.",
+        ),
     ] = None,
-    slow: Annotated[list[str] | None, typer.Option("--slow", help="WHOxTIMES: 2x10 is ten times slower.")] = None,
+    slow: Annotated[
+        list[str] | None, typer.Option("--slow", help="WHOxTIMES: 2x10 makes learner 2 ten times slower.")
+    ] = None,
     lose: Annotated[float, typer.Option("--lose", help="Share of messages that never arrive.")] = 0.0,
     seed: Seed = 0,
     ray: Annotated[
         str | None,
         typer.Option(
-            "--ray", help="Real processes: local, or Ray's address of a cluster.", show_default="virtual time"
+            "--ray",
+            help="Use real processes: local, or the Ray address of a cluster.",
+            show_default="simulate in one process",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the tape into DIR/diloco/plot.png.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train with learners that never wait for each other, and a syncer that merges what they learn.
+    """Train with learners that do not wait for each other, and a syncer that merges what they learn.
 
-    In virtual time, one process does all in an order that is drawn from the seed; with --ray, each is a process. The
-    model in DIR/model is an ordinary checkpoint, and DIR/diloco/tape.jsonl has a line for each event.
+    By default one process simulates all of them in virtual time, in an order that depends on the seed. With --ray, each
+    is a process. The model in DIR/model is an ordinary checkpoint, and DIR/diloco/tape.jsonl has a line for each event.
     """
     from dsv4.learn.diloco.chaos import Chaos, read_kills, read_slow
     from dsv4.learn.diloco.plot import draw
@@ -110,20 +118,20 @@ def _summary(tape: list[dict[str, Any]], learners: int) -> dict[str, Any]:
 def goodput(
     chips: Annotated[
         list[int] | None,
-        typer.Option("--chips", help="Chips of all learners together.", show_default="1200000 2400000"),
+        typer.Option("--chips", help="All chips together.", show_default="1200000 2400000"),
     ] = None,
     learners: Annotated[
-        list[int] | None, typer.Option("--learners", help="Learners that share them.", show_default="1 2 8 16")
+        list[int] | None, typer.Option("--learners", help="How many learners share the chips.", show_default="1 2 8 16")
     ] = None,
     days: Annotated[float, typer.Option("--days", help="Days to simulate.")] = 10.0,
     mtbi: Annotated[float, typer.Option("--mtbi", help="Years between two failures of one chip, on average.")] = 1.0,
     seed: Seed = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate failures, and print the share of all chips' time in which they train.
+    """Simulate failing chips, and print goodput: the share of chip time that trains the model.
 
     Options that are given several times make several rows. Rigid: one learner that waits for a spare after each
-    failure. Elastic: learners that go on without the slice that failed.
+    failure. Elastic: learners that continue without the chips that failed.
     """
     from dsv4.learn.diloco.goodput import cluster
     from dsv4.learn.diloco.goodput.fit import FITTED, PUBLISHED
@@ -159,18 +167,18 @@ def _print_goodput(rows: list[dict[str, Any]]) -> None:
 
 @diloco.command()
 def bandwidth(
-    parameters: Annotated[float, typer.Option("--parameters", help="Of the model.")] = 12e9,
+    parameters: Annotated[float, typer.Option("--parameters", help="Parameters of the model.")] = 12e9,
     step: Annotated[float, typer.Option("--step", help="Seconds of a training step.")] = 1.0,
     target: Annotated[float, typer.Option("--target", help="Compute utilisation to reach, from 0 to 1.")] = 0.95,
     sites: Annotated[
-        list[int] | None, typer.Option("--sites", help="Sites that train together.", show_default="4 8")
+        list[int] | None, typer.Option("--sites", help="How many sites train together.", show_default="4 8")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate training steps, and print how fast the network between sites must be.
 
-    First the published table of 2503.09799 with ours beside it, then a pair of our own for the model of the options:
-    data parallel, and Decoupled DiLoCo with four-bit differences.
+    Prints the published table of arXiv 2503.09799 with our results beside it. Then, for the model of the options, it
+    compares data parallel training with Decoupled DiLoCo with four-bit differences.
     """
     from dsv4.learn.diloco.bandwidth.published import BITS, LAYERS, table
     from dsv4.learn.diloco.bandwidth.sites import BLOG_GIGABITS, Assumptions, Pair
@@ -188,12 +196,13 @@ def bandwidth(
         print(json.dumps({**report, "pairs": ours, "assumed": asdict(assumed), "blog_ratio": blog}, indent=1))
         return
     _print_table(rows)
-    print(f"\nOurs with {BITS:g} bits for a parameter and {LAYERS} layers, which fit and are not published.\n")
+    print(f"\nOurs is with {BITS:g} bits for a parameter and {LAYERS} layers: fitted numbers, not published ones.\n")
     print(f"{'sites':>5}{'data parallel':>16}{'decoupled':>12}{'ratio':>8}   Gbit/s that a site sends")
     for one in pairs:
         print(f"{one.sites:>5}{one.data_parallel:>16.1f}{one.decoupled:>12.2f}{one.ratio:>8.0f}")
-    print(f"\nAssumed: {', '.join(f'{name} {value:g}' for name, value in asdict(assumed).items())}; a ring reduces.")
-    print(f"The blog has {BLOG_GIGABITS[0]:g} and {BLOG_GIGABITS[1]:g}, a ratio of {blog:.0f}, by a formula not found.")
+    print(f"\nAssumed: {', '.join(f'{name} {value:g}' for name, value in asdict(assumed).items())}; a ring all-reduce.")
+    published = " and ".join(f"{one:g}" for one in BLOG_GIGABITS)
+    print(f"The blog post gives {published}, a ratio of {blog:.0f}; its formula is unknown.")
 
 
 def _print_table(rows: list[Any]) -> None:

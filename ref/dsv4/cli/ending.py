@@ -1,6 +1,6 @@
 """How the command ends: the exit status, and one line for whatever hindered it.
 
-Only what nobody has foreseen, which is a mistake of dsv4 itself, is shown as a traceback.
+Only an exception that is not expected, and so is a bug in dsv4, is shown as a traceback.
 """
 
 import os
@@ -16,14 +16,14 @@ from dsv4.errors import DSV4Error
 DONE, TOO_FAR, REFUSED, MISTAKEN, INTERRUPTED = 0, 1, 2, 70, 130
 
 STATUSES = (
-    f"Exit status: {DONE} if all went well, {TOO_FAR} if verify found a result too far off, {REFUSED} if the input, an "
-    "option or the machine does not allow what was asked (one line on standard error says why), "
-    f"{MISTAKEN} after a mistake of dsv4 itself (with a traceback), {INTERRUPTED} after Ctrl-C."
+    f"Exit status: {DONE} on success, {TOO_FAR} if verify found a difference that is too large, {REFUSED} if something "
+    "is wrong with the input, an option or the machine (one line on standard error says what), "
+    f"{MISTAKEN} after a bug in dsv4 (with a traceback), {INTERRUPTED} after Ctrl-C."
 )
-"""What the help says of them.
+"""How the help describes them.
 
-A library may end the process before Python has a word in the matter: OpenBLAS says so in a line of its own where it
-gets no memory, and the status is 1; what aborts, as Rust and LLVM do then, leaves that of the signal, 134 in a shell.
+A library may end the process without Python's knowledge. When OpenBLAS gets no memory, it prints a line of its own and
+ends with status 1. When Rust or LLVM abort, the status is that of the signal, 134 in a shell.
 """
 
 
@@ -41,7 +41,7 @@ def end(error: BaseException) -> int:
     if line is not None:
         say(line)
         return REFUSED
-    say("this is a mistake of dsv4 itself; please report it with these lines", traceback.format_exception(error))
+    say("this is a bug in dsv4; please report it with these lines", traceback.format_exception(error))
     return MISTAKEN
 
 
@@ -54,26 +54,26 @@ def say(message: str, details: Iterable[str] = ()) -> None:
 
 
 def _line(error: BaseException) -> str | None:
-    """What to say about an exception; None for one that nobody has foreseen."""
+    """What to say about an exception; None for one that is not expected."""
     match error:
         case TyperException():
             return error.format_message()
         case DSV4Error():
             return str(error)
         case OSError(filename=None):
-            return f"the system refused: {error.strerror or str(error) or type(error).__name__}"
+            return f"the operating system reported an error: {error.strerror or str(error) or type(error).__name__}"
         case OSError():
             return f"{error.filename}: {error.strerror or type(error).__name__}"
         case MemoryError():
-            return f"expected enough memory, found: {str(error) or 'no more'}"
+            return f"not enough memory: {str(error) or 'an allocation failed'}"
         case RecursionError():
-            return f"expected input that is not nested so deep, found: {error}"
+            return f"the input is nested too deeply: {error}"
         case RuntimeError() if "Symlink loop" in str(error):  # so says pathlib before Python 3.13
-            return f"expected a path that leads somewhere, found: {error}"
+            return f"the path is a loop of links: {error}"
         case RuntimeError() if "can't start new thread" in str(error):
-            return "expected to start another thread, found that the system allows no more"
+            return "the operating system allows no further threads"
     if type(error).__name__ == "PanicException":  # of libraries in Rust; it is no Exception, and has no module
-        return f"expected input that a library can read, found: {error}"
+        return f"a library failed on this input: {error}"
     return None
 
 

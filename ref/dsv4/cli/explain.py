@@ -18,16 +18,17 @@ def explain_command(
         str | None,
         typer.Option(
             "--sources",
-            help="Where links to concepts, notebooks and sources lead: the directory or the address of a clone.",
+            help="Where the page's links to docs, notebooks and code lead: the directory or web address of a clone.",
             show_default="the clone that dsv4 runs from, if any",
         ),
     ] = None,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
-    """Write a page that shows a whole forward pass over a text, box by box.
+    """Write a web page that shows a whole forward pass over a text, step by step.
 
-    The page is one file that needs no network: choose a token, a layer and a head, and see on the text what they read.
+    The page is one file that needs no network. Choose a token, a layer and a head, and see which parts of the text they
+    read.
     """
     from dsv4.explain import record, write_page
 

@@ -33,9 +33,9 @@ def inspect(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a model's layers, parameters, formats and bytes. Only headers are read.
+    """Show a model's layers, parameters, formats and bytes. No weights are read.
 
-    For a bare config.json the formats and bytes are those of a released checkpoint.
+    For a config.json without weights, formats and bytes are those of a released checkpoint.
     """
     path = model or bundled_model()
     if path.is_file():
@@ -55,8 +55,8 @@ def inspect(
 
 @app.command(name="convert")
 def convert_command(
-    source: Annotated[Path, typer.Argument(help="Directory of a checkpoint.")],
-    target: Annotated[Path, typer.Argument(help="Directory to write, new or empty.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Directory of a checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Directory to write, new or empty.")],
     to: Annotated[str, typer.Option("--to", help="released (FP4, FP8, bf16), float32 or bfloat16.")] = "released",
     max_shard_bytes: Annotated[
         int, typer.Option("--max-shard-bytes", help="The largest size of a file.", min=1)
@@ -65,14 +65,14 @@ def convert_command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace what dsv4 wrote to the target earlier. A directory that holds anything else, or a file that "
-            "was changed since, is never replaced.",
+            help="Replace a checkpoint that dsv4 wrote to the target earlier. A directory with other files, or with "
+            "files that were changed since, is never replaced.",
         ),
     ] = False,
 ) -> None:
-    """Write a checkpoint again in another format, with its tokenizer.
+    """Convert a checkpoint to another format, and copy its tokenizer.
 
-    The target appears when it is whole. It stays as it is on failure.
+    The target appears only when it is complete. If the conversion fails, nothing is changed there.
     """
     storage = next((known for known in get_args(Storage) if known == to), None)
     if storage is None:

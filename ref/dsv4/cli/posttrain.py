@@ -19,25 +19,27 @@ PLOT, SCORE = "plot", "score"
 @app.command()
 def posttrain(
     recipe: Annotated[
-        list[str], typer.Argument(metavar="RECIPE", help="A JSON file; or plot DIR, or score MODEL: see below.")
+        list[str], typer.Argument(metavar="RECIPE", help="The recipe, a JSON file; or plot DIR, or score MODEL.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Directory of the run, with one for each stage.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Directory of the run; each stage has one inside.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", "-s", help="Of every stage.", show_default="the recipe's")
+        int | None, typer.Option("--seed", "-s", help="The seed of every stage.", show_default="the recipe's")
     ] = None,
     backend: BackendOption = "auto",
-    world: Annotated[list[str] | None, typer.Option("--world", help="To score in; all unless said.")] = None,
-    mode: Annotated[str, typer.Option("--mode", help="To score in: non-think, high or max.")] = "non-think",
-    tasks: Annotated[int, typer.Option("--tasks", help="Held-out tasks of each world to score.")] = 100,
+    world: Annotated[
+        list[str] | None, typer.Option("--world", help="For score: a world; may be repeated.", show_default="all")
+    ] = None,
+    mode: Annotated[str, typer.Option("--mode", help="For score: non-think, high or max.")] = "non-think",
+    tasks: Annotated[int, typer.Option("--tasks", help="For score: how many held-out tasks of each world.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
     """Post-train a model: `dsv4 posttrain recipe.json --out DIR`.
 
-    The stages of the recipe, fine-tuning (sft), reinforcement (grpo) and distillation (opd), follow one another, each
-    in a directory of its name, in which model/ is an ordinary checkpoint. A run that was killed goes on with --resume:
-    answers that were being drawn go on behind their last token. `dsv4 posttrain plot DIR/STAGE` draws the log of a
-    stage, `dsv4 posttrain score MODEL` measures a model on held-out tasks.
+    Runs the stages of the recipe one after another: fine-tuning (sft), reinforcement learning (grpo) and distillation
+    (opd). Each has a directory of its name in DIR, in which model/ is an ordinary checkpoint. A run that was killed can
+    be continued with --resume; unfinished answers are continued after their last token. `dsv4 posttrain plot DIR/STAGE`
+    draws the log of a stage, and `dsv4 posttrain score MODEL` measures a model on held-out tasks.
     """
     if recipe[0] == PLOT:
         _plot(recipe[1:])

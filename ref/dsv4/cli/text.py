@@ -34,7 +34,7 @@ from dsv4.text.tokenizer import Tokenizer
 
 @app.command(name="generate")
 def generate_command(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="One text or several to continue.")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="The text to continue, or several texts.")],
     model: ModelOption = None,
     max_new_tokens: MaxNewTokens = 200,
     temperature: Temperature = None,
@@ -42,7 +42,7 @@ def generate_command(
     seed: Seed = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times."),
+        typer.Option("--stop", metavar="TEXT", help="Stop before this text; may be given several times."),
     ] = None,
     speculative: Speculative = False,
     allow_special: AllowSpecial = False,
@@ -50,7 +50,7 @@ def generate_command(
     fake_quant: FakeQuantOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a text; several texts are continued together, as one batch."""
+    """Continue a text, or several texts as one batch."""
     stops = stop or []
     StopTexts(stops)  # refuse an empty one at once
     loaded, tokenizer = open_model(model, backend, fake_quant)
@@ -77,7 +77,7 @@ def generate_command(
 @app.command()
 def chat(
     model: ModelArgument = None,
-    mode: Annotated[str, typer.Option("--mode", help="non-think, high or max.")] = "non-think",
+    mode: Annotated[str, typer.Option("--mode", help="How much to think: non-think, high or max.")] = "non-think",
     system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
     max_new_tokens: MaxNewTokens = 400,
     temperature: Temperature = None,

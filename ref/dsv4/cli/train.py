@@ -25,7 +25,7 @@ def train(
     ],
     recipe: Annotated[Path | None, typer.Option("--recipe", help="The recipe, a JSON file.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory of the run: log, states, and the model.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     init: Annotated[Path | None, typer.Option("--init", help="Checkpoint to start from.", show_default="none")] = None,
     tokenizer: Annotated[
         Path | None,
@@ -34,11 +34,11 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a model on texts, as a recipe says: `dsv4 train TEXT… --recipe recipe.json --out DIR`.
+    """Train a model on texts by a recipe: `dsv4 train TEXT… --recipe recipe.json --out DIR`.
 
-    The model in DIR/model is an ordinary checkpoint in float32: every other command takes it, and `dsv4 convert` stores
-    it as released. A run that was killed goes on with --resume, and ends with the same bits as if it had not been.
-    `dsv4 train plot DIR` draws its log into DIR/plot.png.
+    The model in DIR/model is an ordinary checkpoint in float32, which all other commands accept; `dsv4 convert` turns
+    it into the released formats. A run that was killed can be continued with --resume, and then ends with the same bits
+    as an undisturbed one. `dsv4 train plot DIR` draws its log into DIR/plot.png.
     """
     if texts[0] == PLOT:
         _plot(texts[1:], recipe=recipe, out=out, resume=resume, init=init, tokenizer=tokenizer)

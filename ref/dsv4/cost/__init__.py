@@ -6,8 +6,8 @@
     flash = cost(read_config("config.json"), context=2**20)
     flash.fp8_flops / cost_of_v32(context=2**20).fp8_flops
 
-The predictions are held to the model itself: the multiply–adds to what the operations are asked in real passes, the
-bytes to `Cache.nbytes`. docs/cost.md states the assumptions.
+Tests compare the predictions with the model itself: the multiply–adds with those of the operations in real passes, the
+bytes with `Cache.nbytes`. docs/cost.md states the assumptions.
 """
 
 from dataclasses import dataclass

@@ -54,7 +54,7 @@ def begin(
     another run that is there, CheckpointError for anything else that is in the way, and as `pretrain` says.
     """
     if RunDirectory(out).exists:
-        raise TrainingError(f"{out}: expected a new or empty directory, found a run; resume it?")
+        raise TrainingError(f"{out}: expected a new or empty directory, found a run; resume continues it")
     weights = _first_weights(recipe, init)
     with built_beside(Path(out), overwrite=False) as partial:
         directory = RunDirectory(partial)

@@ -48,7 +48,7 @@ def pretrain(
     for name, given in ("init", init), ("tokenizer", tokenizer):
         if flag("resume", resume) and given is not None:
             found = f"found {quoted(str(given))}: a run knows what it began with"
-            raise SettingError(f"{name}: expected none for a run that is resumed, {found}")
+            raise SettingError(f"{name}: expected none, since the run is resumed, {found}")
     if resume and not directory.exists:
         raise TrainingError(f"{directory.path}: expected a run to resume, found none")
     begun = None if resume else begin(out, recipe, files, init, tokenizer)

@@ -65,7 +65,7 @@ class RunDirectory:
             raise TrainingError(f"{self.path}: expected a directory to train in, found: {reason(error)}") from error
         try:
             if not try_lock(lock, otherwise=True):
-                raise TrainingError(f"{self.path}: expected that nothing else trains there, found another process")
+                raise TrainingError(f"{self.path}: expected no other process to train there, found one")
             self._clear()
             yield
         finally:

@@ -38,9 +38,9 @@ class Block:
 
 
 class HyperConnection:
-    """What connects a sub-layer F with the streams X: X ← B·X + C·F(A·X), with weights A, B, C that X decides.
+    """What connects a sub-layer F with the streams X: X ← B·X + C·F(A·X), with weights A, B, C that depend on X.
 
-    A, B and C are the report's; here they are `pre`, `comb` and `post`. What F takes is normalised before.
+    A, B and C are the report's; here they are `pre`, `comb` and `post`. F's input is normalised first.
     Source: report eq. 1.
     """
 

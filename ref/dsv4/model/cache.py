@@ -1,6 +1,6 @@
-"""What a sequence leaves behind for its next tokens (report §3.6).
+"""What is kept of a sequence for its next tokens (report §3.6).
 
-Every part is addressed by position, so that the lengths alone say which rows are alive: a rollback only shortens
+Every part is addressed by position, so the lengths alone determine which rows are in use: a rollback only shortens
 them, and what lies beyond is overwritten by the tokens that come next. Sequences of one batch may differ in length.
 """
 
@@ -153,7 +153,7 @@ class LayerCache:
         return [self.window, *(store for part in compressors for store in (part.kv, part.score, part.entries))]
 
     def nbytes(self, lengths: Ints) -> dict[str, int]:
-        """Bytes alive in each part, for sequences of these lengths."""
+        """Bytes in use in each part, for sequences of these lengths."""
         compressors = [part for part in (self.compressor, self.indexer) if part]
         return {
             "window": self.window.nbytes(lengths),
@@ -182,7 +182,7 @@ class Track:
         Raises PromptError if a call that failed halfway has overwritten rows that are still needed.
         """
         if (self.furthest - self.lengths > self.max_rollback).any():
-            raise PromptError("cache: expected one whose last call went through, found rows that it had overwritten")
+            raise PromptError("cache: expected one whose last call succeeded, found rows that a failed call overwrote")
         self.furthest = np.maximum(self.furthest, self.lengths + counts)
 
     def finish(self, counts: Ints) -> None:
@@ -241,7 +241,7 @@ class Cache:
         backs = [(cache.main.max_rollback, cache.mtp.max_rollback) for cache in caches]
         if any(kind != kinds[0] for kind in kinds) or any(back != backs[0] for back in backs):
             raise PromptError(
-                "caches: expected those of one model with one max_rollback, found some that are not alike"
+                "caches: expected caches of the same model with the same max_rollback, found different ones"
             )
         for store, alike in zip(joined._stores(), zip(*stores, strict=True), strict=True):
             store.rows = _stack_batches([one.rows for one in alike])
@@ -278,7 +278,7 @@ class Cache:
         self.mtp.lengths = np.minimum(self.mtp.lengths, still_followed)
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes alive in each part: "window", "compressed", "indexer keys", "pending"; the MTP layer's are included.
+        """Bytes in use in each part: "window", "compressed", "indexer keys", "pending"; the MTP layer's are included.
 
         Rows that are only kept for a rollback, and room to grow, do not count.
         """

@@ -93,8 +93,8 @@ class Model:
     def layer(self, number: int, streams: Array, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
         """One block by itself, on streams [B, S, n, d] of the tokens ids [B, S] from position 0.
 
-        Returns the streams after it, [B, S, n, d]. This is how a layer is held against stored results: what it is
-        fed is then not its own model's, and its differences are its own. Raises PromptError for another layer than
+        Returns the streams after it, [B, S, n, d]. So a layer can be compared with stored results by itself: its
+        input is a stored one, and every difference in its output is its own. Raises PromptError for another layer than
         0 … L − 1 and for ids that do not fit.
         """
         block = self.layers[integer("layer", number, most=len(self.layers) - 1, error=PromptError)]
@@ -179,6 +179,6 @@ class Model:
 def _check_cache(cache: Cache, layers: int) -> None:
     """Raise PromptError for what is no cache, or one of a model with another number of layers."""
     if not isinstance(cache, Cache):
-        raise PromptError(f"cache: expected what new_cache gives, found {quoted(cache)}")
+        raise PromptError(f"cache: expected a cache from model.new_cache, found {quoted(cache)}")
     if len(cache.main.layers) != layers:
         raise PromptError(f"cache: expected one of {layers} layers, found one of {len(cache.main.layers)}")

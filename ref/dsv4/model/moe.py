@@ -12,7 +12,7 @@ from dsv4.ops.types import Array, Ints
 
 
 class MoE:
-    """Sends each token to a few routed experts and to the shared one, and adds what they say."""
+    """Sends each token to a few routed experts and to the shared one, and adds their outputs."""
 
     def __init__(self, part: Part, by_id: bool) -> None:
         """by_id: whether this is a hash layer, whose experts come from a table of token ids."""

@@ -1,4 +1,4 @@
-"""A way to watch intermediate results go by, for tests, `dsv4 verify` and notebooks."""
+"""A way to observe intermediate results, for tests, `dsv4 verify` and notebooks."""
 
 from collections.abc import Callable
 
@@ -9,4 +9,4 @@ Observer = Callable[[str, Array | Ints], None]
 
 
 def ignore(name: str, result: Array | Ints) -> None:
-    """The observer that looks at nothing."""
+    """The observer that does nothing."""

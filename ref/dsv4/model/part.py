@@ -11,7 +11,7 @@ from dsv4.ops import Ops
 
 @dataclass(frozen=True)
 class Part:
-    """The model's settings, who computes, where activations are rounded, and the weights of one part of it."""
+    """The model's settings, the backend, where activations are rounded, and the weights of one part of the model."""
 
     config: Config
     ops: Ops

@@ -9,7 +9,7 @@ from dsv4.ops.types import Array
 
 
 class MhcWeights(NamedTuple):
-    """What one token's streams say about their own mixing."""
+    """The weights with which one token's streams are read, written and mixed."""
 
     pre: Array
     """[B, S, n]: the share of each stream in the sub-layer's input."""

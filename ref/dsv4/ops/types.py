@@ -1,4 +1,4 @@
-"""The array types that the operations speak of."""
+"""The array types of the operations."""
 
 from typing import Any
 

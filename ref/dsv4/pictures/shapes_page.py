@@ -80,6 +80,6 @@ it. A batch puts one more axis in front of an activation. Weights have the names
 and the formats in which they are released; a product with a weight `[out, in]` turns `in` channels into `out`.
 
 This page is made from the code (`python docs/pictures.py`): the weights are those of
-[`parameters`](../ref/dsv4/parameters.py), and tests hold the activations to what a real pass gives.
+[`parameters`](../ref/dsv4/parameters.py), and tests compare the activations with those of a real pass.
 
 """ + "\n".join(lines)

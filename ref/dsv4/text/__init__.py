@@ -1,1 +1,1 @@
-"""From ids to text and back: the tokenizer, the chat format, how tokens are drawn, and generation."""
+"""From ids to text and back: the tokenizer, the chat format, sampling, and generation."""

@@ -45,7 +45,7 @@ def generate(
     their sequence; the iteration raises DSV4Error, which names it, once the others have ended.
     """
     if not isinstance(model, Model):
-        raise SettingError(f"model: expected what dsv4.load gives, found {quoted(model)}")
+        raise SettingError(f"model: expected a model from dsv4.load, found {quoted(model)}")
     prompts = _as_prompts(ids)
     count = integer("max_new_tokens", max_new_tokens, least=1)
     chunk = integer("prefill_chunk", prefill_chunk, least=1)

@@ -1,4 +1,4 @@
-"""generation_config.json: how the makers of a checkpoint want its tokens drawn, unless the caller says otherwise.
+"""generation_config.json: the sampling settings that a checkpoint recommends, which a caller may override.
 
     model = dsv4.load("path/to/checkpoint")
     wanted = dsv4.GenerationConfig.load(model.checkpoint)

@@ -107,7 +107,7 @@ def require_numbers(logits: Array) -> None:
     """Raises DSV4Error for a NaN or +∞ in logits [vocab], and names the first; and for −∞ throughout."""
     largest = float(logits.max())  # of numbers with a NaN among them, this is NaN
     if largest == -np.inf:
-        raise DSV4Error("logits: expected a number for one token at least, found -inf for all of them")
+        raise DSV4Error("logits: expected a number for at least one token, found -inf for all of them")
     if not np.isfinite(largest):
         first = int(np.argmax(np.isnan(logits) | (logits == np.inf)))
         raise DSV4Error(f"logits: expected numbers below infinity, found {float(logits[first])} for token {first}")

@@ -159,7 +159,7 @@ def test_stages_and_kinds_do_not_mix(start, tmp_path):
 
 
 def test_a_run_is_not_begun_twice_nor_resumed_as_another(undisturbed, start, tmp_path):
-    with pytest.raises(TrainingError, match=r"expected a new or empty directory, found a stage; resume it\?$"):
+    with pytest.raises(TrainingError, match=r"expected a new or empty directory, found a stage; resume continues it$"):
         train_stage(starting(FINE, start), undisturbed / "tuned")
     with pytest.raises(TrainingError, match=r"tuned: expected a stage with the same settings, found others$"):
         train_stage(starting(FINE, start), undisturbed / "tuned", resume=True)

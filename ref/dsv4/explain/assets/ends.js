@@ -10,7 +10,7 @@ details.head = () => {
   const truthWords = truth === null ? "" : ` What follows, ${chip(truth)}, gets ${percent(last.truth.at(token))}: place ${large(last.rank.at(token))} of ${large(model.vocab_size)}.`;
   return {
     title: "Head",
-    where: `${model.hc_mult} streams → one opinion on the next token`,
+    where: `${model.hc_mult} streams → probabilities of the next token`,
     text: `After ${tokenChip(token)} the model would say ${chip(found[0].id)} with ${percent(found[0].share)}.${truthWords}`,
     body:
       `<div id="candidates">${block("The best candidates", "", bars(found.map(({ id, share }) => ({ label: chip(id), part: share / found[0].share, number: percent(share), share }))))}</div>` +

@@ -9,7 +9,7 @@ details.experts = () => {
   return {
     title: "Mixture of experts",
     where: byId ? "a hash layer: routed by the token's number" : "routed by score",
-    text: `${tokenChip(token)} visits ${visited.map(({ expert }) => `<b>${expert}</b>`).join(", ")} and the shared expert. ${byId ? `Every ${tokenChip(token)} of any text does: a table says so. The scores only weigh them.` : "The bias helps to choose, but does not count in the weight."}`,
+    text: `${tokenChip(token)} visits ${visited.map(({ expert }) => `<b>${expert}</b>`).join(", ")} and the shared expert. ${byId ? `Every ${tokenChip(token)} of any text does: a table says so. The scores only weigh them.` : "The bias influences the choice, but not the weight."}`,
     body:
       scoreRows(all) +
       (others > 0 ? `<p class="note">The other ${others} experts have lower scores.</p>` : "") +

@@ -7,7 +7,7 @@ const legends = {
   slots: () => headBars() + keyLine([`${kindOf(state.layer)}|token, the stronger the more it counts in the newest entry`, `bar-${kindOf(state.layer)}|entries before it`]),
   mixing: () => curves() + keyLine([`stream|below each token: one bar for each of ${model.hc_mult} streams`]),
   experts: expertLegend,
-  foreseen: () => curve("The probability of each token along the text") + keyLine(["stream|token, the stronger the better it was foreseen"]),
+  foreseen: () => curve("The probability of each token along the text") + keyLine(["stream|token, the stronger, the better it was predicted"]),
   drafts: () => curve("How probable it is that a draft is accepted, along the text") + keyLine(["stream|draft accepted", "hatch|draft refused", "full|curve: how probable that is at temperature 1"]),
   cache: () => cacheBars() + keyLine(cacheKeys()),
 };

@@ -126,7 +126,7 @@ function paintForeseen() {
   for (let token = 1; token < length; token++) {
     fill(token, token, colour("stream", 0.85 * last.truth.at(token - 1)));
   }
-  return "How well each token was foreseen: the stronger, the more probable.";
+  return "How well each token was predicted: the stronger, the more probable.";
 }
 
 // Drafts stand at the place that they are for: filled where accepted, hatched where refused.

@@ -12,18 +12,18 @@ function tourSteps() {
   const found = [
     { at: { box: "embedding", token, head: -1 }, text: "Each token is a row of a table. Follow one of them: it is framed in the text." },
     { at: { box: "repeat" }, text: `The row is copied into ${model.hc_mult} streams. They are the memory of the pass: every sub-layer reads from them and writes to them.` },
-    { at: { box: "read1", layer: 0 }, text: "A sub-layer takes one vector, so the streams are mixed into one. The token itself decides how." },
-    { at: { box: "attention", layer: 0 }, text: "Attention to the last tokens, the window. Blue words are read; the sink takes what no word deserves." },
+    { at: { box: "read1", layer: 0 }, text: "A sub-layer takes one vector, so the streams are mixed into one. The weights depend on the token." },
+    { at: { box: "attention", layer: 0 }, text: "Attention to the last tokens, the window. Blue words are read. The sink takes the attention that goes to no word." },
     csa < 0 ? null : { at: { box: "entries", layer: csa }, text: "To see further, this layer turns every 4 tokens into one entry, which also looks at the 4 before." },
-    csa < 0 ? null : { at: { box: "indexer", layer: csa, token: length - 1 }, text: "There may be many entries, so a small scorer chooses which of them may be read. Dotted ones are refused." },
-    csa < 0 ? null : { at: { box: "attention", layer: csa, token: mostToEntries(csa) }, text: "Window words and entries compete in one softmax. This token gives most to what lies far back." },
+    csa < 0 ? null : { at: { box: "indexer", layer: csa, token: length - 1 }, text: "There may be many entries, so the indexer scores them and chooses the best. Dotted ones are not read." },
+    csa < 0 ? null : { at: { box: "attention", layer: csa, token: mostToEntries(csa) }, text: "Window words and entries compete in one softmax. This token gives the most attention to distant text." },
     hca < 0 || length < 128 ? null : { at: { box: "attention", layer: hca, token: mostToEntries(hca) }, text: "This layer squeezes 128 tokens into one entry: coarse, but cheap enough to read all of them." },
-    { at: { box: "write1", layer: Math.max(0, csa), token }, text: "The answer goes back to the streams, to each with a weight of its own, and the old streams are mixed by comb." },
-    byId < 0 ? null : { at: { box: "experts", layer: byId }, text: "Each token visits a few experts. In the first layers its number alone says which." },
-    byScore < 0 ? null : { at: { box: "experts", layer: byScore }, text: "Later the router chooses by score. Filled words visit the same expert." },
-    { at: { box: "head", layer: layers.length - 1 }, text: "At the end the streams become one opinion on the next token. The table below the text shows how it came about." },
+    { at: { box: "write1", layer: Math.max(0, csa), token }, text: "The result is added to each stream with its own weight, and the old streams are mixed by the matrix comb." },
+    byId < 0 ? null : { at: { box: "experts", layer: byId }, text: "Each token uses a few experts. In the first layers, its id alone decides which." },
+    byScore < 0 ? null : { at: { box: "experts", layer: byScore }, text: "In later layers the router chooses by score. Filled words use the same expert." },
+    { at: { box: "head", layer: layers.length - 1 }, text: "At the end the streams are summed up, and the head gives each possible next token a probability. The table below the text shows how they developed from layer to layer." },
     drafts ? { at: { box: "draft", token: Math.max(1, token) }, text: "The MTP module guesses one token further. If the head agrees, two tokens come out of one pass." } : null,
-    { at: { box: "cache", layer: Math.max(0, csa), token: length - 1 }, text: "What must be kept for the tokens to come: a window, and a few entries in place of everything." },
+    { at: { box: "cache", layer: Math.max(0, csa), token: length - 1 }, text: "What is kept for later tokens: a window, and a few entries instead of every token." },
   ];
   return found.filter(Boolean);
 }

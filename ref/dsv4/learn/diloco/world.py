@@ -72,7 +72,7 @@ class World:
     def advance(self) -> None:
         """The next event. Raises TrainingError where there is none, since nobody is left, and as a learner's step."""
         if not self.queue:
-            raise TrainingError("learners: expected some that go on, found none")
+            raise TrainingError("learners: expected at least one that is still running, found none")
         self.time, _, event = heapq.heappop(self.queue)
         match event:
             case Stepped(m, life, seconds) if life == self.lives[m]:

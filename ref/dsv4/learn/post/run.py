@@ -160,7 +160,7 @@ def _train(directory: RunDirectory, trainer: PostTrainer, watch: Watcher) -> Non
 def _begin(stage: Stage, directory: RunDirectory, weights: Trainable, config: Config, tokenizer: Path) -> None:
     """Make the directory of a stage with its first state: it is there whole or not at all."""
     if directory.exists:
-        raise TrainingError(f"{directory.path}: expected a new or empty directory, found a stage; resume it?")
+        raise TrainingError(f"{directory.path}: expected a new or empty directory, found a stage; resume continues it")
     with built_beside(directory.path, overwrite=False) as partial:
         built = RunDirectory(partial)
         built.write_json("recipe.json", stage_as_json(stage))
