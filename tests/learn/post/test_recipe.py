@@ -104,3 +104,15 @@ def test_worlds_and_efforts_come_in_turn():
     ]
     assert found[3:5] == questions(stage, 3, 2)
     assert found[0].task != found[2].task
+
+
+def test_a_teacher_is_asked_in_its_own_modes():
+    """Here the first one has two of its own, and the second one has those of the stage."""
+    raw = stage_as_json(TAUGHT)
+    raw["teachers"][0]["efforts"] = ["high", {"mode": "max", "window": 9, "penalty": 0}]
+    stage = stage_from_json(json.loads(json.dumps(raw)), "here")
+    assert stage_from_json(stage_as_json(stage), "here") == stage
+    high, highest, short = Effort.named("high"), Effort("max", 9, 0), TAUGHT.efforts[0]
+    assert [(one.world.name, one.effort) for one in questions(stage, 0, 4)] == [
+        *(("sums", high), ("strings", short), ("sums", highest), ("strings", short)),
+    ]
