@@ -8,8 +8,9 @@ learn.posttrain(recipe, "runs/b")                 # what `dsv4 posttrain` does; 
 
 from dsv4.learn.gradients import gradients
 from dsv4.learn.optimiser import Optimiser
-from dsv4.learn.post.recipe import GRPO, OPD, SFT, PostRecipe, Teacher, read_post_recipe
-from dsv4.learn.post.run import distill, grpo, posttrain, sft
+from dsv4.learn.post.averaging import average
+from dsv4.learn.post.recipe import GRPO, OPD, SFT, Imitation, PostRecipe, Teacher, read_post_recipe
+from dsv4.learn.post.run import distill, grpo, imitate, posttrain, sft
 from dsv4.learn.pretrain import pretrain
 from dsv4.learn.recipe import Recipe, Stage, read_recipe
 from dsv4.learn.trainable import Trainable, TrainableModel, new_model
@@ -18,6 +19,7 @@ __all__ = [
     "GRPO",
     "OPD",
     "SFT",
+    "Imitation",
     "Optimiser",
     "PostRecipe",
     "Recipe",
@@ -25,9 +27,11 @@ __all__ = [
     "Teacher",
     "Trainable",
     "TrainableModel",
+    "average",
     "distill",
     "gradients",
     "grpo",
+    "imitate",
     "new_model",
     "posttrain",
     "pretrain",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsv4.learn import tape
-from dsv4.learn.losses.opd import full_kl, opd
+from dsv4.learn.losses.opd import full_kl, opd, opd_covering
 from learn.differences import hold
 from learn.losses.enumeration import VOCAB, chances, log_table, table, world
 
@@ -53,6 +53,22 @@ def test_the_divergence_has_the_student_in_front():
     forward = 0.5 * np.log(0.5 / 0.98) + 0.5 * np.log(0.5 / 0.01)
     np.testing.assert_allclose(full_kl(student, teacher), [forward], rtol=1e-6)
     assert full_kl(teacher, student) < 0.5 * full_kl(student, teacher)
+
+
+def test_the_divergence_the_other_way_has_the_teacher_in_front():
+    """By hand; and its gradient by a softmax is π_θ − π_E."""
+    g = np.random.default_rng(3)
+    student, teacher = g.standard_normal((1, 2, 4)), g.standard_normal((1, 2, 4))
+    drawn = np.array([[True, False]])
+    log_student, log_teacher = log_table(student[0]), log_table(teacher[0])
+    by_hand = sum(np.exp(log_teacher[0, v]) * (log_teacher[0, v] - log_student[0, v]) for v in range(4))
+    leaf = tape.leaf(student)
+    loss = opd_covering(leaf, teacher, drawn)
+    [found] = tape.gradients(loss, [leaf])
+    assert abs(float(loss.data) - by_hand) < 1e-12
+    np.testing.assert_allclose(found[0, 0], np.exp(log_student[0]) - np.exp(log_teacher[0]), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(found[0, 1], 0)
+    assert abs(by_hand - float(opd(student, teacher, drawn))) > 0.01
 
 
 def test_the_whole_vocabulary_counts_and_not_the_drawn_token_alone():

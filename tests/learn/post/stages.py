@@ -7,7 +7,7 @@ import numpy as np
 import tiny
 from dsv4.learn import new_model
 from dsv4.learn.post.efforts import Effort
-from dsv4.learn.post.recipe import GRPO, OPD, SFT, PostRecipe, Teacher
+from dsv4.learn.post.recipe import GRPO, OPD, SFT, Imitation, PostRecipe, Teacher
 from dsv4.learn.run_directory import RunDirectory
 from learn.runs import KilledError, log_of, model_bytes
 
@@ -33,6 +33,9 @@ TAUGHT = OPD(
     efforts=SHORT[:1],
     teachers=(Teacher("tuned", ("sums",), 0.5), Teacher("rewarded", ("strings",), 2.0)),
     **COMMON,
+)
+IMITATING = Imitation(
+    "imitator", "tuned", TAUGHT.worlds, questions=4, efforts=SHORT[:1], teachers=TAUGHT.teachers, **COMMON
 )
 RECIPE = PostRecipe((FINE, REWARDED, TAUGHT), MODEL)
 

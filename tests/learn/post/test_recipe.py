@@ -12,10 +12,10 @@ from dsv4.learn.post.efforts import Effort
 from dsv4.learn.post.questions import questions
 from dsv4.learn.post.recipe import read_post_recipe, recipe_as_json, stage_as_json, stage_from_json
 from dsv4.parameters import parameters
-from learn.post.stages import FINE, MODEL, RECIPE, REWARDED, TAUGHT
+from learn.post.stages import FINE, IMITATING, MODEL, RECIPE, REWARDED, TAUGHT
 
 
-@pytest.mark.parametrize("stage", [FINE, REWARDED, TAUGHT], ids=lambda stage: stage.kind)
+@pytest.mark.parametrize("stage", [FINE, REWARDED, TAUGHT, IMITATING], ids=lambda stage: stage.kind)
 def test_there_and_back(stage):
     assert stage_from_json(json.loads(json.dumps(stage_as_json(stage))), "here") == stage
 
@@ -42,7 +42,7 @@ def changed(stage, **changes):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (changed(FINE, kind="rl"), r"^here: kind: expected one of sft, grpo, opd, found 'rl'$"),
+        (changed(FINE, kind="rl"), r"^here: kind: expected one of sft, grpo, opd, imitation, found 'rl'$"),
         (changed(FINE, name="a/b"), r"^stage: name: expected letters and digits, found 'a/b'$"),
         (changed(FINE, worlds=["chess"]), r"^stage tuned: worlds: expected some of sums, .*, found \('chess',\)$"),
         (changed(FINE, worlds="sums"), r"^here: worlds: expected a list, found 'sums'$"),
@@ -57,6 +57,7 @@ def changed(stage, **changes):
         (changed(REWARDED, top_p=0), r"^stage rewarded: top_p: expected a positive number, found 0$"),
         (changed(REWARDED, top_p=1.5), r"^stage rewarded: top_p: expected a number above 0 and at most 1, found 1\.5$"),
         (changed(REWARDED, temperature=0), r"^stage rewarded: temperature: expected a positive number, found 0$"),
+        (changed(TAUGHT, front="both"), r"^stage student: front: expected student or teacher, found 'both'$"),
         (changed(TAUGHT, teachers=[]), r"^stage student: teachers: expected one for sums, found none$"),
         (changed(TAUGHT, teachers=[{"start": "a", "worlds": ["sums", "strings"]}, {"start": "b", "worlds": ["sums"]}]),
          r"^stage student: teachers: expected one for sums, found a, b$"),
@@ -103,3 +104,15 @@ def test_worlds_and_efforts_come_in_turn():
     ]
     assert found[3:5] == questions(stage, 3, 2)
     assert found[0].task != found[2].task
+
+
+def test_a_teacher_is_asked_in_its_own_modes():
+    """Here the first one has two of its own, and the second one has those of the stage."""
+    raw = stage_as_json(TAUGHT)
+    raw["teachers"][0]["efforts"] = ["high", {"mode": "max", "window": 9, "penalty": 0}]
+    stage = stage_from_json(json.loads(json.dumps(raw)), "here")
+    assert stage_from_json(stage_as_json(stage), "here") == stage
+    high, highest, short = Effort.named("high"), Effort("max", 9, 0), TAUGHT.efforts[0]
+    assert [(one.world.name, one.effort) for one in questions(stage, 0, 4)] == [
+        *(("sums", high), ("strings", short), ("sums", highest), ("strings", short)),
+    ]

@@ -7,7 +7,7 @@ import tiny
 from dsv4.errors import SettingError
 from dsv4.learn.post import scores
 from dsv4.learn.post.efforts import Effort
-from dsv4.learn.post.scores import score
+from dsv4.learn.post.scores import agreement, judge_agreement, score
 from dsv4.learn.post.worlds import WORLDS
 from dsv4.ops import Ops
 from dsv4.text.decode import Token
@@ -48,3 +48,37 @@ def test_errors(model, tokenizer):
         score(model, tokenizer, "chess", EFFORT)
     with pytest.raises(SettingError, match=r"^tasks: expected an integer of at least 1, found 0$"):
         score(model, tokenizer, "sums", EFFORT, 0)
+
+
+def test_agreement_by_hand():
+    """Of the three pairs with different labels one is in the right order, one in the wrong one, and one is equal."""
+    labels, opinions = [0.0, 1.0, 1.0, 1.0], [0.3, 0.9, 0.0, 0.3]
+    assert agreement(labels, opinions) == 0.5
+    assert agreement([0, 1 / 3, 1], [0, 0.1, 0.2]) == 1
+    assert agreement([0, 1 / 3, 1], [0.2, 0.1, 0]) == 0
+    assert agreement([0, 1 / 3, 1], [0.2, 0.2, 0.2]) == 0.5
+    with pytest.raises(SettingError, match=r"^labels: expected two that differ, found 2 that do not$"):
+        agreement([1, 1], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        pytest.param(lambda points: f"Score: {points}", 1, id="as the rule"),
+        pytest.param(lambda points: f"Score: {3 - points}", 0, id="the other way round"),
+        pytest.param(lambda points: f"Good: {points}", 0.5, id="without the form"),
+    ],
+)
+def test_a_judge_is_compared_with_the_rule(model, tokenizer, monkeypatch, says, expected):
+    tasks = [WORLDS["judging"].task("held-out", number, 2) for number in range(6)]
+
+    def judges(model, prompts, window, temperature, seed):
+        assert temperature == 0
+        for number, (prompt, task) in enumerate(zip(prompts, tasks, strict=True)):
+            assert prompt == tokenizer.encode_pieces(task.prompt("non-think"))
+            for token in [*tokenizer.encode(says(round(3 * task.facts["score"]))), model.config.eos_token_ids[0]]:
+                yield Token(number, token)
+
+    monkeypatch.setattr(scores, "generate", judges)
+    assert len({task.facts["score"] for task in tasks}) > 1
+    assert judge_agreement(model, tokenizer, 6, seed=2) == expected

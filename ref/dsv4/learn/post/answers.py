@@ -1,5 +1,6 @@
 """Questions and the answers that were drawn to them, one file of rollouts for each turn of a stage."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from dsv4.learn.post.questions import Question, questions
 from dsv4.learn.post.recipe import Sampled
 from dsv4.learn.post.rollout_log import Rollout
 from dsv4.learn.post.rollouts import Drawing, draw_rollouts
+from dsv4.learn.post.worlds import WORLDS
 from dsv4.model.model import Model
 from dsv4.text.tokenizer import Tokenizer
 
@@ -34,14 +36,15 @@ class Asker:
         """directory: where the files are to be; group: answers to each question."""
         self.stage, self.tokenizer, self.directory, self.group = stage, tokenizer, directory, group
 
-    def answers(self, model: Model, turn: int) -> list[Answered]:
-        """Those of a turn, group by group: every answer to the first question, then to the second, …
+    def answers(self, model: Model, turn: int, worlds: Collection[str] = WORLDS) -> list[Answered]:
+        """Those of a turn to questions of these worlds: every answer to the first question, then to the second, …
 
         Windows differ between efforts, so that each effort has a file of its own. Raises TrainingError as
         `draw_rollouts` does, and PromptError that names the world where a window does not fit.
         """
         stage = self.stage
         asked = questions(stage, turn * stage.questions, stage.questions)
+        asked = [one for one in asked if one.world.name in worlds]
         found: dict[int, list[Answered]] = {}
         for number, effort in enumerate(dict.fromkeys(one.effort for one in asked)):
             places = [place for place, one in enumerate(asked) if one.effort == effort]
@@ -60,7 +63,7 @@ class Asker:
     def file(self, turn: int, name: str) -> Path:
         """Where the rollouts of a turn are. Raises TrainingError where there can be no such directory."""
         try:
-            self.directory.mkdir(exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             found = reason(error)
             raise TrainingError(f"{self.directory}: expected a directory to write to, found: {found}") from error

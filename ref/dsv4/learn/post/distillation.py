@@ -10,7 +10,7 @@ import numpy as np
 from dsv4.config import Config
 from dsv4.learn.gradients import LOSSES, Pass
 from dsv4.learn.learner import Learner
-from dsv4.learn.losses.opd import opd
+from dsv4.learn.losses.opd import opd, opd_covering
 from dsv4.learn.post.actor import actor
 from dsv4.learn.post.answers import Answered, Asker
 from dsv4.learn.post.recipe import OPD
@@ -32,6 +32,8 @@ class TaughtPart(NamedTuple):
     """[vocab, d] of the teacher."""
     share: float
     indexer: bool
+    front: str
+    """As of `OPD`."""
 
     @property
     def tokens(self) -> int:
@@ -44,7 +46,8 @@ class TaughtPart(NamedTuple):
             run = Pass(model, self.replay.ids, self.replay.mask, observes=self.indexer)
         teacher = np.zeros(run.logits.shape, run.logits.dtype)
         teacher[self.replay.drawn] = self.hidden @ self.head.T
-        found = {"opd": opd(run.logits, teacher, self.replay.drawn)}
+        divergence = {"student": opd, "teacher": opd_covering}[self.front]
+        found = {"opd": divergence(run.logits, teacher, self.replay.drawn)}
         return found | ({"indexer": LOSSES["indexer"].compute(run)} if self.indexer else {})
 
 
@@ -82,7 +85,7 @@ class Distillation:
                 tokens = slice(ends[start] - len(some[start].answer), ends[start + len(rows) - 1])
                 share = taught.weight * len(rows) / len(some)
                 replay = replay_of(rows, learner.config)
-                run.append(TaughtPart(replay, hidden[tokens], head, share, stage.indexer_weight > 0))
+                run.append(TaughtPart(replay, hidden[tokens], head, share, stage.indexer_weight > 0, stage.front))
             yield run
             run.clear()
             del head, hidden

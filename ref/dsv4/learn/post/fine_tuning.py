@@ -65,6 +65,7 @@ class FineTuning:
             if len(one.ids) > self.context:
                 name = f"a task of {each.world.name} in mode {each.effort.mode}"
                 raise TextError(f"{name}: expected at most {self.context} tokens, found {len(one.ids)}")
+        found.sort(key=lambda one: len(one.ids))  # rows of one part are filled up to the longest
         total = sum(int(one.said[1:].sum()) for one in found)
         runs = [found[start : start + stage.part] for start in range(0, len(found), stage.part)]
         yield [part_of(run, total, stage.indexer_weight > 0) for run in runs]

@@ -33,6 +33,7 @@ def questions(stage: Stage, first: int, count: int) -> list[Question]:
     for number in range(first, first + count):
         turn, place = divmod(number, len(stage.worlds))
         world = WORLDS[stage.worlds[place]]
-        effort = stage.efforts[turn % len(stage.efforts)]
+        efforts = stage.efforts_of(world.name)
+        effort = efforts[turn % len(efforts)]
         found.append(Question(world, world.task("train", turn, stage.seed), effort))
     return found

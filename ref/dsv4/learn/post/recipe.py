@@ -24,6 +24,8 @@ from dsv4.learn.sections import check_numbers, section
 NEW = "new"
 """As a start: a model with random weights, of the recipe's configuration, with the worlds' tokenizer."""
 
+FRONTS = ("student", "teacher")
+
 MAY_BE_ZERO = ("seed", "warmup_steps", "beta", "indexer_weight", "weight")
 
 
@@ -56,6 +58,10 @@ class Stage:
     seed: int = 0
 
     kind: ClassVar[str]
+
+    def efforts_of(self, world: str) -> tuple[Effort, ...]:
+        """The modes of the questions of one of its worlds, in turn."""
+        return self.efforts
 
     def __post_init__(self) -> None:
         name = f"stage {self.name}"
@@ -132,6 +138,8 @@ class Teacher:
     """The worlds whose answers it judges."""
     weight: float = 1.0
     """w_i."""
+    efforts: tuple[Effort, ...] = ()
+    """The modes that it was trained in, and is asked in; the stage's where it names none."""
 
     def __post_init__(self) -> None:
         check_numbers(self, f"teacher {self.start}", "", MAY_BE_ZERO)
@@ -139,12 +147,15 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class OPD(Sampled):
-    """On-policy distillation from several teachers into one student."""
-
-    kind = "opd"
+class Taught(Sampled):
+    """What the stages say in which a student has several teachers."""
 
     teachers: tuple[Teacher, ...] = ()
+
+    def efforts_of(self, world: str) -> tuple[Effort, ...]:
+        """Those of the world's teacher, if it names any."""
+        [teacher] = [teacher for teacher in self.teachers if world in teacher.worlds]
+        return teacher.efforts or self.efforts
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,7 +169,30 @@ class OPD(Sampled):
             raise SettingError(f"stage {self.name}: updates: expected {expected}, found {self.updates}")
 
 
-KINDS: dict[str, type[Stage]] = {kind.kind: kind for kind in (SFT, GRPO, OPD)}
+@dataclass(frozen=True)
+class OPD(Taught):
+    """On-policy distillation: the student answers, and learns from what its teachers would have said."""
+
+    kind = "opd"
+
+    front: str = "student"
+    """Who stands in front in the divergence: "student", KL(π_θ ‖ π_E) as in the report, or "teacher", KL(π_E ‖ π_θ)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.front not in FRONTS:
+            expected = " or ".join(FRONTS)
+            raise SettingError(f"stage {self.name}: front: expected {expected}, found {quoted(self.front)}")
+
+
+@dataclass(frozen=True)
+class Imitation(Taught):
+    """Fine-tuning on what the teachers answer: not in the report, which has OPD in its place."""
+
+    kind = "imitation"
+
+
+KINDS: dict[str, type[Stage]] = {kind.kind: kind for kind in (SFT, GRPO, OPD, Imitation)}
 
 
 @dataclass(frozen=True)
@@ -210,15 +244,10 @@ def stage_from_json(raw: Any, source: str, seed: int | None = None) -> Stage:
         values["seed"] = seed
     values["worlds"] = _tuple(values["worlds"], f"{source}: worlds")
     if "efforts" in values:
-        efforts = _tuple(values["efforts"], f"{source}: efforts")
-        values["efforts"] = tuple(_effort(one, f"{source}: efforts[{place}]") for place, one in enumerate(efforts))
+        values["efforts"] = _efforts(values["efforts"], f"{source}: efforts")
     if "teachers" in values:
-        teachers = [
-            section(one, Teacher, source, f"teachers[{place}].")
-            for place, one in enumerate(_tuple(values["teachers"], f"{source}: teachers"))
-        ]
-        worlds = [_tuple(one["worlds"], f"{source}: teachers: worlds") for one in teachers]
-        values["teachers"] = tuple(Teacher(**one | {"worlds": of}) for one, of in zip(teachers, worlds, strict=True))
+        teachers = enumerate(_tuple(values["teachers"], f"{source}: teachers"))
+        values["teachers"] = tuple(_teacher(one, source, f"teachers[{place}].") for place, one in teachers)
     return kind(**values)
 
 
@@ -239,6 +268,17 @@ def check_worlds(worlds: Any, name: str) -> None:
         raise SettingError(f"{name}: expected some of {', '.join(WORLDS)}, found {quoted(worlds)}")
 
 
+def _teacher(raw: Any, source: str, before: str) -> Teacher:
+    values = section(raw, Teacher, source, before)
+    values["worlds"] = _tuple(values["worlds"], f"{source}: {before}worlds")
+    values["efforts"] = _efforts(values.get("efforts", []), f"{source}: {before}efforts")
+    return Teacher(**values)
+
+
+def _efforts(raw: Any, source: str) -> tuple[Effort, ...]:
+    return tuple(_effort(one, f"{source}[{place}]") for place, one in enumerate(_tuple(raw, source)))
+
+
 def _effort(raw: Any, source: str) -> Effort:
     """The default of a mode's name, or an object with every key."""
     return Effort.named(raw) if isinstance(raw, str) else Effort(**section(raw, Effort, source, ""))
@@ -256,7 +296,7 @@ def _plain(value: Any) -> Any:
         case Effort():
             return {key: getattr(value, key) for key in KEYS}
         case Teacher():
-            return {"start": value.start, "worlds": list(value.worlds), "weight": value.weight}
+            return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
         case tuple():
             return [_plain(one) for one in value]
     return value

@@ -128,4 +128,7 @@ def joined(parts: Sequence[Choices], index_topk: int) -> Choices:
 
 
 def _filled(chosen: Ints, width: int) -> Ints:
-    return np.pad(chosen, ((0, 0), (0, width - chosen.shape[1])), constant_values=-1)
+    """As np.pad, which takes ten times as long for what is so small."""
+    filled = np.full((len(chosen), width), -1, chosen.dtype)
+    filled[:, : chosen.shape[1]] = chosen
+    return filled

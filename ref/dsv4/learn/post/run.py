@@ -15,8 +15,20 @@ from dsv4.learn.begin import copy_tokenizer
 from dsv4.learn.blas import one_blas_thread
 from dsv4.learn.post.distillation import Distillation
 from dsv4.learn.post.fine_tuning import FineTuning
+from dsv4.learn.post.imitation import Imitating
 from dsv4.learn.post.lesson import Lesson
-from dsv4.learn.post.recipe import GRPO, NEW, OPD, SFT, PostRecipe, Stage, recipe_as_json, stage_as_json
+from dsv4.learn.post.recipe import (
+    GRPO,
+    NEW,
+    OPD,
+    SFT,
+    Imitation,
+    PostRecipe,
+    Stage,
+    Taught,
+    recipe_as_json,
+    stage_as_json,
+)
 from dsv4.learn.post.reinforcement import Reinforcement
 from dsv4.learn.post.trainer import PostTrainer, Report
 from dsv4.learn.post.worlds.vocabulary import world_tokenizer
@@ -76,8 +88,8 @@ def train_stage(
 ) -> Path:
     """Train one stage, and give back the path of its checkpoint: official names, float32, with its tokenizer.
 
-    stage: an SFT, GRPO or OPD; out: the directory of the stage, which is made; resume: go on with the stage that is
-    there, from its newest state, and with its answers from the token at which they stopped. ops, watch: as for
+    stage: an SFT, GRPO, OPD or Imitation; out: the directory of the stage, which is made; resume: go on with the stage
+    that is there, from its newest state, and with its answers from the token at which they stopped. ops, watch: as for
     `posttrain`. made: the checkpoints of earlier stages by name; recipe: what a new model is made from.
 
     Raises TrainingError where a loss or a reward is no number: the checkpoint is then that of the last good state; for
@@ -107,6 +119,11 @@ def sft(stage: SFT, out: str | Path, resume: bool = False, ops: Ops | None = Non
 def grpo(stage: GRPO, out: str | Path, resume: bool = False, ops: Ops | None = None) -> Path:
     """Reinforcement from rewards: `train_stage` of a GRPO."""
     return train_stage(_of(stage, GRPO), out, resume, ops)
+
+
+def imitate(stage: Imitation, out: str | Path, resume: bool = False, ops: Ops | None = None) -> Path:
+    """Fine-tuning on the answers of teachers: `train_stage` of an Imitation."""
+    return train_stage(_of(stage, Imitation), out, resume, ops)
 
 
 def distill(stage: OPD, out: str | Path, resume: bool = False, ops: Ops | None = None) -> Path:
@@ -160,10 +177,13 @@ def _lesson(
         return FineTuning(stage, tokenizer, config.max_position_embeddings)
     if isinstance(stage, GRPO):
         return Reinforcement(stage, config, weights, tokenizer, rollouts, ops)
-    if isinstance(stage, OPD):
+    if isinstance(stage, Taught):
         teachers = [] if made is None else [_place(teacher.start, made) for teacher in stage.teachers]
-        return Distillation(stage, config, tokenizer, teachers, rollouts, ops)
-    raise SettingError(f"stage: expected an SFT, a GRPO or an OPD, found {quoted(stage)}")
+        if isinstance(stage, OPD):
+            return Distillation(stage, config, tokenizer, teachers, rollouts, ops)
+        if isinstance(stage, Imitation):
+            return Imitating(stage, config, tokenizer, teachers, rollouts, ops)
+    raise SettingError(f"stage: expected an SFT, a GRPO, an OPD or an Imitation, found {quoted(stage)}")
 
 
 def _first_weights(stage: Stage, made: Mapping[str, Path], recipe: PostRecipe | None) -> tuple[Trainable, Config]:

@@ -52,6 +52,12 @@ class TeacherModel:
             raise TrainingError(f"{file}: expected hidden states of {tokens} tokens, found shape {found.shape}")
         return found
 
+    def actor(self, ops: Ops) -> Model:
+        """The teacher as a model that answers: it is read now, and forgotten with the result."""
+        checkpoint = Checkpoint.open(self.path)
+        checkpoint.validate()
+        return Model(checkpoint, ops, checkpoint.config.quantised)
+
     def head(self) -> Array:
         """The matrix of its head, [vocab, d] float32."""
         checkpoint = Checkpoint.open(self.path)
@@ -59,12 +65,10 @@ class TeacherModel:
         return dequantise(checkpoint.weight("head.weight"), np.float32)
 
     def _read(self, rollouts: Sequence[Rollout], rows: int, ops: Ops) -> Array:
-        checkpoint = Checkpoint.open(self.path)
-        checkpoint.validate()
-        model = Model(checkpoint, ops, checkpoint.config.quantised)
+        model = self.actor(ops)
         parts = []
         for start in range(0, len(rollouts), rows):
-            batch = replay_of(rollouts[start : start + rows], checkpoint.config)
+            batch = replay_of(rollouts[start : start + rows], model.config)
             states = model.states(batch.ids, mask=batch.mask)
             parts.append(ops.to_numpy(model.head.last_hidden(states))[batch.drawn])
         return np.concatenate(parts).astype(np.float32)

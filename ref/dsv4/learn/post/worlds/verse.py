@@ -4,6 +4,7 @@ Training sees the rubric and a judge's opinion. The score by rule is hidden: it 
 """
 
 import re
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -50,6 +51,7 @@ def points(verse: str, wanted: int) -> Points:
     return Points(rhymes, metre, len(lines) == 2)
 
 
+@cache
 def syllables(word: str) -> int:
     """How many groups of vowels a word has, without a silent e at its end; at least one."""
     spoken = re.sub("(?<=[^aeiouy])e$", "", word) if len(word) > 3 else word
