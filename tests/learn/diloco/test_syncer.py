@@ -8,7 +8,7 @@ from learn.diloco.toys import SHAPES, Start, first_weights, same_weights
 
 
 def made(**settings):
-    syncer = Start(**{"int4": False} | settings).syncer()
+    syncer = Start(**{"bits": 32} | settings).syncer()
     syncer.progress(Progress(0, 1, 1.0), 0.0)
     return syncer
 

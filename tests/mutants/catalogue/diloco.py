@@ -5,7 +5,7 @@ from mutants.mutant import Mutant
 MERGE = "learn/diloco/merge.py"
 OUTER = "learn/diloco/outer.py"
 FRAGMENTS = "learn/diloco/fragments.py"
-INT4 = "learn/diloco/int4.py"
+FEW_BITS = "learn/diloco/few_bits.py"
 SETTINGS = "learn/diloco/settings.py"
 LEARNER = "learn/diloco/learner.py"
 SYNCER = "learn/diloco/syncer.py"
@@ -24,8 +24,8 @@ BIAS = ("learn/diloco/test_merge.py::TestMerged::test_a_routers_bias_takes_the_m
 ABSENT = ("learn/diloco/test_merge.py::TestMerged::test_a_learner_of_weight_0_changes_no_bit_whatever_it_says",)
 OUTER_BY_HAND = ("learn/diloco/test_outer.py::test_two_steps_by_hand",)
 PACKED_BY_HAND = ("learn/diloco/test_fragments.py::test_by_hand",)
-CODES = ("learn/diloco/test_int4.py::test_codes_by_hand",)
-OWN_BLOCK = ("learn/diloco/test_int4.py::test_a_large_number_costs_its_own_block_alone",)
+CODES = ("learn/diloco/test_few_bits.py::test_codes_by_hand",)
+OWN_BLOCK = ("learn/diloco/test_few_bits.py::test_a_large_number_costs_its_own_block_alone",)
 
 DILOCO = (
     Mutant(
@@ -56,8 +56,8 @@ DILOCO = (
         name="diloco-embedding-radial",
         trap="the embedding is merged radially like every other tensor",
         file=MERGE,
-        old='name == "embed.weight" or name.endswith',
-        new="name.endswith",
+        old='not radially or name == "embed.weight" or name.endswith',
+        new="not radially or name.endswith",
         tests=EMBEDDING,
     ),
     Mutant(
@@ -125,19 +125,19 @@ DILOCO = (
         tests=("learn/diloco/test_settings.py::test_what_does_not_fit",),
     ),
     Mutant(
-        name="diloco-int4-cut-off",
+        name="diloco-few-bits-cut-off",
         trap="a difference is cut off to four bits and not rounded",
-        file=INT4,
+        file=FEW_BITS,
         old="rounded = np.rint(",
         new="rounded = np.trunc(",
         tests=CODES,
     ),
     Mutant(
-        name="diloco-int4-one-scale",
+        name="diloco-few-bits-one-scale",
         trap="a whole tensor shares one scale, and its small numbers become zeros",
-        file=INT4,
-        old="scales = np.max(np.abs(blocks), axis=1, initial=0) / np.float32(LARGEST)",
-        new="scales = np.full(len(blocks), np.max(np.abs(blocks), initial=0) / np.float32(LARGEST), np.float32)",
+        file=FEW_BITS,
+        old="scales = np.max(np.abs(blocks), axis=1, initial=0) / np.float32(half - 1)",
+        new="scales = np.full(len(blocks), np.max(np.abs(blocks), initial=0) / np.float32(half - 1), np.float32)",
         tests=OWN_BLOCK,
     ),
     Mutant(

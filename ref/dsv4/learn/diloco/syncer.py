@@ -169,7 +169,7 @@ class Syncer:
 
     def _step(self, name: str, differences: Sequence[Array], weights: Sequence[float]) -> None:
         """The outer step of one tensor. A router's bias becomes the learners' mean: it descends no loss."""
-        difference = merged(name, differences, weights)
+        difference = merged(name, differences, weights, self.settings.merge == "radial")
         rate, kept = self.settings.outer_learning_rate, self.settings.outer_momentum
         if name.endswith("gate.bias"):
             rate, kept = 1.0, 0.0
