@@ -253,6 +253,32 @@ DILOCO = (
         tests=("learn/diloco/test_world.py::TestWhatFollows::test_a_learner_that_returns_counts_again",),
     ),
     Mutant(
+        name="diloco-waits-for-nobody",
+        trap="a round waits for the end of its grace though all learners are there, and they train on what is lost",
+        file=SYNCER,
+        old="        if len(this.updates) == self.settings.learners:\n            this.closes = now",
+        new="        if False:\n            this.closes = now",
+        tests=("learn/diloco/test_syncer.py::TestQuorumAndGrace::test_when_all_are_there_nobody_is_waited_for",),
+    ),
+    Mutant(
+        name="diloco-always-radial",
+        trap="the mean that was asked for, to compare with, is a radial mean",
+        file=SYNCER,
+        old=', self.settings.merge == "radial")',
+        new=")",
+        tests=(
+            "learn/diloco/test_syncer.py::TestMerging::test_learners_that_point_different_ways_are_merged_as_asked_for",
+        ),
+    ),
+    Mutant(
+        name="diloco-whole-batch-each",
+        trap="each learner has the whole batch, and many learners are compared with one on fewer tokens",
+        file="learn/diloco/reach.py",
+        old="replace(stage, batch=stage.batch // learners)",
+        new="replace(stage, batch=stage.batch)",
+        tests=("learn/diloco/test_reach.py::test_each_stage_is_shared",),
+    ),
+    Mutant(
         name="diloco-lines-twice",
         trap="lines of the tape that are sent again after a failure stand there twice",
         file="learn/diloco/real/lines.py",

@@ -99,7 +99,7 @@ class Syncer:
         return Request(number, number % len(self.fragments))
 
     def hear(self, update: Update, now: float) -> Heard:
-        """Take an update. With the quorum, the round's `closes` is set.
+        """Take an update. With the quorum, the round's `closes` is set: after the grace, and at once with all learners.
 
         Round r merges into version ⌊r/P⌋ of its fragment. An update that starts from another one is stale: what it says
         is no difference from Θ_prev. Its learner has missed a fragment and is to be sent the newest. Not in the sources
@@ -115,6 +115,8 @@ class Syncer:
             waited = now - this.opened
             self.averages["quorum"] = _average(self.averages["quorum"] or waited, waited)
             this.closes = now + self.grace(now)
+        if len(this.updates) == self.settings.learners:
+            this.closes = now  # there is nobody left to wait for
         return "counted"
 
     def grace(self, now: float) -> float:
