@@ -171,7 +171,7 @@ class TestMerging:
         """Two learners with one number each: as long as each of them, or as their mean."""
         syncer, first = made(outer_learning_rate=1.0, outer_momentum=0.0, merge=merge), first_weights()
         [place] = [place for place, names in enumerate(syncer.fragments) if "a" in names]
-        for number in range(place + 1):
+        for _ in range(place + 1):
             syncer.open(0.0)
         for learner in (0, 1):
             one = update(syncer, learner, place, value=0.0)

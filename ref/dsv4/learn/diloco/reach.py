@@ -1,4 +1,4 @@
-"""How far it reaches: one learner and many on the same number of tokens, undisturbed and disturbed, as rows of a table."""
+"""How far it reaches: one learner and many on as many tokens, undisturbed and disturbed, as rows of a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -93,9 +93,7 @@ def drawn_kills(learners: int, steps: int, between: float, seconds: float, seed:
     return tuple(kills)
 
 
-def _run(
-    recipe: Recipe, texts: Sequence[str | Path], held_out: str, out: Path, variant: Variant, window: int
-) -> Run:
+def _run(recipe: Recipe, texts: Sequence[str | Path], held_out: str, out: Path, variant: Variant, window: int) -> Run:
     row = out / "row.json"
     if not row.exists():
         found = _alone(recipe, texts, out) if variant.settings is None else _together(recipe, texts, out, variant)
