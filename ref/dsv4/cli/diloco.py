@@ -63,8 +63,14 @@ def train(
     from dsv4.learn.diloco.training import tape_of
     from dsv4.learn.diloco.training import train as run
 
-    outer = {"outer_learning_rate": outer_learning_rate, "outer_momentum": outer_momentum}
-    settings = Settings(learners, fragments, inner_steps, quorum=quorum, **outer)
+    settings = Settings(
+        learners,
+        fragments,
+        inner_steps,
+        quorum=quorum,
+        outer_learning_rate=outer_learning_rate,
+        outer_momentum=outer_momentum,
+    )
     chaos = Chaos(read_kills(kill or ()), read_slow(slow or ()), lose)
     model = run(recipe, texts, out, settings, chaos, seed, resume, _watch, ray)
     tape = tape_of(out)
