@@ -15,7 +15,10 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 TIME_LIMIT = 120
-"""Seconds that a notebook may take."""
+"""Seconds of processor that a notebook may take."""
+
+CELL_LIMIT = 900
+"""Seconds after which a cell is taken for one without end."""
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """The products are small: on a busy machine, threads that wait for each other take many times as long."""
@@ -29,7 +32,7 @@ def sources() -> list[Path]:
 def execute(source: Path) -> nbformat.NotebookNode:
     """The notebook of this source, run in a fresh kernel. Raises an error of nbclient where a cell fails."""
     notebook = jupytext.read(source)
-    client = NotebookClient(notebook, timeout=TIME_LIMIT, resources={"metadata": {"path": str(HERE)}})
+    client = NotebookClient(notebook, timeout=CELL_LIMIT, resources={"metadata": {"path": str(HERE)}})
     client.execute(env=os.environ | ONE_THREAD)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for number, cell in enumerate(notebook.cells):

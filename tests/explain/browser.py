@@ -9,12 +9,27 @@ import fcntl
 import itertools
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 PROGRAMS = "chromium-headless-shell", "chrome-headless-shell", "chromium", "chromium-browser", "google-chrome"
+
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",  # where /dev/shm is small, pages would crash without a word
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 
 SECONDS = 60
 """After so long without an answer, the browser is taken for dead."""
@@ -35,10 +50,15 @@ def _high_pipe() -> tuple[int, int]:
     return high
 
 
+class SilentError(Exception):
+    """A browser has not answered in time, or has ended."""
+
+
 class Browser:
     """One page of one Chromium; a context manager."""
 
     def __init__(self, path: str, profile: Path) -> None:
+        """Raises SilentError for a program that shows no page here."""
         self.complaints: list[str] = []
         """What the console, failed loads and uncaught exceptions said."""
         self.requests: list[str] = []
@@ -46,26 +66,26 @@ class Browser:
         self._numbers, self._rest = itertools.count(1), b""
         command_end, self._commands = _high_pipe()
         self._answers, answer_end = _high_pipe()
-        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
 
         def place() -> None:
             os.dup2(command_end, 3)
             os.dup2(answer_end, 4)
 
         self._process = subprocess.Popen(
-            [path, *arguments, f"--user-data-dir={profile}", "about:blank"],
+            [path, *ARGUMENTS, f"--user-data-dir={profile}", "about:blank"],
             preexec_fn=place,
             pass_fds=(3, 4),
+            start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(command_end)
         os.close(answer_end)
-        target = next(each for each in self.send("Target.getTargets")["targetInfos"] if each["type"] == "page")
-        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
+        try:
+            self._begin()
+        except SilentError:
+            self.__exit__()
+            raise
 
     _session: str | None = None
 
@@ -73,10 +93,19 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)  # with the processes that it has started
         self._process.wait()
         os.close(self._commands)
         os.close(self._answers)
+
+    def _begin(self) -> None:
+        """Speak to the first page, and see that it computes."""
+        target = next(each for each in self.send("Target.getTargets")["targetInfos"] if each["type"] == "page")
+        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+        assert self.run("1 + 1") == 2
 
     def send(self, method: str, **parameters: object) -> dict:
         """One command, and its result; events that come before it are noted."""
@@ -84,7 +113,10 @@ class Browser:
         message = {"id": number, "method": method, "params": parameters}
         if self._session is not None:
             message["sessionId"] = self._session
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        try:
+            os.write(self._commands, json.dumps(message).encode() + b"\0")
+        except BrokenPipeError as error:
+            raise SilentError("the browser has ended") from error
         while True:
             answer = self._read()
             if answer.get("id") == number:
@@ -134,8 +166,11 @@ class Browser:
 
     def _read(self) -> dict:
         while b"\0" not in self._rest:
+            if not select.select([self._answers], [], [], SECONDS)[0]:
+                raise SilentError(f"no answer in {SECONDS} s")
             block = os.read(self._answers, 2**16)
-            assert block, "the browser has ended"
+            if not block:
+                raise SilentError("the browser has ended")
             self._rest += block
         message, self._rest = self._rest.split(b"\0", 1)
         return json.loads(message)

@@ -13,7 +13,7 @@ import tiny
 from dsv4.cost.memory import layer_cache_bytes
 from dsv4.explain import record, write_page
 from dsv4.ops import Ops
-from explain.browser import PROGRAMS, Browser, program
+from explain.browser import PROGRAMS, Browser, SilentError, program
 
 TEXT = "To be, or not to be: that is the question.\n\nשלום 😀 <｜User｜> x\t" * 5
 LENGTH = 150
@@ -25,7 +25,11 @@ def chromium(tmp_path_factory):
     path = program()
     if path is None:
         pytest.skip(f"no Chromium found: expected one of {', '.join(PROGRAMS)}, or its path in DSV4_CHROMIUM")
-    with Browser(path, tmp_path_factory.mktemp("profile")) as browser:
+    try:
+        browser = Browser(path, tmp_path_factory.mktemp("profile"))
+    except SilentError as error:
+        pytest.skip(f"{path} shows no page here: {error}")
+    with browser:
         yield browser
 
 
