@@ -75,6 +75,11 @@ class TestTrain:
         assert (tmp_path / "run/model/config.json").exists()
         assert "learner 0: " in err and "tokens, ages " in err
 
+    def test_the_outer_step_is_as_asked_for(self, dsv4, given, tmp_path):
+        assert dsv4("diloco", "train", *given, "--outer-learning-rate", "0.3", "--outer-momentum", "0.25")[0] == 0
+        made = json.loads((tmp_path / "run/diloco/run.json").read_text())["settings"]
+        assert (made["outer_learning_rate"], made["outer_momentum"]) == (0.3, 0.25)
+
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -85,6 +90,8 @@ class TestTrain:
             ("--inner-steps", "3"),
             ("--learners", "0"),
             ("--quorum", "3"),
+            ("--outer-learning-rate", "-1"),
+            ("--outer-momentum", "2"),
             ("--resume",),
         ],
     )

@@ -40,6 +40,7 @@ class Finding:
 
     @property
     def holds(self) -> bool:
+        """Whether no case failed."""
         return self.failure is None
 
 

@@ -46,6 +46,7 @@ class Trials:
     """The trials of one function for one form of an operation."""
 
     def __init__(self, function: Callable[..., Any], name: str, asarray: AsArray | None) -> None:
+        """function: the one to be checked; name: of the form; asarray: makes its arrays, None for NumPy's."""
         self.name = name
         self._function = function
         self._asarray = asarray or (lambda array: array)

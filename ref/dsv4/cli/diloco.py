@@ -33,6 +33,8 @@ def train(
         int, typer.Option("--inner-steps", help="H: steps between two merges of a part; a multiple of P.")
     ] = 24,
     quorum: Annotated[int, typer.Option("--quorum", help="K: how many learners a merge waits for.")] = 1,
+    outer_learning_rate: Annotated[float, typer.Option("--outer-learning-rate", help="η of the syncer's step.")] = 0.7,
+    outer_momentum: Annotated[float, typer.Option("--outer-momentum", help="μ of the syncer's step.")] = 0.9,
     kill: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +71,14 @@ def train(
     from dsv4.learn.diloco.training import tape_of
     from dsv4.learn.diloco.training import train as run
 
-    settings = Settings(learners, fragments, inner_steps, quorum=quorum)
+    settings = Settings(
+        learners,
+        fragments,
+        inner_steps,
+        quorum=quorum,
+        outer_learning_rate=outer_learning_rate,
+        outer_momentum=outer_momentum,
+    )
     chaos = Chaos(read_kills(kill or ()), read_slow(slow or ()), lose)
     model = run(recipe, texts, out, settings, chaos, seed, resume, _watch, ray)
     tape = tape_of(out)

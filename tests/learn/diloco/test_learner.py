@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsv4.errors import TrainingError
-from dsv4.learn.diloco.int4 import Packed
+from dsv4.learn.diloco.few_bits import Packed
 from dsv4.learn.diloco.messages import Fragment, Request, size_of, unpacked
 from learn.diloco.toys import BIAS, SHAPES, TOKENS, Start, Step, first_weights, same_weights
 
@@ -25,7 +25,7 @@ def fragment_of(learner, place, version, value=1.0):
 class TestUpdates:
     def test_it_says_how_far_it_has_gone_back_from_where_it_is(self):
         """Θ_prev − θ: adding what it says to what it has gives what the syncer sent."""
-        learner, first = stepped(2, int4=False), first_weights()
+        learner, first = stepped(2, bits=32), first_weights()
         update = learner.update(Request(4, 1))
         for name in learner.fragments[1]:
             back = learner.trainer.weights.weight(name) + update.differences[name]
@@ -63,7 +63,7 @@ class TestFragments:
         same_weights(learner.state(), before)
 
     def test_what_it_says_next_starts_from_what_came(self):
-        learner = stepped(2, int4=False)
+        learner = stepped(2, bits=32)
         learner.receive(fragment_of(learner, 1, 1))
         learner.step()
         for name, difference in learner.update(Request(4, 1)).differences.items():

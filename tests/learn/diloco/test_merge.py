@@ -63,6 +63,7 @@ class TestMerged:
         np.testing.assert_allclose(merged("embed.weight", differences, [1, 1]), [[1, 1]])
         np.testing.assert_allclose(merged(NAME, differences, [1, 1]), [[np.sqrt(2), np.sqrt(2)]])
         np.testing.assert_allclose(merged("head.weight", differences, [1, 1]), [[np.sqrt(2), np.sqrt(2)]])
+        np.testing.assert_allclose(merged(NAME, differences, [1, 1], radially=False), [[1, 1]])
 
     def test_a_routers_bias_takes_the_mean(self):
         found = merged("layers.3.ffn.gate.bias", [np.array([2.0, 0.0]), np.array([0.0, 2.0])], [1, 3])

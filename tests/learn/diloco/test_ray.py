@@ -1,8 +1,12 @@
 """Real processes that are killed with −9, slow, or not heard: training goes on, and the tape makes the same bits.
 
-One start of Ray serves each run; nothing is timed, and nothing but the toy's own steps takes a fixed time.
+One start of Ray serves all runs, each of which has a limit. Nothing but the toy's own steps takes a fixed time.
 """
 
+import json
+import signal
+import threading
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import pytest
@@ -17,7 +21,9 @@ from learn.diloco.toys import Start, Toy, distance, first_weights, same_weights
 SECONDS = 0.05
 """Of a toy's step."""
 
-TROUBLE = Chaos(kills=(Kill(1, 8, 0.5), Kill(SYNCER, 6, 0.5)), slow=((2, 10.0),), lost=0.05)
+STEPS, SETTINGS = 144, {"inner_steps": 24, "delay": 3}
+
+TROUBLE = Chaos(kills=(Kill(1, 8, 0.5), Kill(SYNCER, 4, 0.5)), slow=((2, 10.0),), lost=0.1)
 
 
 def test_without_ray_it_is_said_in_one_line(monkeypatch, tmp_path):
@@ -41,17 +47,80 @@ class DivergingToy(Toy):
         return found._replace(loss=float("nan"), verdict="stop") if found.step == 3 else found
 
 
+class Patient(Start):
+    """Learners that are slow until the tape has everything that the tests ask for, however long a start takes."""
+
+    def __init__(self, directory):
+        super().__init__(STEPS, SECONDS, **SETTINGS)
+        self.tape = directory / "tape.jsonl"
+
+    def learner(self, number):
+        learner = super().learner(number)
+        learner.trainer.__class__ = PatientToy
+        learner.trainer.tape = self.tape
+        return learner
+
+
+class PatientToy(Toy):
+    is_sure = False
+
+    def advance(self):
+        found = super().advance()
+        for _ in range(8):
+            self.is_sure = self.is_sure or self.number == 2 or counts_again(lines_of(self.tape))
+            if self.is_sure or found.step < 16:
+                break
+            threading.Event().wait(SECONDS)
+        return found
+
+
+def lines_of(tape):
+    return [json.loads(line) for line in tape.read_bytes().split(b"\n")[:-1]] if tape.exists() else []
+
+
+def counts_again(tape):
+    """Whether the learner that was killed was merged after it had come back, and the syncer was started again."""
+    events = [(line["event"], line.get("learner")) for line in tape]
+    if ("returned", 1) not in events or ("restarted", None) not in events:
+        return False
+    later = tape[events.index(("returned", 1)) :]
+    return any(1 in line["learners"] for line in later if line["event"] == "merged")
+
+
+@contextmanager
+def within(seconds):
+    """A limit for what is done in it."""
+
+    def over(*_):
+        raise TimeoutError(f"expected an end within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.filterwarnings("ignore")  # of Ray's own
 class TestChaos:
     @pytest.fixture(scope="class", autouse=True)
-    def has_ray(self):
+    def ray(self):
+        """Ray's processes are started once for all runs."""
         pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
+        with within(120):
+            ray, _ = module._connected(module.LOCAL)
+        yield ray
+        ray.shutdown()
 
     @pytest.fixture(scope="class")
-    def trouble(self, tmp_path_factory):
+    def trouble(self, ray, tmp_path_factory):
         """A learner killed, the syncer killed, a learner ten times slower, and messages lost, all in one run."""
-        start, directory = Start(72, SECONDS, inner_steps=24), tmp_path_factory.mktemp("trouble")
-        syncer = module.run(start, directory, TROUBLE, 0)
+        directory = tmp_path_factory.mktemp("trouble")
+        start = Patient(directory)
+        with within(150):
+            syncer = module.run(start, directory, TROUBLE, 0)
         return start, syncer, recovered_tape(directory / "tape.jsonl", syncer.versions)
 
     def test_the_model_learns_to_the_end(self, trouble):
@@ -64,7 +133,8 @@ class TestChaos:
         assert {"killed", "copied", "returned", "restarted", "lost", "merged"} <= set(events)
 
     def test_the_tape_makes_the_same_bits(self, trouble):
-        start, syncer, tape = trouble
+        _, syncer, tape = trouble
+        start = Start(STEPS, **SETTINGS)
         same_weights(replayed(tape, start.learner, start.syncer())[0].state(), syncer.state())
 
     def test_nothing_is_merged_twice(self, trouble):
@@ -75,17 +145,30 @@ class TestChaos:
             assert own == list(range(1, len(own) + 1))
 
     def test_who_was_killed_counts_again(self, trouble):
-        tape = trouble[2]
-        returned = next(n for n, line in enumerate(tape) if line["event"] == "returned" and line["learner"] == 1)
-        assert any(1 in line["learners"] for line in tape[returned:] if line["event"] == "merged")
+        assert counts_again(trouble[2])
 
     def test_lines_of_a_learner_are_in_order(self, trouble):
         lines = [line for line in trouble[2] if line.get("sender") == "0.0"]
         assert all(after["number"] == before["number"] + 1 for before, after in pairwise(lines))
 
-    def test_a_loss_that_is_no_number_ends_the_run_in_one_line(self, tmp_path):
-        with pytest.raises(TrainingError, match="expected a loss that is a number"):
-            module.run(Diverging(24, SECONDS), tmp_path, QUIET, 0)
+    def test_a_loss_that_is_no_number_ends_the_run_in_one_line_and_everybody(self, ray, tmp_path, monkeypatch):
+        made, original = [], module._Run
+        monkeypatch.setattr(module, "_Run", lambda *arguments: made.append(original(*arguments)) or made[0])
+        with within(120), pytest.raises(TrainingError, match="expected a loss that is a number"):
+            module.run(Diverging(24, SECONDS, learners=1), tmp_path, QUIET, 0)
+        assert len(made[0].actors) == 2
+        for actor in made[0].actors.values():
+            with within(60), pytest.raises(ray.exceptions.RayActorError):
+                while True:
+                    with suppress(EOFError):  # which it is for somebody who still lives
+                        ray.get(actor.hear.remote(b""))
+
+    def test_bytes_are_counted_as_they_are_sent(self, trouble):
+        """The toy's fragments have about 30 numbers: what stands beside them counts, too."""
+        merges = [line for line in trouble[2] if line["event"] == "merged"]
+        assert 0 < merges[0]["up"] <= merges[-1]["up"] and 0 < merges[0]["down"] < merges[-1]["down"]
+        sent = sum(line["event"] == "answered" for line in trouble[2])
+        assert merges[-1]["up"] > 100 * sent
 
     def test_an_address_where_nothing_is_is_refused(self, tmp_path):
         with pytest.raises(BackendError, match="ray: expected processes at"):

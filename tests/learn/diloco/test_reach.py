@@ -1,28 +1,71 @@
-"""Rows of runs side by side."""
+"""Rows of runs side by side, each learner with its part of the batch."""
+
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from dsv4.errors import SettingError
 from dsv4.learn.diloco.chaos import Chaos, Kill
-from dsv4.learn.diloco.reach import grid, reach
+from dsv4.learn.diloco.reach import Variant, drawn_kills, reach, shared
 from dsv4.learn.diloco.settings import Settings
-from learn.runs import short, write_texts
+from dsv4.learn.recipe import Stage
+from learn.runs import recipe, short, write_texts
 
 
-def test_a_row_for_each_variant_from_its_own_run(tmp_path):
-    quiet, few = Chaos(), {"fragments": 2, "inner_steps": 2}
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("reach")
+    few = Settings(2, 2, 2)
     variants = {
-        "1": (Settings(1, **few), quiet),
-        "2": (Settings(2, **few), quiet),
-        "killed": (Settings(2, **few), Chaos((Kill(1, 2, 2.0),))),
+        "alone": Variant(None),
+        "two": Variant(few),
+        "as they are": Variant(replace(few, bits=32)),
+        "killed": Variant(few, Chaos((Kill(1, 2, 2.0),))),
     }
-    texts = write_texts(tmp_path)
-    rows = reach(short(4), texts, texts[0].read_text(), tmp_path / "runs", variants, window=16)
-    assert [row.name for row in rows] == list(variants)
-    assert all(np.isfinite(row.nats) and row.nats < 6 for row in rows)
-    one, two, killed = rows
-    assert killed.goodput < two.goodput and two.bytes_down > one.bytes_down
-    assert (tmp_path / "runs/killed/model/config.json").exists()
+    texts = write_texts(directory)
+    args = short(4), texts, texts[0].read_text(), directory / "runs", variants
+    return reach(*args, window=16), reach(*args, window=16), directory
 
 
-def test_the_grid_has_a_variant_for_each_number_of_learners():
-    assert {name: settings.learners for name, (settings, _) in grid().items()} == {"1": 1, "2": 2, "4": 4, "8": 8}
+def test_a_row_for_each_variant_from_its_own_run(rows):
+    found, again, directory = rows
+    alone, two, as_they_are, killed = found
+    assert [row.name for row in found] == ["alone", "two", "as they are", "killed"]
+    assert all(np.isfinite(row.nats) and row.nats < 6 for row in found)
+    assert len({row.nats for row in found}) == 4
+    assert killed.goodput < two.goodput < alone.goodput == 1
+    assert 6 < as_they_are.bytes_up / two.bytes_up < 8
+    assert (directory / "runs/killed/model/config.json").exists()
+    assert again == found
+
+
+def test_learners_together_see_as_many_tokens_as_one_alone(rows):
+    alone, two, *_ = rows[0]
+    assert alone.tokens == two.tokens > 0
+
+
+def test_each_stage_is_shared():
+    assert shared(recipe(stages=(Stage("dense", 4, 16, 8), Stage("decay", 2, 32, 4))), 4).stages == (
+        Stage("dense", 4, 16, 2),
+        Stage("decay", 2, 32, 1),
+    )
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(SettingError, match="batch: expected a multiple of the 3 learners, found 2"):
+        shared(short(4), 3)
+
+
+def test_kills_come_as_often_as_asked_for_and_to_everybody():
+    kills = drawn_kills(8, 10_000, 50.0, 19.0, seed=0)
+    assert {kill.who for kill in kills} == set(range(8))
+    assert 0.9 * 1600 < len(kills) < 1.1 * 1600  # about 1,570: no gap is below a step
+    assert all(1 <= kill.after < 10_000 and kill.seconds == 19.0 for kill in kills)
+    assert len({(kill.who, kill.after) for kill in kills}) == len(kills)
+    assert kills == drawn_kills(8, 10_000, 50.0, 19.0, seed=0) != drawn_kills(8, 10_000, 50.0, 19.0, seed=1)
+
+
+def test_a_mean_time_that_is_none_is_refused():
+    with pytest.raises(SettingError, match="between"):
+        drawn_kills(2, 10, 0.0, 1.0, 0)

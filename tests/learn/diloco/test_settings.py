@@ -27,7 +27,9 @@ def test_the_defaults_are_decoupled_dilocos():
         ({"grace": float("nan")}, "grace"),
         ({"outer_momentum": -0.1}, "outer_momentum"),
         ({"outer_learning_rate": 11.0}, "outer_learning_rate"),
-        ({"int4": 1}, "int4"),
+        ({"bits": 3}, "bits"),
+        ({"bits": 4.0}, "bits"),
+        ({"merge": "median"}, "merge"),
     ],
 )
 def test_what_does_not_fit(changes, name):

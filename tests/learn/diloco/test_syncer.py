@@ -8,7 +8,7 @@ from learn.diloco.toys import SHAPES, Start, first_weights, same_weights
 
 
 def made(**settings):
-    syncer = Start(**{"int4": False} | settings).syncer()
+    syncer = Start(**{"bits": 32} | settings).syncer()
     syncer.progress(Progress(0, 1, 1.0), 0.0)
     return syncer
 
@@ -85,7 +85,7 @@ class TestQuorumAndGrace:
         assert syncer.rounds[0].closes == 1.0
 
     def test_the_quorum_is_waited_for_and_set_once(self):
-        syncer = made(quorum=2, grace=0.5)
+        syncer = made(learners=4, quorum=2, grace=0.5)
         syncer.open(0.0)
         syncer.hear(update(syncer, 0), 0.1)
         syncer.hear(update(syncer, 0), 0.2)
@@ -94,6 +94,14 @@ class TestQuorumAndGrace:
         closes = syncer.rounds[0].closes
         syncer.hear(update(syncer, 2), 0.4)
         assert syncer.rounds[0].closes == closes and sorted(syncer.rounds[0].updates) == [0, 1, 2]
+
+    def test_when_all_are_there_nobody_is_waited_for(self):
+        syncer = made(learners=2, grace=1.0)
+        syncer.open(0.0)
+        syncer.hear(update(syncer, 0), 0.1)
+        assert syncer.rounds[0].closes > 1
+        syncer.hear(update(syncer, 1), 0.3)
+        assert syncer.rounds[0].closes == 0.3
 
     def test_averages_keep_nine_tenths(self):
         syncer = made()
@@ -157,6 +165,20 @@ class TestMerging:
         syncer.close(0)
         for name in syncer.fragments[0]:
             np.testing.assert_allclose(syncer.weights[name], first[name] - 1.2, atol=1e-5)
+
+    @pytest.mark.parametrize(("merge", "moved"), [("radial", 2**0.5), ("mean", 1.0)])
+    def test_learners_that_point_different_ways_are_merged_as_asked_for(self, merge, moved):
+        """Two learners with one number each: as long as each of them, or as their mean."""
+        syncer, first = made(outer_learning_rate=1.0, outer_momentum=0.0, merge=merge), first_weights()
+        [place] = [place for place, names in enumerate(syncer.fragments) if "a" in names]
+        for _ in range(place + 1):
+            syncer.open(0.0)
+        for learner in (0, 1):
+            one = update(syncer, learner, place, value=0.0)
+            one.differences["a"][learner, 0] = 2.0
+            syncer.hear(one, 0.0)
+        syncer.close(place)
+        np.testing.assert_allclose((first["a"] - syncer.weights["a"])[:2, 0], [moved, moved], atol=1e-6)
 
     def test_a_routers_bias_becomes_the_learners_mean_without_momentum(self):
         syncer, first = made(), first_weights()

@@ -141,7 +141,7 @@ class TestWhatFollows:
 
 def test_one_learner_with_eta_1_and_no_momentum_is_that_learner_alone():
     """Nothing is lost but what was learnt while a fragment was on its way."""
-    start = Start(learners=1, outer_learning_rate=1.0, outer_momentum=0.0, int4=False)
+    start = Start(learners=1, outer_learning_rate=1.0, outer_momentum=0.0, bits=32)
     world, tape = run(start, Chaos())
     assert all(line["learners"] == [0] for line in tape if line["event"] == "merged")
     alone = start.learner(0)

@@ -83,7 +83,7 @@ class Start:
         self.fragments = packed(sizes, self.settings.fragments)
 
     def learner(self, number):
-        return Learner(number, Toy(number, self.recipe), self.fragments, self.settings.int4)
+        return Learner(number, Toy(number, self.recipe), self.fragments, self.settings.bits)
 
     def syncer(self):
         return Syncer(first_weights(), self.fragments, self.settings)

@@ -5,7 +5,7 @@ from mutants.mutant import Mutant
 MERGE = "learn/diloco/merge.py"
 OUTER = "learn/diloco/outer.py"
 FRAGMENTS = "learn/diloco/fragments.py"
-INT4 = "learn/diloco/int4.py"
+FEW_BITS = "learn/diloco/few_bits.py"
 SETTINGS = "learn/diloco/settings.py"
 LEARNER = "learn/diloco/learner.py"
 SYNCER = "learn/diloco/syncer.py"
@@ -24,8 +24,8 @@ BIAS = ("learn/diloco/test_merge.py::TestMerged::test_a_routers_bias_takes_the_m
 ABSENT = ("learn/diloco/test_merge.py::TestMerged::test_a_learner_of_weight_0_changes_no_bit_whatever_it_says",)
 OUTER_BY_HAND = ("learn/diloco/test_outer.py::test_two_steps_by_hand",)
 PACKED_BY_HAND = ("learn/diloco/test_fragments.py::test_by_hand",)
-CODES = ("learn/diloco/test_int4.py::test_codes_by_hand",)
-OWN_BLOCK = ("learn/diloco/test_int4.py::test_a_large_number_costs_its_own_block_alone",)
+CODES = ("learn/diloco/test_few_bits.py::test_codes_by_hand",)
+OWN_BLOCK = ("learn/diloco/test_few_bits.py::test_a_large_number_costs_its_own_block_alone",)
 
 DILOCO = (
     Mutant(
@@ -56,8 +56,8 @@ DILOCO = (
         name="diloco-embedding-radial",
         trap="the embedding is merged radially like every other tensor",
         file=MERGE,
-        old='name == "embed.weight" or name.endswith',
-        new="name.endswith",
+        old='not radially or name == "embed.weight" or name.endswith',
+        new="not radially or name.endswith",
         tests=EMBEDDING,
     ),
     Mutant(
@@ -125,19 +125,19 @@ DILOCO = (
         tests=("learn/diloco/test_settings.py::test_what_does_not_fit",),
     ),
     Mutant(
-        name="diloco-int4-cut-off",
+        name="diloco-few-bits-cut-off",
         trap="a difference is cut off to four bits and not rounded",
-        file=INT4,
+        file=FEW_BITS,
         old="rounded = np.rint(",
         new="rounded = np.trunc(",
         tests=CODES,
     ),
     Mutant(
-        name="diloco-int4-one-scale",
+        name="diloco-few-bits-one-scale",
         trap="a whole tensor shares one scale, and its small numbers become zeros",
-        file=INT4,
-        old="scales = np.max(np.abs(blocks), axis=1, initial=0) / np.float32(LARGEST)",
-        new="scales = np.full(len(blocks), np.max(np.abs(blocks), initial=0) / np.float32(LARGEST), np.float32)",
+        file=FEW_BITS,
+        old="scales = np.max(np.abs(blocks), axis=1, initial=0) / np.float32(half - 1)",
+        new="scales = np.full(len(blocks), np.max(np.abs(blocks), initial=0) / np.float32(half - 1), np.float32)",
         tests=OWN_BLOCK,
     ),
     Mutant(
@@ -251,6 +251,32 @@ DILOCO = (
         old="        else:\n            self._begin_step(m)\n\n    def _report",
         new="\n    def _report",
         tests=("learn/diloco/test_world.py::TestWhatFollows::test_a_learner_that_returns_counts_again",),
+    ),
+    Mutant(
+        name="diloco-waits-for-nobody",
+        trap="a round waits for the end of its grace though all learners are there, and they train on what is lost",
+        file=SYNCER,
+        old="        if len(this.updates) == self.settings.learners:\n            this.closes = now",
+        new="        if False:\n            this.closes = now",
+        tests=("learn/diloco/test_syncer.py::TestQuorumAndGrace::test_when_all_are_there_nobody_is_waited_for",),
+    ),
+    Mutant(
+        name="diloco-always-radial",
+        trap="the mean that was asked for, to compare with, is a radial mean",
+        file=SYNCER,
+        old=', self.settings.merge == "radial")',
+        new=")",
+        tests=(
+            "learn/diloco/test_syncer.py::TestMerging::test_learners_that_point_different_ways_are_merged_as_asked_for",
+        ),
+    ),
+    Mutant(
+        name="diloco-whole-batch-each",
+        trap="each learner has the whole batch, and many learners are compared with one on fewer tokens",
+        file="learn/diloco/reach.py",
+        old="replace(stage, batch=stage.batch // learners)",
+        new="replace(stage, batch=stage.batch)",
+        tests=("learn/diloco/test_reach.py::test_each_stage_is_shared",),
     ),
     Mutant(
         name="diloco-lines-twice",

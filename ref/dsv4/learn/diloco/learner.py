@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsv4.errors import TrainingError
-from dsv4.learn.diloco.int4 import pack
+from dsv4.learn.diloco.few_bits import pack
 from dsv4.learn.diloco.merge import pseudo_gradient
 from dsv4.learn.diloco.messages import Fragment, Request, Update
 from dsv4.learn.trainer import Report, Trainer
@@ -19,12 +19,12 @@ TRAINER, BEFORE, COUNTERS = "trainer.", "before.", "counters"
 class Learner:
     """One of M. Between two calls it is a function of the state before them and of what they brought."""
 
-    def __init__(self, number: int, trainer: Trainer, fragments: Sequence[Sequence[str]], int4: bool) -> None:
+    def __init__(self, number: int, trainer: Trainer, fragments: Sequence[Sequence[str]], bits: int) -> None:
         """number: from 0; trainer: with the first weights, which all learners and the syncer have in common.
 
-        fragments: the tensors of each; int4: whether differences are sent in four bits.
+        fragments: the tensors of each; bits: of each number of a difference that is sent; 32 is float32 as it is.
         """
-        self.number, self.trainer, self.fragments, self.int4 = number, trainer, fragments, int4
+        self.number, self.trainer, self.fragments, self.bits = number, trainer, fragments, bits
         self.versions, self.tokens, self.steps = ([0] * len(fragments) for _ in range(3))
         """Of each fragment: how many outer steps it had when it came, and what was learnt since."""
         self._before = self._tensors()
@@ -68,8 +68,8 @@ class Learner:
         differences: dict[str, Any] = {}
         for name in self.fragments[place]:
             difference = pseudo_gradient(self._before[name], self._after[name])
-            is_packed = self.int4 and not name.endswith("gate.bias")
-            differences[name] = pack(difference) if is_packed else difference
+            is_packed = self.bits < 32 and not name.endswith("gate.bias")
+            differences[name] = pack(difference, self.bits) if is_packed else difference
         version, tokens, steps = self.versions[place], self.tokens[place], self.steps[place]
         return Update(self.number, request.round, place, version, differences, tokens, steps)
 

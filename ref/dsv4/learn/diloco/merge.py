@@ -31,19 +31,20 @@ def pseudo_gradient(before: Array, after: Array) -> Array:
     return before - after
 
 
-def merged(name: str, differences: Sequence[Array], weights: Sequence[float]) -> Array:
+def merged(name: str, differences: Sequence[Array], weights: Sequence[float], radially: bool = True) -> Array:
     """One difference from those of several learners: the mean for the embedding, `radial_mean` for all else.
 
     name: the tensor's official name; differences: Δ of each learner, of one shape and dtype; weights: w of each, not
-    below 0. A learner of weight 0 is as if it were not there, whatever its numbers. A router's bias takes the mean,
-    too: it is no direction in which a loss falls, which is ours to say. Raises SettingError without a weight above 0.
+    below 0; radially: False for the mean of every tensor, to compare with. A learner of weight 0 is as if it were not
+    there, whatever its numbers. A router's bias takes the mean, too: it is no direction in which a loss falls, which is
+    ours to say. Raises SettingError without a weight above 0.
     Source: Decoupled DiLoCo (2604.21428, second-hand): embeddings by the weighted mean, every other tensor radially.
     """
     if len(differences) != len(weights) or min(weights, default=0) < 0 or not sum(weights) > 0:
         raise SettingError(f"weights: expected one for each difference and one above 0, found {list(weights)}")
     heard = [(one, weight) for one, weight in zip(differences, weights, strict=True) if weight > 0]
     these, their_weights = [one for one, _ in heard], [weight for _, weight in heard]
-    if name == "embed.weight" or name.endswith("gate.bias"):
+    if not radially or name == "embed.weight" or name.endswith("gate.bias"):
         return weighted_mean(these, their_weights)
     return radial_mean(these, their_weights)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dsv4.learn.diloco.int4 import Packed, unpack
+from dsv4.learn.diloco.few_bits import Packed, unpack
 from dsv4.ops.types import Array
 
 
@@ -23,7 +23,7 @@ class Update(NamedTuple):
     version: int
     """Of the fragment that the differences start from."""
     differences: Mapping[str, Packed | Array]
-    """Δ by the tensor's name, in four bits or as it is."""
+    """Δ by the tensor's name, in a few bits or as it is."""
     tokens: int
     steps: int
     """Both since that fragment came."""

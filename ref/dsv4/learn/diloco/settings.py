@@ -1,9 +1,10 @@
 """What a run of Decoupled DiLoCo is made by, beside the recipe of its learners."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from dsv4.arguments import flag, integer, number
-from dsv4.errors import SettingError
+from dsv4.arguments import integer, number
+from dsv4.errors import SettingError, quoted
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Settings:
     """η of the outer step."""
     outer_momentum: float = 0.9
     """μ of the outer step."""
-    int4: bool = True
-    """Whether learners send their differences as four-bit integers; else as float32."""
+    bits: Literal[2, 4, 32] = 4
+    """Of each number that learners send: integers of two or four bits, or float32."""
+    merge: Literal["radial", "mean"] = "radial"
+    """How differences of learners become one: `merge.radial_mean`, the embedding's aside, or `merge.weighted_mean`."""
 
     def __post_init__(self) -> None:
         integer("learners", self.learners, least=1, most=1024)
@@ -49,7 +52,10 @@ class Settings:
         ):
             if not 0 <= number(name, value) <= most:
                 raise SettingError(f"{name}: expected a number from 0 to {most:g}, found {value}")
-        flag("int4", self.int4)
+        for name, known in (("bits", (2, 4, 32)), ("merge", ("radial", "mean"))):
+            found = getattr(self, name)
+            if type(found) is not type(known[0]) or found not in known:
+                raise SettingError(f"{name}: expected one of {', '.join(map(str, known))}, found {quoted(found)}")
 
     @property
     def numbers(self) -> range:

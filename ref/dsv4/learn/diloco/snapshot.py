@@ -14,7 +14,7 @@ import numpy as np
 from dsv4.errors import TrainingError, reason
 from dsv4.learn.diloco.chaos import Kill
 from dsv4.learn.diloco.events import Arrived, Copied, Due, Started, Stepped
-from dsv4.learn.diloco.int4 import Packed
+from dsv4.learn.diloco.few_bits import Packed
 from dsv4.learn.diloco.messages import Fragment, Progress, Request, Update
 from dsv4.learn.diloco.syncer import Round
 from dsv4.learn.diloco.world import World
@@ -98,8 +98,8 @@ def _living(value: Any, arrays: Mapping[str, Any]) -> Any:
     match value:
         case {"array": name}:
             return arrays[name]
-        case {"kind": "Packed", "values": [codes, scales, shape]}:
-            return Packed(_living(codes, arrays), _living(scales, arrays), tuple(shape))
+        case {"kind": "Packed", "values": [codes, scales, shape, bits]}:
+            return Packed(_living(codes, arrays), _living(scales, arrays), tuple(shape), bits)
         case {"kind": name, "values": values}:
             return KINDS[name](*(_living(one, arrays) for one in values))
         case {"keys": keys, "values": values}:

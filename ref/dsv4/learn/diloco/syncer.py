@@ -99,7 +99,7 @@ class Syncer:
         return Request(number, number % len(self.fragments))
 
     def hear(self, update: Update, now: float) -> Heard:
-        """Take an update. With the quorum, the round's `closes` is set.
+        """Take an update. With the quorum, the round's `closes` is set: after the grace, and at once with all learners.
 
         Round r merges into version ⌊r/P⌋ of its fragment. An update that starts from another one is stale: what it says
         is no difference from Θ_prev. Its learner has missed a fragment and is to be sent the newest. Not in the sources
@@ -115,6 +115,8 @@ class Syncer:
             waited = now - this.opened
             self.averages["quorum"] = _average(self.averages["quorum"] or waited, waited)
             this.closes = now + self.grace(now)
+        if len(this.updates) == self.settings.learners:
+            this.closes = now  # there is nobody left to wait for
         return "counted"
 
     def grace(self, now: float) -> float:
@@ -169,7 +171,7 @@ class Syncer:
 
     def _step(self, name: str, differences: Sequence[Array], weights: Sequence[float]) -> None:
         """The outer step of one tensor. A router's bias becomes the learners' mean: it descends no loss."""
-        difference = merged(name, differences, weights)
+        difference = merged(name, differences, weights, self.settings.merge == "radial")
         rate, kept = self.settings.outer_learning_rate, self.settings.outer_momentum
         if name.endswith("gate.bias"):
             rate, kept = 1.0, 0.0

@@ -54,7 +54,7 @@ class Start:
     def learner(self, number: int) -> Learner:
         """A learner at the start. Arrays are shared: nothing writes into them."""
         weights = Trainable(self.weights.config, dict(self.weights.parameters), dict(self.weights.others))
-        return Learner(number, Trainer(self.recipe, weights, self.feed_of(number)), self.fragments, self.settings.int4)
+        return Learner(number, Trainer(self.recipe, weights, self.feed_of(number)), self.fragments, self.settings.bits)
 
     def syncer(self) -> Syncer:
         """The syncer at the start."""

@@ -142,7 +142,7 @@ class World:
             if found == "stale":
                 self._send(message.learner, syncer.newest(message.fragment))
             this = syncer.rounds.get(message.round)
-            if found == "counted" and this and this.closes and len(this.updates) == self.settings.quorum:
+            if found == "counted" and this and this.closes is not None:
                 self._push_at(this.closes, Due("close", message.round, self.lives[SYNCER]))
         self._pace()
 

@@ -12,6 +12,7 @@ from dsv4.learn.blas import one_blas_thread
 from dsv4.learn.diloco.chaos import Chaos
 from dsv4.learn.diloco.messages import Fragment, Progress, Request
 from dsv4.learn.diloco.real.lines import Line, Outbox
+from dsv4.learn.diloco.real.wire import packed, unpacked
 from dsv4.learn.diloco.recovery import rejoined
 
 
@@ -30,7 +31,7 @@ class LearnerProcess:
         self._outbox = Outbox(f"{number}.{life}")
         self._lock, self._more = threading.Lock(), threading.Event()
         self._waiting: list[Fragment] = []
-        self._asked: list[tuple[int, Future[tuple[Any, Any]]]] = []
+        self._asked: list[tuple[int, Future[tuple[Any, bytes]]]] = []
         deaths = [kill.after for kill in chaos.kills if kill.who == number]
         self._dies_after = deaths[life] if life < len(deaths) else None
         self._seconds: float | None = None
@@ -46,8 +47,9 @@ class LearnerProcess:
         if self._seconds is not None or self.learner.is_done:
             self._send(Progress(self.learner.number, self.learner.trainer.step, self._seconds or 1.0))
 
-    def hear(self, message: Request | Fragment) -> None:
+    def hear(self, sent: bytes) -> None:
         """Requests are answered at once, with what the last step has left; fragments wait for the end of the step."""
+        message: Request | Fragment = unpacked(sent)
         if isinstance(message, Fragment):
             with self._lock:
                 self._waiting.append(message)
@@ -60,9 +62,9 @@ class LearnerProcess:
         if update is not None:
             self._send(update)
 
-    def state(self, number: int) -> tuple[Any, Any]:
-        """Its state between two steps, for a learner that returns, and the lines up to there."""
-        asked: Future[tuple[Any, Any]] = Future()
+    def state(self, number: int) -> tuple[Any, bytes]:
+        """Its state between two steps, for a learner that returns, and the lines up to there, as `hear` takes them."""
+        asked: Future[tuple[Any, bytes]] = Future()
         with self._lock:
             self._asked.append((number, asked))
         self._more.set()
@@ -104,7 +106,7 @@ class LearnerProcess:
                 self._outbox.line(
                     {"time": self._now(), "event": "copied", "learner": number, "peer": self.learner.number}
                 )
-                future.set_result((self.learner.state(), self._outbox.tell(None)))
+                future.set_result((self.learner.state(), packed(self._outbox.tell(None))))
 
     def _line(self, event: str, **about: Any) -> None:
         """A line of the tape; the lock is held."""
@@ -128,4 +130,4 @@ class LearnerProcess:
                 except ray.exceptions.RayError:
                     continue  # that syncer is gone: what it may not have read goes again
             if self._syncer is not None:
-                self._unread.append(self._syncer.hear.remote(self._outbox.tell(message)))
+                self._unread.append(self._syncer.hear.remote(packed(self._outbox.tell(message))))

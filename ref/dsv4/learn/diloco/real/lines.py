@@ -21,6 +21,7 @@ class Outbox:
     """The lines of one life of a learner."""
 
     def __init__(self, sender: str) -> None:
+        """sender: which learner, in which of its lives."""
         self.sender = sender
         self._kept: dict[int, Line] = {}
         self._next = 0
@@ -43,6 +44,7 @@ class Inbox:
     """What the syncer knows of the lines of all learners; of a tape that is there already, from its lines."""
 
     def __init__(self, tape: Iterable[Mapping[str, Any]] = ()) -> None:
+        """tape: the lines that are there already."""
         self.counts: dict[str, int] = {}
         for line in tape:
             if "sender" in line:

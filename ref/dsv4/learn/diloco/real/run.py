@@ -10,6 +10,8 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,18 @@ PATIENCE = 5.0
 THREADS = 8
 """Of a process: one for `run`, the others for what comes from outside."""
 
+ANSWER_SECONDS = 300.0
+"""Within which a process must be there, or give a state that it was asked for: a step may be under way."""
+
+LOCAL_CLUSTER = {
+    "include_dashboard": False,
+    "_system_config": {"worker_niceness": 0},  # 15 by itself: beside anything else, a start would take half a minute
+}
+"""How Ray is started here."""
+
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""Ray reports to nobody."""
+
 
 def run(start: Any, directory: Path, chaos: Chaos, seed: int, address: str = LOCAL) -> Syncer:
     """Train until the last round is over, and give the syncer as it is then.
@@ -40,13 +54,19 @@ def run(start: Any, directory: Path, chaos: Chaos, seed: int, address: str = LOC
     start: makes learners and the syncer, as `training.Start` does, and can be pickled; directory: where the syncer
     keeps its fragments and the tape; what is there already is gone on with. On several machines it must be one that all
     of them have. address: Ray's own, or LOCAL. Raises BackendError where Ray is not installed or cannot be
-    had, TrainingError for a loss that is no number.
+    had or a process does not answer, TrainingError for a loss that is no number. Where this process is connected with
+    LOCAL processes already, those are used, and left as they are.
     """
-    ray = _connected(address)
+    ray, is_ours = _connected(address)
+    this = _Run(ray, start, directory, chaos, seed)
     try:
-        return _Run(ray, start, directory, chaos, seed).until_the_end()
+        return this.until_the_end()
+    except ray.exceptions.GetTimeoutError as error:
+        raise BackendError(f"ray: expected an answer within {ANSWER_SECONDS:g} s, found none") from error
     finally:
-        ray.shutdown()
+        this.end_all()
+        if is_ours:
+            ray.shutdown()
 
 
 class _Run:
@@ -76,6 +96,11 @@ class _Run:
                 else:
                     self._return(int(who))
 
+    def end_all(self) -> None:
+        """Nobody goes on after the run."""
+        for actor in self.actors.values():
+            self.ray.kill(actor)
+
     def _start_all(self) -> None:
         """The learners of a new run begin when all are there; others ask for a state as after a failure."""
         is_new = not self.lives
@@ -87,7 +112,7 @@ class _Run:
             return
         for number in numbers:
             self._make_learner(number, None)
-        self.ray.get([ref for number in numbers for ref in self._introduce(number)])
+        self._get([ref for number in numbers for ref in self._introduce(number)])
         for number in numbers:
             self._run(number)
 
@@ -141,13 +166,13 @@ class _Run:
             for peer in self.start.settings.numbers:
                 if peer in self.actors:
                     try:
-                        state, tell = self.ray.get(self.actors[peer].state.remote(number))
+                        state, tell = self._get(self.actors[peer].state.remote(number))
                     except errors:
                         continue
-                    self.ray.get(syncer.hear.remote(tell))
+                    self._get(syncer.hear.remote(tell))
                     break
             else:
-                state = self.ray.get(syncer.copy.remote(number))
+                state = self._get(syncer.copy.remote(number))
         except (KeyError, errors):
             self.due[number] = time.time() + RESTART
             return
@@ -159,6 +184,9 @@ class _Run:
         options = {"num_cpus": 0, "max_concurrency": THREADS, "max_restarts": 0}
         self.actors[who] = self.ray.remote(kind).options(**options).remote(*arguments)
 
+    def _get(self, refs: Any) -> Any:
+        return self.ray.get(refs, timeout=ANSWER_SECONDS)
+
     def _run(self, who: int | str) -> None:
         self.running[self.actors[who].run.remote()] = who
 
@@ -168,22 +196,37 @@ class _Run:
         return [syncer.meet.remote(number, learner, self.lives[number]), learner.meet.remote(syncer)]
 
 
-def _connected(address: str) -> Any:
-    """Ray, which has found its processes or started them."""
+def _connected(address: str) -> tuple[Any, bool]:
+    """Ray, which has found its processes or started them, and whether that was done here."""
     if find_spec("ray") is None:
         raise BackendError("ray: expected Ray, found none installed: pip install 'dsv4[ray]'")
     _check_reachable(address)
     import ray
 
-    # Ray's processes find the same modules, and share the cores.
-    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OPENBLAS_NUM_THREADS": "1"}
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": environment}}
-    own = {"include_dashboard": False} if address == LOCAL else {}
+    if address == LOCAL and ray.is_initialized():
+        return ray, False
+    # Ray's processes find the same modules, and share the cores. Those of this machine have the driver's own
+    # environment: another one would have to be made for each process.
+    variables = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OPENBLAS_NUM_THREADS": "1"}
+    own = LOCAL_CLUSTER if address == LOCAL else {"runtime_env": {"env_vars": variables}}
     try:
-        ray.init(address=address, **quiet, **own)
+        with _environment(variables | SILENT if address == LOCAL else {}):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has no class for what can be wrong with an address
         raise BackendError(f"ray: expected processes at {quoted(address)}, found: {reason(error)}") from error
-    return ray
+    return ray, True
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """With these variables, which processes that are started meanwhile inherit."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _check_reachable(address: str) -> None:

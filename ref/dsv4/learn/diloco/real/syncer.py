@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from dsv4.learn.diloco.chaos import SYNCER, Chaos
-from dsv4.learn.diloco.messages import Fragment, Progress, Request, Update, size_of
+from dsv4.learn.diloco.messages import Fragment, Progress, Request, Update
 from dsv4.learn.diloco.real.files import TAPE, read_fragment, recovered_tape, write_fragment
 from dsv4.learn.diloco.real.lines import Inbox, Tell
+from dsv4.learn.diloco.real.wire import packed, unpacked
 from dsv4.learn.diloco.recovery import copy_of
 from dsv4.learn.diloco.syncer import Syncer
 
@@ -60,10 +61,12 @@ class SyncerProcess:
                 self._line("killed", who=number)
         self._messages.put((number, learner))
 
-    def hear(self, tell: Tell) -> int:
-        """A learner's message; how many of its lines are on the tape."""
+    def hear(self, sent: bytes) -> int:
+        """A learner's message, a Tell; how many of its lines are on the tape."""
+        tell: Tell = unpacked(sent)
         number, _, life = tell.sender.partition(".")
         with self._writes:
+            self._bytes["up"] += len(sent)
             if int(life) < self._lives.get(int(number), 0):
                 return 0
             for line in self._inbox.new(tell):
@@ -97,7 +100,6 @@ class SyncerProcess:
             case Progress():
                 self.syncer.progress(message, self._now())
             case Update():
-                self._bytes["up"] += size_of(message)
                 if self._is_lost(message):
                     return
                 found = self.syncer.hear(message, self._now())
@@ -161,9 +163,11 @@ class SyncerProcess:
     def _send(self, number: int, message: Request | Fragment) -> None:
         """To a learner, if it is there and the message is not lost."""
         learner = self._learners.get(number)
-        if learner is not None and not self._is_lost(message):
-            learner.hear.remote(message)
-            self._bytes["down"] += size_of(message)
+        if learner is not None:
+            sent = packed(message)
+            self._bytes["down"] += len(sent)
+            if not self._is_lost(message):
+                learner.hear.remote(sent)
 
     def _is_lost(self, message: Any) -> bool:
         lost = bool(self._draws.random() < self._lost)

@@ -1,18 +1,18 @@
-"""Four-bit differences: what comes back, and how many bytes go."""
+"""Differences in four bits or two: what comes back, and how many bytes go."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsv4.learn.diloco.int4 import BLOCK, pack, unpack
+from dsv4.learn.diloco.few_bits import BLOCK, pack, unpack
 
 
-@given(st.integers(0, 1000), st.integers(0, 3 * BLOCK + 1), st.floats(1e-30, 1e30))
-def test_each_number_comes_back_at_most_half_a_scale_away(seed, count, size):
+@given(st.integers(0, 1000), st.integers(0, 3 * BLOCK + 1), st.floats(1e-30, 1e30), st.sampled_from([2, 4]))
+def test_each_number_comes_back_at_most_half_a_scale_away(seed, count, size, bits):
     array = (np.random.default_rng(seed).standard_normal(count) * size).astype(np.float32)
-    packed = pack(array)
-    assert len(packed.codes) == -(-count // 2) and len(packed.scales) == -(-count // BLOCK)
+    packed = pack(array, bits)
+    assert len(packed.codes) == -(-count * bits // 8) and len(packed.scales) == -(-count // BLOCK)
     distance = np.abs(unpack(packed).astype(np.float64) - array)
     assert np.all(distance <= np.repeat(packed.scales, BLOCK)[:count].astype(np.float64) * 0.5000005)
 
@@ -22,6 +22,14 @@ def test_codes_by_hand():
     array = np.array([[7.0], [-7.0], [2.5], [3.5], [0.4]], np.float32)
     np.testing.assert_array_equal(unpack(pack(array)), [[7], [-7], [2], [4], [0]])
     assert list(pack(array).codes) == [15 | 1 << 4, 10 | 12 << 4, 8 | 8 << 4]
+
+
+def test_two_bits_by_hand():
+    """The scale is the largest number; half of it goes to the even code, 0. The second byte has one code of four."""
+    array = np.array([2.0, -2.0, 1.0, -1.01, 0.4], np.float32)
+    packed = pack(array, bits=2)
+    np.testing.assert_array_equal(unpack(packed), [2, -2, 0, -2, 0])
+    assert list(packed.codes) == [3 | 1 << 2 | 2 << 4 | 1 << 6, 2 | 2 << 2 | 2 << 4 | 2 << 6]
 
 
 def test_a_large_number_costs_its_own_block_alone():
