@@ -310,7 +310,7 @@ class Cache:
         self.mtp.follow(left, counts)
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes alive in each part: "window", "compressed", "indexer keys", "pending"; those of draft layers are included.
+        """Bytes alive in each part: "window", "compressed", "indexer keys", "pending", draft layers included.
 
         Rows that are only kept for a rollback, and room to grow, do not count.
         """
