@@ -17,8 +17,7 @@ from dsv4.model.span import Span
 from dsv4.ops.types import Array, Ints
 from dsv4.text.generate import generate
 from dsv4.text.rounds import Round
-
-Results = dict[str, npt.NDArray[Any]]
+from dsv4.verify import Results
 
 SETTINGS = ("prefill.length", "prefill.main_hidden.start", "draft.t", "draft.stages.t")
 """What a file says about the results in it."""

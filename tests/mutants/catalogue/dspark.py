@@ -30,9 +30,9 @@ DSPARK = (
         trap="the drafter reads what goes into its target layers, as in V4.1, instead of what comes out",
         file="model/model.py",
         old="            streams = block(streams, tokens, span, layer_cache, observe)\n"
-        "            if number in self._tapped_layers(cache):\n"
+        "            if number in targets:\n"
         "                tapped.append(streams)\n",
-        new="            if number in self._tapped_layers(cache):\n"
+        new="            if number in targets:\n"
         "                tapped.append(streams)\n"
         "            streams = block(streams, tokens, span, layer_cache, observe)\n",
         tests=SHORT,
