@@ -125,7 +125,7 @@ def greedy(logits):
 def drafted(model, ids, cuts=(), **options):
     """The drafts behind all but the last of the ids, which went through the model in pieces."""
     cache = model.new_cache(len(ids), **options)
-    for piece in np.split(ids[:, :-1], cuts, axis=1):
+    for piece in np.split(ids[:, :-1], [cut for cut in cuts if cut < ids.shape[1] - 1], axis=1):
         model.states(piece, cache)
     return draft(model, ids[:, -1], cache)
 

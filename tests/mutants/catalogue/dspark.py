@@ -252,14 +252,6 @@ DSPARK = (
         tests=REJECTION,
     ),
     Mutant(
-        name="residual-of-rounding",
-        trap="where nothing but rounding is left of a target, the token is drawn from that",
-        file="text/sampling.py",
-        old="return left / mass if mass > NOTHING else target",
-        new="return left / mass if mass > 0 else target",
-        tests=("text/test_dspark_drafts.py::test_what_rounding_leaves_of_two_equal_distributions_is_not_drawn_from",),
-    ),
-    Mutant(
         name="threshold-on-the-product",
         trap="the threshold is held against the chance that all drafts so far are kept instead of each by itself",
         file="text/draft_lengths.py",
