@@ -61,7 +61,7 @@ def draw(axes, pieces, title):
 
 messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is 221 prime?"}]
 figure, panels = plt.subplots(3, 1, figsize=(10, 2.7))
-for axes, mode in zip(panels, chat.MODES, strict=True):
+for axes, mode in zip(panels, chat.EFFORTS["april"], strict=True):
     pieces = chat.encode_pieces(messages, mode=mode)
     draw(axes, pieces, f"{mode}: {len(tokenizer.encode_pieces(pieces))} tokens")
 plt.show()
