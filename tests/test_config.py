@@ -1,13 +1,14 @@
 """config.json in both spellings, and every way in which it can be wrong."""
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from dsv4.checkpoint import config_as_json, config_from_json, read_config
-from dsv4.config import MOST, MOST_EXPERTS, Config, Yarn
+from dsv4.config import MOST, MOST_EXPERTS, Config, DSpark, Yarn
 from dsv4.errors import ConfigError
 from tiny_checkpoint import SETTINGS, tiny_config
 
@@ -44,6 +45,94 @@ def test_released_configs(name):
     assert config.rope_scaling == Yarn(16, 65536, 32, 1)
     assert (config.swiglu_limit, config.hc_sinkhorn_iters, config.sliding_window) == (10, 20, 128)
     assert config.quantised and config.expert_dtype == "fp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "dspark", "stages"),
+    [("flash-0731", DSpark(5, 128799, (40, 41, 42), 256), 3), ("pro-0813", DSpark(5, 128799, (58, 59, 60), 512), 3)],
+)
+def test_released_configs_with_a_dspark_drafter(name, dspark, stages):
+    """The main model is the first release's; num_nextn_predict_layers is 1 although there are three stages."""
+    config = read_config(CONFIGS / f"deepseek-v4-{name}.json")
+    assert (config.dspark, config.draft_layers, config.num_nextn_predict_layers) == (dspark, stages, 1)
+    assert [config.layer_kind(config.num_hidden_layers + stage) for stage in range(stages)] == ["SWA"] * stages
+    first_release = read_config(CONFIGS / f"deepseek-v4-{name.split('-')[0]}.json")
+    assert first_release.dspark is None and first_release.draft_layers == 1
+    assert config.without_draft_layers() == first_release.without_draft_layers()
+    assert config_from_json(json.loads(json.dumps(config_as_json(config)))) == config
+
+
+DSPARK = {
+    "dspark_block_size": 5,
+    "dspark_noise_token_id": 23,
+    "dspark_target_layer_ids": [1, 2],
+    "dspark_markov_rank": 16,
+    "compress_ratios": [0, 4, 128, 0, 0, 0],
+}
+"""What the tiny model's config.json would have with a drafter of three stages."""
+
+
+def test_no_block_means_no_dspark_drafter():
+    """As the released code takes it."""
+    for block in (0, None):
+        settings = SETTINGS | DSPARK | {"dspark_block_size": block, "compress_ratios": SETTINGS["compress_ratios"]}
+        assert config_from_json(settings) == config_from_json(SETTINGS)
+
+
+BAD_DSPARK = [
+    ("dspark_block_size", 257, "an integer from 1 to 256"),
+    ("dspark_block_size", -1, "an integer from 1 to 256"),
+    ("dspark_block_size", "5", "an integer"),
+    ("dspark_markov_rank", 0, "an integer from 1 to 16384"),
+    ("dspark_markov_rank", 10**400, "below 2^63"),
+    ("dspark_noise_token_id", 24, "below vocab_size 24"),
+    ("dspark_noise_token_id", -1, "below vocab_size 24"),
+    ("dspark_target_layer_ids", [], "layers from 0 and below 3, in rising order"),
+    ("dspark_target_layer_ids", [2, 3], "layers from 0 and below 3, in rising order"),
+    ("dspark_target_layer_ids", [2, 1], "layers from 0 and below 3, in rising order"),
+    ("dspark_target_layer_ids", [1, 1], "layers from 0 and below 3, in rising order"),
+    ("dspark_target_layer_ids", [1, 2.0], "an integer"),
+    ("dspark_target_layer_ids", 2, "a list"),
+    ("dspark_target_layer_ids", [2] * 10**6, "at most 2048 entries"),
+    ("compress_ratios", [0, 4, 128], "entries of 0 for the stages of a DSpark drafter behind 3 for num_hidden_layers"),
+    ("compress_ratios", [0, 4, 128, 0, 4, 0], "entries of 0 for the stages"),
+    ("compress_ratios", [0, 4], "entries of 0 for the stages"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"), BAD_DSPARK, ids=[f"{key}={str(value)[:20]}" for key, value, _ in BAD_DSPARK]
+)
+def test_bad_setting_of_a_dspark_drafter_is_named(key, value, expected):
+    with pytest.raises(ConfigError, match=rf"^model/config\.json: {key}: expected .*{re.escape(expected)}") as caught:
+        config_from_json(SETTINGS | DSPARK | {key: value}, source="model/config.json")
+    message = str(caught.value)
+    assert "found" in message and "\n" not in message and len(message) < 300
+
+
+@pytest.mark.parametrize("key", [key for key in DSPARK if key.startswith("dspark") and "block" not in key])
+def test_missing_setting_of_a_dspark_drafter_is_named(key):
+    settings = {name: value for name, value in (SETTINGS | DSPARK).items() if name != key}
+    with pytest.raises(ConfigError, match=f"{key}: expected a value, found no such key"):
+        config_from_json(settings)
+
+
+def test_v4_1_is_refused_by_name():
+    with pytest.raises(ConfigError) as caught:
+        read_config(CONFIGS / "deepseek-v4.1-flash.json")
+    message = str(caught.value)
+    assert "model_type: expected 'deepseek_v4', found 'deepseek_v41': DeepSeek-V4.1, whose " in message
+    assert message.endswith("Engram layers are missing here") and "\n" not in message
+
+
+def test_vision_exp_is_refused_by_name():
+    """It says that it is a deepseek_v4, too: only the settings of its vision encoder tell it apart."""
+    with pytest.raises(ConfigError) as caught:
+        config_from_json(SETTINGS | DSPARK | {"vision_n_layers": 32, "vision_dim": 1024}, source="model/config.json")
+    assert str(caught.value) == (
+        "model/config.json: vision_dim: expected no such key, found that of DeepSeek-V4-Flash-Vision-Exp, whose vision "
+        "encoder and aligner are missing here"
+    )
 
 
 @pytest.mark.parametrize("quantised", [False, True])
@@ -257,6 +346,7 @@ def test_fp8_that_lacks_what_the_released_one_says_is_named(key):
         {"eos_token_id": (1, 2.0)},
         {"rope_scaling": YARN},
         {"rope_scaling": Yarn("4", 64, 32, 1)},
+        {"dspark": (5, 23, (1, 2), 16)},
     ],
     ids=str,
 )

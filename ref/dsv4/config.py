@@ -5,7 +5,7 @@ settings of another model. `dsv4.checkpoint.config_json` reads and writes the fi
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from dsv4.errors import ConfigError, quoted
@@ -52,6 +52,9 @@ LONGEST_LIST = 2**11
 LARGEST_FLOAT = 1e30
 """No setting is larger; float32, in which they take part, ends at 3.4e38."""
 
+LARGEST_BLOCK, LARGEST_RANK = 2**8, 2**14
+"""A DSpark draft has no more tokens, its Markov head no larger rank; released ones have 5, and 256 or 512."""
+
 TYPE_NAMES = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
 
 
@@ -70,13 +73,30 @@ class Yarn:
 
 
 @dataclass(frozen=True)
+class DSpark:
+    """The settings of a DSpark drafter, which config.json has under these names with `dspark_` in front.
+
+    block_size: γ, the tokens that one pass drafts; noise_token_id: the id at the places of a block whose token is not
+    known; target_layer_ids: the layers of the main model, from 0, whose output the drafter reads; markov_rank: the rank
+    of the head that makes each drafted token depend on the one before it. Source: DSpark, arXiv 2607.05147.
+    """
+
+    block_size: int
+    noise_token_id: int
+    target_layer_ids: tuple[int, ...]
+    markov_rank: int
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings of one DeepSeek-V4 model, under the names of config.json.
 
     A Config that exists is consistent: the constructor raises ConfigError naming file, key, expected and found.
-    `compress_ratios` has one entry per layer and one per MTP layer. `eos_token_id` is a tuple where config.json has a
-    list; `eos_token_ids` has them in either case. `quantised` says whether the file has a quantization_config,
-    `expert_dtype` in which format such a checkpoint stores the routed experts.
+    `compress_ratios` has one entry per layer and one per draft layer: the MTP layer of the first releases, or a stage
+    of a DSpark drafter, whose number `num_nextn_predict_layers` does not tell. `dspark` is None without such a
+    drafter. `eos_token_id` is a tuple where config.json has a list; `eos_token_ids` has them in either case.
+    `quantised` says whether the file has a quantization_config, `expert_dtype` in which format such a checkpoint stores
+    the routed experts.
     `source` is the file that the messages name; it does not take part in comparison.
     """
 
@@ -119,6 +139,7 @@ class Config:
     torch_dtype: str
     quantised: bool
     expert_dtype: str = "fp4"
+    dspark: DSpark | None = None
     source: str = field(default="Config", compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -127,14 +148,25 @@ class Config:
         _check_choices(self)
         _check_attention(self)
         _check_layers(self)
+        _check_dspark(self)
+
+    @property
+    def draft_layers(self) -> int:
+        """How many layers draft behind the main model's: MTP layers, or stages of a DSpark drafter."""
+        return len(self.compress_ratios) - self.num_hidden_layers
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens that end a text, one or several."""
         return (self.eos_token_id,) if isinstance(self.eos_token_id, int) else self.eos_token_id
 
+    def without_draft_layers(self) -> "Config":
+        """The same main model, without the MTP layer or DSpark drafter."""
+        ratios = self.compress_ratios[: self.num_hidden_layers]
+        return replace(self, num_nextn_predict_layers=0, compress_ratios=ratios, dspark=None)
+
     def layer_kind(self, layer: int) -> LayerKind:
-        """The attention of a layer; the MTP layers are numbered on from num_hidden_layers."""
+        """The attention of a layer; draft layers are numbered on from num_hidden_layers."""
         return LAYER_KINDS[self.compress_ratios[layer]]
 
     def is_hash_layer(self, layer: int) -> bool:
@@ -171,7 +203,8 @@ def _require(config: Config, condition: bool, key: str, expected: str) -> None:
 def _check_types(config: Config) -> None:
     """What a file holds has been checked; a Config may also be made from values, or changed with `replace`."""
     _require(config, isinstance(config.rope_scaling, Yarn | None), "rope_scaling", "a Yarn or None")
-    for section in (config, config.rope_scaling) if config.rope_scaling else (config,):
+    _require(config, isinstance(config.dspark, DSpark | None), "dspark", "a DSpark or None")
+    for section in filter(None, (config, config.rope_scaling, config.dspark)):
         for entry in fields(section):
             if isinstance(entry.type, type):
                 typed(getattr(section, entry.name), entry.type, config.source, entry.name)
@@ -236,13 +269,37 @@ def _check_attention(config: Config) -> None:
 
 
 def _check_layers(config: Config) -> None:
-    """One known compression ratio per layer and per MTP layer, and no more hash layers than layers."""
+    """One known compression ratio per layer and per draft layer, and no more hash layers than layers."""
     layers, mtp_layers = config.num_hidden_layers, config.num_nextn_predict_layers
     _require(config, mtp_layers <= 1, "num_nextn_predict_layers", "0 or 1")
     _require(config, config.num_hash_layers <= layers, "num_hash_layers", f"at most num_hidden_layers {layers}")
     _require(config, set(config.compress_ratios) <= set(LAYER_KINDS), "compress_ratios", "ratios of 0, 4 or 128")
-    if len(config.compress_ratios) != layers + mtp_layers:
+    if config.dspark is None and len(config.compress_ratios) != layers + mtp_layers:
         raise ConfigError(
             f"{config.source}: compress_ratios: expected {layers} entries for num_hidden_layers and {mtp_layers} for "
             f"num_nextn_predict_layers, found {len(config.compress_ratios)} entries"
         )
+
+
+def _check_dspark(config: Config) -> None:
+    """A drafter has a stage at least, none of which compresses, and reads layers of the main model."""
+    dspark, layers = config.dspark, config.num_hidden_layers
+    if dspark is None:
+        return
+    stages = config.compress_ratios[layers:]
+    expected = f"entries of 0 for the stages of a DSpark drafter behind {layers} for num_hidden_layers"
+    _require(config, len(stages) > 0 and not any(stages), "compress_ratios", expected)
+    targets = dspark.target_layer_ids
+    are_targets = len(targets) > 0 and all(0 <= layer < layers for layer in targets)
+    rising = list(targets) == sorted(set(targets))
+    token = dspark.noise_token_id
+    limits = {
+        "block_size": (1 <= dspark.block_size <= LARGEST_BLOCK, f"an integer from 1 to {LARGEST_BLOCK}"),
+        "markov_rank": (1 <= dspark.markov_rank <= LARGEST_RANK, f"an integer from 1 to {LARGEST_RANK}"),
+        "noise_token_id": (0 <= token < config.vocab_size, f"a token from 0 and below vocab_size {config.vocab_size}"),
+        "target_layer_ids": (are_targets and rising, f"layers from 0 and below {layers}, in rising order"),
+    }
+    for key, (holds, expected) in limits.items():
+        if not holds:
+            found = quoted(getattr(dspark, key))
+            raise ConfigError(f"{config.source}: dspark_{key}: expected {expected}, found {found}")

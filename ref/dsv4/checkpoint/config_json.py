@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsv4.checkpoint.input_files import is_directory, read_json
-from dsv4.config import CSA_RATIO, HCA_RATIO, LONGEST_LIST, Config, Yarn, token_ids, typed
+from dsv4.config import CSA_RATIO, HCA_RATIO, LONGEST_LIST, Config, DSpark, Yarn, token_ids, typed
 from dsv4.errors import ConfigError, quoted
 
 RATIO_OF_LAYER_TYPE = {
@@ -38,7 +38,7 @@ SUPPORTED = "no quantisation, or quantization_config with quant_method 'fp8' (FP
 
 OF_THEIR_OWN = (
     *("num_hash_layers", "qk_rope_head_dim", "compress_ratios", "rope_theta", "compress_rope_theta", "rope_scaling"),
-    *("topk_method", "eos_token_id", "torch_dtype", "quantised", "expert_dtype", "source"),
+    *("topk_method", "eos_token_id", "torch_dtype", "quantised", "expert_dtype", "dspark", "source"),
 )
 """Fields of a Config that the two spellings write differently, or that a file need not have as they are."""
 
@@ -47,6 +47,14 @@ PLAIN = tuple(entry.name for entry in fields(Config) if entry.name not in OF_THE
 
 YARN: dict[str, Any] = {entry.name: entry.type for entry in fields(Yarn)}
 """The fields of `Yarn` and of rope_scaling, with their types."""
+
+OTHER_MODELS = {
+    "deepseek_v41": "DeepSeek-V4.1, whose shared keys and values, index candidates and Engram layers are missing here",
+}
+"""Models that are no V4 though they look like it, by their model_type: the name, and what this package lacks."""
+
+VISION = "DeepSeek-V4-Flash-Vision-Exp, whose vision encoder and aligner are missing here"
+"""The model whose config.json has settings that start with `vision_`."""
 
 
 def read_config(path: str | Path) -> Config:
@@ -78,10 +86,14 @@ def config_as_json(config: Config) -> dict[str, Any]:
     """The configuration as a config.json in the official spelling, readable by transformers and by `read_config`."""
     values = asdict(config)
     result: dict[str, Any] = {"architectures": ["DeepseekV4ForCausalLM"]} | FIXED
-    result |= {key: value for key, value in values.items() if key not in ("quantised", "expert_dtype", "source")}
+    of_their_own = ("quantised", "expert_dtype", "dspark", "source")
+    result |= {key: value for key, value in values.items() if key not in of_their_own}
     result |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
     yarn = values["rope_scaling"]
     result["rope_scaling"] = None if yarn is None else {"type": "yarn"} | yarn
+    if config.dspark is not None:
+        dspark = asdict(config.dspark) | {"target_layer_ids": list(config.dspark.target_layer_ids)}
+        result |= {f"dspark_{key}": value for key, value in dspark.items()}
     if config.quantised:
         result |= {"quantization_config": QUANTISATION, "expert_dtype": config.expert_dtype}
     return result
@@ -95,6 +107,7 @@ def _official(raw: Any, source: str) -> dict[str, Any]:
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a JSON object, found {type(raw).__name__}")
+    _refuse_other_models(raw, source)
     for key, expected in FIXED.items():
         _require_equal(_get(raw, key, source), expected, source, key)
     _require_equal(raw.get("mlp_bias", False), False, source, "mlp_bias")
@@ -105,7 +118,31 @@ def _official(raw: Any, source: str) -> dict[str, Any]:
     values["num_hash_layers"] = _hash_layers(raw, source)
     values["qk_rope_head_dim"] = _rope_width(raw, source)
     values["compress_ratios"] = _ratios(raw, source)
+    values["dspark"] = _dspark(raw, source)
     return values | _rope(raw, source) | _quantisation(raw, source)
+
+
+def _refuse_other_models(raw: dict[str, Any], source: str) -> None:
+    """Raises ConfigError that says which model it is and what is missing."""
+    for model_type, name in OTHER_MODELS.items():
+        if raw.get("model_type") == model_type:
+            raise ConfigError(f"{source}: model_type: expected 'deepseek_v4', found {quoted(model_type)}: {name}")
+    vision = [key for key in raw if key.startswith("vision_") and raw[key]]
+    if vision:
+        raise ConfigError(f"{source}: {min(vision)}: expected no such key, found that of {VISION}")
+
+
+def _dspark(raw: dict[str, Any], source: str) -> DSpark | None:
+    """The settings of a DSpark drafter; None where dspark_block_size is absent or 0, as in the first releases."""
+    if not typed(raw.get("dspark_block_size") or 0, int, source, "dspark_block_size"):
+        return None
+    numbers = {
+        name: typed(_get(raw, f"dspark_{name}", source), int, source, f"dspark_{name}")
+        for name in ("block_size", "noise_token_id", "markov_rank")
+    }
+    targets = _list(raw, "dspark_target_layer_ids", source)
+    layers = tuple(typed(layer, int, source, "dspark_target_layer_ids") for layer in targets)
+    return DSpark(**numbers, target_layer_ids=layers)
 
 
 def _get(raw: dict[str, Any], key: str, source: str) -> Any:
@@ -170,7 +207,7 @@ def _ratios(raw: dict[str, Any], source: str) -> tuple[int, ...]:
         ratios = _ratios_of_types(raw, source)
     layers = typed(raw["num_hidden_layers"], int, source, "num_hidden_layers")
     mtp_layers = typed(raw["num_nextn_predict_layers"], int, source, "num_nextn_predict_layers")
-    if len(ratios) == layers and 0 < mtp_layers <= layers:
+    if len(ratios) == layers and 0 < mtp_layers <= layers and not raw.get("dspark_block_size"):
         ratios = ratios + [0] * mtp_layers
     return tuple(ratios)
 

@@ -76,16 +76,13 @@ def _require_apart(checkpoint: Checkpoint, target: Path) -> None:
 
 
 def _config(checkpoint: Checkpoint, to: Storage) -> Config:
-    """The configuration of the target: MTP layers only where their tensors are there."""
+    """The configuration of the target: draft layers only where their tensors are there."""
     config = replace(
         checkpoint.config,
         quantised=to == "released",
         torch_dtype="float32" if to == "float32" else "bfloat16",
     )
-    if checkpoint.has_mtp:
-        return config
-    ratios = config.compress_ratios[: config.num_hidden_layers]
-    return replace(config, num_nextn_predict_layers=0, compress_ratios=ratios)
+    return config if checkpoint.has_mtp else config.without_draft_layers()
 
 
 def _check_widths(checkpoint: Checkpoint) -> None:

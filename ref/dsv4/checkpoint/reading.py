@@ -43,14 +43,14 @@ class Checkpoint:
     """Config and tensors of one directory. Opening reads config.json and headers; no tensor's bytes are touched.
 
     config: as in config.json, with expert_dtype as the files have it; entries: dtype, shape and file of every tensor
-    by official name, scales included; has_mtp: whether there are tensors of an MTP layer.
+    by official name, scales included; has_mtp: whether there are tensors of draft layers, `mtp.*`.
     """
 
     def __init__(self, directory: Path, config: Config, entries: dict[str, Entry]) -> None:
         self.directory = directory
         self.config = config
         self.entries = entries
-        self.has_mtp = config.num_nextn_predict_layers > 0 and any(name.startswith("mtp.") for name in entries)
+        self.has_mtp = config.draft_layers > 0 and any(name.startswith("mtp.") for name in entries)
         self._maps: dict[Path, MappedFile] = {}
 
     @classmethod
@@ -85,7 +85,7 @@ class Checkpoint:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters that the checkpoint must have: those of config.json, MTP layers where any is there."""
+        """The parameters that the checkpoint must have: those of config.json, draft layers where any is there."""
         return parameters(self.config, include_mtp=self.has_mtp)
 
     def tensor(self, name: str) -> npt.NDArray[Any]:

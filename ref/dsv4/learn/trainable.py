@@ -62,7 +62,7 @@ class Trainable:
         Raises CheckpointError for a name that is missing or no parameter's, and for another shape.
         """
         has_mtp = any(name.startswith("mtp.") for name in arrays)
-        config = _of_floats(config if has_mtp else _without_mtp(config))
+        config = _of_floats(config if has_mtp else config.without_draft_layers())
         table = parameters(config)
         weights = cls(config, {}, {}, *([directory] if directory else []))
         for name in sorted(table.keys() | arrays.keys()):
@@ -78,8 +78,8 @@ class Trainable:
 
     @property
     def has_mtp(self) -> bool:
-        """Whether there are weights of an MTP layer."""
-        return self.config.num_nextn_predict_layers > 0
+        """Whether there are weights of draft layers."""
+        return self.config.draft_layers > 0
 
     def weight(self, name: str) -> npt.NDArray[Any]:
         """The array of this name as it is now."""
@@ -253,8 +253,3 @@ def _check(parameter: Parameter | None, array: npt.NDArray[Any] | None, where: s
 
 def _of_floats(config: Config) -> Config:
     return replace(config, quantised=False, torch_dtype="float32")
-
-
-def _without_mtp(config: Config) -> Config:
-    ratios = config.compress_ratios[: config.num_hidden_layers]
-    return replace(config, num_nextn_predict_layers=0, compress_ratios=ratios)

@@ -24,7 +24,7 @@ class Source(Protocol):
 
     @property
     def has_mtp(self) -> bool:
-        """Whether there are weights of an MTP layer."""
+        """Whether there are weights of draft layers, `mtp.*`: an MTP layer, or the stages of a DSpark drafter."""
 
     def weight(self, name: str) -> Any:
         """The weight of this name: a NumPy array as stored, or an Fp8Weight or Fp4Weight, still packed."""
