@@ -227,7 +227,7 @@ def test_what_is_no_text_is_reported():
         chat.parse(None)
     with pytest.raises(ChatError, match=r"completion\[1\]: expected a piece, found int"):
         chat.parse([chat.Text("a"), 1])
-    with pytest.raises(ChatError, match="mode: expected one of non-think, high, max, found 'thinking'"):
+    with pytest.raises(ChatError, match="mode: expected one of non-think, low, high, max, found 'thinking'"):
         chat.parse(GOOD, "thinking")
     with pytest.raises(ChatError, match="require_end: expected True or False"):
         chat.parse(GOOD, "high", require_end="no")

@@ -17,8 +17,9 @@ def typed_lines() -> Iterator[str]:
 class Conversation:
     """What was said, and the prompts that it makes; what the user should know goes to standard error.
 
-    mode, revision: as `chat.encode` has them. context: how many tokens the model reads at most. answer: how many of these to keep free for the answer, as long
-    as there are turns that can be left out for it. end_ids: the tokens that end an answer.
+    mode, revision: as `chat.encode` has them. context: how many tokens the model reads at most. answer: how many of
+    these to keep free for the answer, as long as there are turns that can be left out for it. end_ids: the tokens that
+    end an answer.
     """
 
     def __init__(
