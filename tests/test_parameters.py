@@ -27,7 +27,18 @@ def test_count_is_the_sum_over_the_table():
     assert count_parameters(config) == (total, total - idle - config.vocab_size * config.hidden_size)
 
 
-@pytest.mark.parametrize("name", ["small", "quantized"])
+@pytest.mark.parametrize(("name", "tensors"), [("flash-0731", 72317), ("pro-0813", 149782)])
+def test_tensors_of_the_releases_with_dspark(name, tensors):
+    """As many as the released headers have, scales included, and three stages of the same layers."""
+    table = parameters(read_config(DATA / f"configs/deepseek-v4-{name}.json"))
+    names = [each for one in table.values() for each in ([one.name] + [one.scale_name] * (one.scale_shape is not None))]
+    assert len(names) == tensors
+    if name == "flash-0731":
+        assert sum(each.startswith("mtp.") for each in names) == 3 * 1565 + 3 + 7
+    assert {parameter.part for each, parameter in table.items() if each.startswith("mtp.")} == {"mtp"}
+
+
+@pytest.mark.parametrize("name", ["small", "quantized", "dspark_float", "dspark_quant"])
 def test_table_is_what_official_files_hold(name):
     stored = _header(DATA / f"golden/{name}/model.safetensors")
     config = read_config(DATA / f"golden/{name}")

@@ -39,7 +39,8 @@ class Parameter:
     """One tensor of a checkpoint, not counting the scales beside it.
 
     name: the official tensor name; shape: the logical shape, so [out, in] for a packed FP4 weight, too;
-    format: how released checkpoints store it; part: what it belongs to, "mtp" for all of an MTP layer.
+    format: how released checkpoints store it; part: what it belongs to, "mtp" for all of the draft layers, an MTP layer
+    or the stages of a DSpark drafter.
     """
 
     name: str
@@ -80,10 +81,10 @@ class Count(NamedTuple):
 
 
 def parameters(config: Config, include_mtp: bool = True) -> dict[str, Parameter]:
-    """Every parameter of the model by its official name, in file order: embedding, layers, head, MTP layers.
+    """Every parameter of the model by its official name, in file order: embedding, layers, head, draft layers.
 
-    include_mtp: whether the MTP layers that the configuration declares take part. Source: report §2; code: the names,
-    shapes and formats of the released checkpoints.
+    include_mtp: whether the draft layers that the configuration declares, `mtp.*`, take part. Source: report §2; code:
+    the names, shapes and formats of the released checkpoints.
     """
     return {parameter.name: parameter for parameter in _model(config, include_mtp)}
 
@@ -106,7 +107,7 @@ def count_by_part(config: Config) -> dict[str, Count]:
     """The total and the active parameters of each part of the main model.
 
     Counted are the numbers in the main model's tensors: not the scales of quantised weights, not the table tid2eid,
-    which holds expert numbers, and not the MTP layers. Active are those that one token uses: of the routed experts
+    which holds expert numbers, and not the draft layers. Active are those that one token uses: of the routed experts
     num_experts_per_tok, and all else but the embedding table, of which a token reads one row and multiplies nothing.
     """
     sizes: Counter[str] = Counter()
@@ -128,8 +129,9 @@ def _model(config: Config, include_mtp: bool) -> Iterator[Parameter]:
     yield Parameter("norm.weight", (d,), "bf16", "norm")
     yield Parameter("head.weight", (config.vocab_size, d), "bf16", "head")
     yield from _mhc(config, "hc_head", config.hc_mult, 1)
-    for mtp in range(config.num_nextn_predict_layers if include_mtp else 0):
-        for parameter in _mtp_layer(config, mtp):
+    draft_layer = _dspark_stage if config.dspark else _mtp_layer
+    for number in range(config.draft_layers if include_mtp else 0):
+        for parameter in draft_layer(config, number):
             yield replace(parameter, part="mtp")
 
 
@@ -143,6 +145,24 @@ def _mtp_layer(config: Config, mtp: int) -> Iterator[Parameter]:
     yield from _layer(config, config.num_hidden_layers + mtp, prefix)
     yield Parameter(f"{prefix}norm.weight", (d,), "bf16", "mtp")
     yield from _mhc(config, f"{prefix}hc_head", config.hc_mult, 1)
+
+
+def _dspark_stage(config: Config, stage: int) -> Iterator[Parameter]:
+    """One stage of a DSpark drafter: a layer. The first stage has what reads the main model, the last one the heads."""
+    assert config.dspark is not None
+    d, prefix, dspark = config.hidden_size, f"mtp.{stage}.", config.dspark
+    if stage == 0:
+        yield Parameter(f"{prefix}main_proj.weight", (d, len(dspark.target_layer_ids) * d), "fp8", "mtp")
+        yield Parameter(f"{prefix}main_norm.weight", (d,), "bf16", "mtp")
+    yield from _layer(config, config.num_hidden_layers + stage, prefix)
+    if stage == config.draft_layers - 1:
+        yield Parameter(f"{prefix}norm.weight", (d,), "bf16", "mtp")
+        yield from _mhc(config, f"{prefix}hc_head", config.hc_mult, 1)
+        for name in ("markov_w1", "markov_w2"):
+            yield Parameter(
+                f"{prefix}markov_head.{name}.weight", (config.vocab_size, dspark.markov_rank), "bf16", "mtp"
+            )
+        yield Parameter(f"{prefix}confidence_head.proj.weight", (1, d + dspark.markov_rank), "bf16", "mtp")
 
 
 def _layer(config: Config, layer: int, prefix: str) -> Iterator[Parameter]:
