@@ -18,7 +18,7 @@ from dsv4.learn.tape import DerivedOps, Node, TapeOps, Tensor, checkpointed
 from dsv4.learn.vjp import VJPS
 from dsv4.learn.who_learns import has_gradient
 from dsv4.model.block import Block
-from dsv4.model.cache import Cache, LayerCache
+from dsv4.model.cache import Cache, LayerState
 from dsv4.model.model import Model
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.span import Span
@@ -169,7 +169,7 @@ class RecomputedBlock(Block):
         """block: the layer that this one is."""
         vars(self).update(vars(block))
 
-    def __call__(self, streams: Any, ids: Ints, span: Span, cache: LayerCache, observe: Observer) -> Any:
+    def __call__(self, streams: Any, ids: Ints, span: Span, cache: LayerState, observe: Observer) -> Any:
         """As of `Block`, for sequences from position 0; the cache stays as it is."""
         if observe is not ignore:
             return super().__call__(streams, ids, span, cache, observe)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
-from dsv4.model.cache import AsComputed, Coding, CompressorCache, LayerCache, RecentRows
+from dsv4.model.cache import AsComputed, Coding, CompressorCache, LayerCache, LayerState, RecentRows
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
@@ -37,7 +37,7 @@ class Attention:
         if ratio == CSA_RATIO:
             self.indexer = Indexer(part.under("indexer."), ratio, self.frequencies)
 
-    def __call__(self, x: Array, span: Span, cache: LayerCache, observe: Observer) -> Array:
+    def __call__(self, x: Array, span: Span, cache: LayerState, observe: Observer) -> Array:
         """[B, S, d] -> [B, S, d]; the cache gains the span's keys."""
         ops, config, linear = self.ops, self.config, self.rounding.linear
         batch, length, _ = x.shape
@@ -45,8 +45,7 @@ class Attention:
         qr = ops.rms_norm(linear(x, self.wq_a), self.q_norm, config.rms_norm_eps)
         q = linear(qr, self.wq_b).reshape(batch, length, config.num_attention_heads, config.head_dim)
         q = ops.rope(ops.rms_scale(q, config.rms_norm_eps), positions, self.frequencies)  # [B, S, H, c]
-        kv = ops.rms_norm(linear(x, self.wkv), self.kv_norm, config.rms_norm_eps)
-        kv = self.rounding.entry(ops.rope(kv, positions, self.frequencies))  # [B, S, c]
+        kv = self.keys(x, positions)  # [B, S, c]
         observe(f"{self.name}q", q)
         observe(f"{self.name}kv", kv)
         window = cache.window.extend(kv, span)  # [B, w − 1 + S, c]
@@ -59,6 +58,11 @@ class Attention:
         output = linear(o, self.wo_b)
         observe(f"{self.name}out", output)
         return output
+
+    def keys(self, x: Array, positions: Ints) -> Array:
+        """[B, S, d] -> [B, S, c]: what a window keeps of each token, its key and value in one."""
+        kv = self.ops.rms_norm(self.rounding.linear(x, self.wkv), self.kv_norm, self.config.rms_norm_eps)
+        return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))
 
     def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
         """An empty state for this layer; packed: with its entries and indexer keys as bytes."""
@@ -75,7 +79,7 @@ class Attention:
             cache.indexer = CompressorCache.create(ops, batch, ratio, max_rollback, key, dtype)
         return cache
 
-    def _entries(self, x: Array, qr: Array, span: Span, cache: LayerCache, observe: Observer) -> tuple[Array, Ints]:
+    def _entries(self, x: Array, qr: Array, span: Span, cache: LayerState, observe: Observer) -> tuple[Array, Ints]:
         """The compressed entries of this layer, and which of them each query reads: [B, T, c], [B, S, K]."""
         if cache.compressor is None:
             return self.ops.zeros((len(x), 0, self.config.head_dim), x.dtype), _no_entries(span)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dsv4.model.attention import Attention
-from dsv4.model.cache import LayerCache
+from dsv4.model.cache import LayerCache, LayerState
 from dsv4.model.moe import MoE
 from dsv4.model.observe import Observer
 from dsv4.model.part import Part
@@ -14,7 +14,7 @@ from dsv4.ops.types import Array, Ints
 
 
 class Block:
-    """A layer of the model, or the layer inside the MTP module."""
+    """A layer of the model, the layer inside the MTP module, or a stage of a DSpark drafter."""
 
     def __init__(self, part: Part, ratio: int, by_id: bool) -> None:
         """ratio: 0, 4 or 128, the compression of its attention; by_id: whether its experts are chosen by token id."""
@@ -24,7 +24,7 @@ class Block:
         self.hc_ffn = HyperConnection(part, "ffn")
         self.ffn = MoE(part.under("ffn."), by_id)
 
-    def __call__(self, streams: Array, ids: Ints, span: Span, cache: LayerCache, observe: Observer) -> Array:
+    def __call__(self, streams: Array, ids: Ints, span: Span, cache: LayerState, observe: Observer) -> Array:
         """streams [B, S, n, d], token ids [B, S] -> streams [B, S, n, d]; the cache gains the span's keys."""
         streams = self.hc_attn(streams, lambda x: self.attn(x, span, cache, observe), observe)
         observe(f"{self.name}hc_attn.out", streams)
@@ -63,10 +63,10 @@ class HyperConnection:
 
 
 class Head:
-    """The end of the model and of the MTP module: collapse the streams, normalise, project to the vocabulary."""
+    """The end of the model and of what drafts for it: collapse the streams, normalise, project to the vocabulary."""
 
     def __init__(self, part: Part, head: Array) -> None:
-        """part: where norm and hc_head_* stand; head [vocab, d], which the MTP module shares with the model."""
+        """part: where norm and hc_head_* stand; head [vocab, d], which is the model's own everywhere."""
         self.ops, self.config, self.head = part.ops, part.config, head
         self.fn, self.base, self.scale = (part[f"hc_head_{weight}"] for weight in ("fn", "base", "scale"))
         self.norm = part["norm.weight"]
@@ -77,8 +77,11 @@ class Head:
 
     def last_hidden(self, streams: Array) -> Array:
         """[B, S, n, d] -> [B, S, d]: what the matrix of the head is multiplied with."""
-        collapsed = self.ops.mhc_collapse(streams, self.pre(streams))
-        return self.ops.rms_norm(collapsed, self.norm, self.config.rms_norm_eps)
+        return self.ops.rms_norm(self.collapse(streams), self.norm, self.config.rms_norm_eps)
+
+    def collapse(self, streams: Array) -> Array:
+        """[B, S, n, d] -> [B, S, d]: one state of each token, not normalised yet."""
+        return self.ops.mhc_collapse(streams, self.pre(streams))
 
     def pre(self, streams: Array) -> Array:
         """The share of each stream in what is projected: [B, S, n, d] -> [B, S, n]"""

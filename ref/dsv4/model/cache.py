@@ -82,6 +82,14 @@ class RecentRows:
         self.rows = self.ops.write(self.rows, ring.slots, packed[ring.rows])
         return self.coding.unpack(joined)
 
+    def newest(self, span: Span) -> Array:
+        """The keep + 1 rows before the span, which need not follow them in this ring: [B, keep + 1, channels].
+
+        Column j of row b is position starts[b] − keep − 1 + j; columns of negative positions hold anything.
+        """
+        before = span.ring(self.keep + 1, self.rows.shape[1]).before
+        return self.coding.unpack(self.rows[before])
+
     def nbytes(self, lengths: Ints) -> int:
         """Bytes of the newest rows, keep + 1 of each sequence at most, for sequences of these lengths."""
         return int(np.minimum(lengths, self.keep + 1).sum()) * int(self.rows[0, 0].nbytes)
@@ -139,6 +147,24 @@ class CompressorCache:
         return int(needed.sum()) * int(self.kv.rows[0, 0].nbytes + self.score.rows[0, 0].nbytes)
 
 
+class Window(Protocol):
+    """Where attention finds the keys of its window."""
+
+    def extend(self, rows: Array, span: Span) -> Array:
+        """The rows that the span's tokens may read, their own [B, S, c] among them: [B, N, c]."""
+
+
+class LayerState(Protocol):
+    """What an attention layer reads, and adds to: a `LayerCache`, or what a block of drafts sees in its place."""
+
+    @property
+    def window(self) -> Window: ...
+    @property
+    def compressor(self) -> CompressorCache | None: ...
+    @property
+    def indexer(self) -> CompressorCache | None: ...
+
+
 @dataclass
 class LayerCache:
     """The state of one attention layer."""
@@ -170,6 +196,8 @@ class Track:
     layers: list[LayerCache]
     lengths: Ints
     max_rollback: int
+    ahead: int = 0
+    """How many tokens behind its position a layer has read, and forgets with them: 1 for the MTP layer."""
     furthest: Ints = field(init=False)
     """[B] the highest length ever written. A rollback goes at most max_rollback below it: older rows are gone."""
 
@@ -189,12 +217,17 @@ class Track:
         """Count the new tokens, [B]."""
         self.lengths = self.lengths + counts
 
+    def follow(self, left: Ints, counts: Ints) -> None:
+        """Forget what was read of tokens that are forgotten: counts [B] of them, left [B] remain."""
+        remain = np.where(counts > 0, np.maximum(left - self.ahead, 0), left)
+        self.lengths = np.minimum(self.lengths, remain)
+
 
 class Cache:
     """The state of a batch of sequences: `model(ids, cache)` reads it and adds to it.
 
-    Made by `Model.new_cache`. The layers and the MTP layer advance on their own tracks, since the MTP layer sees a
-    token only together with the next one.
+    Made by `Model.new_cache`. The layers and what drafts for them, `mtp`, advance on their own tracks: the MTP layer
+    sees a token only together with the next one, the rings of a DSpark drafter see each token as the layers do.
     """
 
     def __init__(self, main: Track, mtp: Track) -> None:
@@ -274,11 +307,10 @@ class Cache:
                 f"found {found}; make the cache with new_cache(max_rollback=…)"
             )
         self.main.lengths = left
-        still_followed = np.where(counts > 0, np.maximum(left - 1, 0), left)
-        self.mtp.lengths = np.minimum(self.mtp.lengths, still_followed)
+        self.mtp.follow(left, counts)
 
     def nbytes(self) -> dict[str, int]:
-        """Bytes alive in each part: "window", "compressed", "indexer keys", "pending"; the MTP layer's are included.
+        """Bytes alive in each part: "window", "compressed", "indexer keys", "pending", draft layers included.
 
         Rows that are only kept for a rollback, and room to grow, do not count.
         """

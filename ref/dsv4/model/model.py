@@ -9,6 +9,7 @@ from dsv4.arguments import flag, integer
 from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
+from dsv4.model.dspark import DraftBlock, DSpark
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
@@ -44,8 +45,14 @@ class Model:
         ]
         self.head = Head(whole, whole["head.weight"])
         self.mtp: MTP | None = None
-        if checkpoint.has_mtp:
+        self.dspark: DSpark | None = None
+        self._draft_layers: Sequence[Block | MTP] = ()
+        if checkpoint.has_mtp and config.dspark:
+            self.dspark = DSpark(whole, self.first_streams, self.head.head)
+            self._draft_layers = self.dspark.stages
+        elif checkpoint.has_mtp:
             self.mtp = MTP(whole.under("mtp.0."), self.embed, self.head.head)
+            self._draft_layers = [self.mtp]
 
     def __call__(
         self,
@@ -72,16 +79,20 @@ class Model:
     ) -> Array:
         """The n streams after the last block, [B, S, n, d]: what `head` and `mtp_logits` take. Else as `__call__`."""
         padding = Padding.of(ids, mask)
-        cache = self.new_cache(len(padding.ids), max_rollback=0) if cache is None else cache
+        cache = self.new_cache(len(padding.ids), max_rollback=0, drafts=False) if cache is None else cache
         _check_cache(cache, len(self.layers))
         span = self._span(padding, cache.main)
         if (span.ends == 0).any():
             raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
         cache.main.begin(span.counts)
         tokens = self.ops.asarray(padding.ids)
-        streams = self.first_streams(tokens)
-        for block, layer_cache in zip(self.layers, cache.main.layers, strict=True):
+        streams, tapped = self.first_streams(tokens), []
+        for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
             streams = block(streams, tokens, span, layer_cache, observe)
+            if number in self._tapped_layers(cache):
+                tapped.append(streams)
+        if self.dspark and tapped:
+            self._fill_rings(self.dspark, tapped, span, cache.mtp, observe)
         cache.main.finish(span.counts)
         return padding.restore(streams)
 
@@ -143,9 +154,30 @@ class Model:
         cache.mtp.finish(span.counts)
         return padding.restore(logits)
 
-    def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False) -> Cache:
+    def draft_block(self, given: npt.ArrayLike, cache: Cache, observe: Observer = ignore) -> DraftBlock:
+        """The DSpark drafter's guess of the tokens behind a given one, which the main model has not read yet.
+
+        given [B] integer: the token behind those that the cache has seen, at least one of each sequence; the cache
+        stays as it is. `dspark.draft` chooses tokens from the result. Raises CheckpointError without such a drafter,
+        PromptError for ids or a cache that do not fit.
+        """
+        if self.dspark is None:
+            raise CheckpointError(f"{self.checkpoint.directory}: expected a DSpark drafter (mtp.*), found none")
+        _check_cache(cache, len(self.layers))
+        if not cache.mtp.layers:
+            raise PromptError("cache: expected one with room for drafts, found one of new_cache(drafts=False)")
+        ids = Padding.of(np.asarray(given)[..., None], None).ids
+        check_ids(ids, self.config.vocab_size)
+        if len(ids) != len(cache.lengths) or (cache.lengths == 0).any():
+            expected = f"one token for each of {len(cache.lengths)} sequences, which have tokens before it"
+            raise PromptError(f"given: expected {expected}, found {quoted(given)} behind {cache.lengths.tolist()}")
+        return self.dspark.block(ids[:, 0], cache.mtp.lengths, cache.mtp.layers, observe)
+
+    def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False, drafts: bool = True) -> Cache:
         """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
 
+        drafts: whether there is room for what the MTP layer or the DSpark drafter keeps; without it nothing can be
+        drafted, and a DSpark drafter is not fed.
         packed: store KV entries in FP8 and bf16 and indexer keys in FP4, as the released model does; everything but
         the rotated channels, which bf16 rounds, is what a float cache holds. Raises PromptError for a batch below 1
         or a max_rollback below 0, SettingError for packed where the model does not round its activations.
@@ -156,12 +188,26 @@ class Model:
         if flag("packed", packed) and not self.rounds:
             raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
 
-        def track(blocks: Sequence[Block | MTP], back: int) -> Track:
-            layers = [block.new_cache(batch, back, self.dtype, packed) for block in blocks]
-            return Track(layers, np.zeros(batch, np.int64), back)
+        def track(blocks: Sequence[Block | MTP], ahead: int) -> Track:
+            layers = [block.new_cache(batch, max_rollback + ahead, self.dtype, packed) for block in blocks]
+            return Track(layers, np.zeros(batch, np.int64), max_rollback + ahead, ahead)
 
         # The MTP layer reads a token at the position before its own, so it goes back one further.
-        return Cache(track(self.layers, max_rollback), track([self.mtp] if self.mtp else [], max_rollback + 1))
+        drafting = self._draft_layers if flag("drafts", drafts) else ()
+        return Cache(track(self.layers, ahead=0), track(drafting, ahead=1 if self.mtp else 0))
+
+    def _tapped_layers(self, cache: Cache) -> tuple[int, ...]:
+        """The layers whose output the DSpark drafter reads; none where there is no drafter, or no room for drafts."""
+        return self.dspark.settings.target_layer_ids if self.dspark and cache.mtp.layers else ()
+
+    @staticmethod
+    def _fill_rings(dspark: DSpark, tapped: Sequence[Array], span: Span, rings: Track, observe: Observer) -> None:
+        """The DSpark drafter reads a span's tokens: tapped holds the streams behind its target layers."""
+        main_hidden = dspark.main_hidden(tapped)
+        observe("main_hidden", main_hidden)
+        rings.begin(span.counts)
+        dspark.read(main_hidden, span, rings.layers, observe)
+        rings.finish(span.counts)
 
     def _span(self, padding: Padding, track: Track) -> Span:
         """The positions of a call's tokens, whose ids and number must fit the model and the cache."""

@@ -9,6 +9,7 @@ import numpy as np
 from dsv4.errors import DSV4Error
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
+from dsv4.text.rounds import Rounds
 from dsv4.text.sampling import Sampler, require_numbers
 
 
@@ -26,13 +27,29 @@ class Batch:
     """The sequences that are being continued."""
 
     def __init__(
-        self, model: Model, sampler: Sampler, stop_ids: frozenset[int], left: Ints, max_rollback: int = 0
+        self,
+        model: Model,
+        sampler: Sampler,
+        stop_ids: frozenset[int],
+        left: Ints,
+        max_rollback: int = 0,
+        drafts: bool = False,
     ) -> None:
-        """left [B]: how many tokens each sequence may get at most; max_rollback: as for `Model.new_cache`."""
+        """left [B]: how many tokens each sequence may get at most; max_rollback, drafts: as for `Model.new_cache`."""
         self.model, self.sampler, self.stop_ids, self.remaining = model, sampler, stop_ids, left
-        self.cache = model.new_cache(len(left), max_rollback)
-        self.drafted = self.accepted = 0
+        self.cache = model.new_cache(len(left), max_rollback, drafts=drafts)
+        self.rounds = Rounds()
         self.failures: dict[int, DSV4Error] = {}
+
+    @property
+    def drafted(self) -> int:
+        """How many drafted tokens were checked so far."""
+        return self.rounds.drafted
+
+    @property
+    def accepted(self) -> int:
+        """How many of them were kept."""
+        return self.rounds.accepted
 
     @property
     def active(self) -> Ints:

@@ -1,15 +1,19 @@
 """Decoding with drafts: a cheap guess of the next tokens, which the model checks in one pass (report §2.4)."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator, Sequence
+from time import perf_counter
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from dsv4.errors import CheckpointError, DSV4Error
+from dsv4.errors import DSV4Error
 from dsv4.model.cache import Cache
-from dsv4.model.model import Model
+from dsv4.ops.elementwise import sigmoid
 from dsv4.ops.types import Array, Ints, Mask
 from dsv4.text.decode import Batch, Token
+from dsv4.text.draft_lengths import LengthRule
+from dsv4.text.rounds import Round
 from dsv4.text.sampling import Sampler, residual
 
 
@@ -19,6 +23,9 @@ class Drafts(NamedTuple):
     ids: list[int]
     guesses: list[Array]
     """The distribution [vocab] that each was drawn from."""
+    confidence: Sequence[float] = ()
+    """How sure the drafter is of each, as a logit of the chance that it is kept if those before it are; empty where the
+    drafter does not say, and then every draft counts as sure."""
 
 
 @runtime_checkable
@@ -43,63 +50,50 @@ class Drafter(Protocol):
         """
 
 
-class MTPDrafter:
-    """The MTP module as a drafter of one token; its state lies in the model's cache."""
+class Drafting(NamedTuple):
+    """How to decode with drafts."""
 
-    max_drafts = 1
-
-    def __init__(self, model: Model) -> None:
-        """Raises CheckpointError for a model without an MTP layer."""
-        if model.mtp is None:
-            raise CheckpointError(f"{model.checkpoint.directory}: expected an MTP layer to draft with, found none")
-        self.model = model
-
-    def read(self, states: Array, next_ids: Ints, cache: Cache, mask: Mask) -> None:
-        """As in `Drafter`."""
-        self._logits = self.model.mtp_logits(states, next_ids, cache, mask)  # [B, S, vocab]
-        self._newest = np.maximum(mask.sum(axis=1) - 1, 0)  # padding stands behind
-
-    def draft(self, sequence: int, sampler: Sampler) -> Drafts:
-        """As in `Drafter`."""
-        guess = sampler.distribution(self._logits[sequence, self._newest[sequence]], sequence)
-        return Drafts([sampler.draw(guess, sequence)], [guess])
+    drafter: Drafter
+    most: int
+    """How many drafts of a sequence the model reads in a step at most."""
+    rule: LengthRule
+    """What says how many of them."""
+    plain_steps: Container[int]
+    """The numbers, from 0, of steps without drafts."""
 
 
-def decode_with_drafts(batch: Batch, drafter: Drafter, states: Array) -> Iterator[Token]:
-    """Up to 1 + drafter.max_drafts tokens per step, from the streams of each prompt's last token, [B, 1, n, d].
+def decode_with_drafts(batch: Batch, drafting: Drafting, states: Array) -> Iterator[Token]:
+    """Up to 1 + drafting.most tokens per step, from the streams of each prompt's last token, [B, 1, n, d].
 
-    Each step runs the model on the newest token and its drafts. Each accepted draft is one more token. At the first
-    refused draft, it and all later ones are rolled back, and its replacement is drawn from `residual(target, guess)`.
+    Each step runs the model on the newest token and as many of its drafts as the rule says. Each accepted draft is one
+    more token. At the first refused draft, it and all later ones are rolled back, and its replacement is drawn from
+    `residual(target, guess)`.
     """
+    drafter = drafting.drafter
     newest = batch.next_tokens(states)
     for sequence in batch.in_turn():
         yield batch.take(sequence, newest[sequence])
     drafter.read(states, newest[:, None], batch.cache, batch.remaining[:, None] > 0)
-    while len(batch.active):
-        drafts = _draft(batch, drafter)
-        tokens, present = _in_rows([[token, *each.ids] for token, each in zip(newest, drafts, strict=True)])
-        states = batch.model.states(tokens, batch.cache, present & (batch.remaining[:, None] > 0))
-        logits = batch.model.head(states)
-        chosen: list[list[int]] = [[] for _ in drafts]
+    for number in itertools.count():
+        if not len(batch.active):
+            return
+        step = _step(batch, drafting, newest, number in drafting.plain_steps)
         for sequence in batch.in_turn():
-            with batch.failing_alone(sequence):
-                chosen[sequence] = accept(batch, sequence, drafts[sequence], logits[sequence])
-                newest[sequence] = chosen[sequence][-1]
-            for token in chosen[sequence]:
-                if batch.remaining[sequence]:  # a draft that is a stop id ends the sequence
+            newest[sequence] = step.chosen[sequence][-1]
+            for token in step.chosen[sequence]:
+                if batch.remaining[sequence]:  # whoever takes the tokens may end a sequence
                     yield batch.take(sequence, token)
-        refused = [len(each.ids) - max(len(kept) - 1, 0) for each, kept in zip(drafts, chosen, strict=True)]
-        batch.cache.rollback(np.array(refused))
-        tokens, present = _in_rows(chosen)
-        drafter.read(states[:, : tokens.shape[1]], tokens, batch.cache, present & (batch.remaining[:, None] > 0))
+        batch.cache.rollback(step.refused)
+        tokens, present = _in_rows(step.chosen)
+        drafter.read(step.states[:, : tokens.shape[1]], tokens, batch.cache, present & (batch.remaining[:, None] > 0))
 
 
 def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[int]:
-    """The accepted drafts, and one token drawn from the model behind them.
+    """The accepted drafts, and one token drawn from the model behind them; none behind a draft that is a stop id.
 
     logits [1 + drafts, vocab]: what the model says behind the newest token and behind each draft. A draft is accepted
     with probability min(1, target / guess), which leaves the target's distribution as it is. The last of the tokens
-    has not been read by the model yet.
+    is the one that the next step begins with.
     """
     sampler, kept = batch.sampler, list[int]()
     while True:
@@ -112,11 +106,69 @@ def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[i
         if len(kept) == len(drafts.ids):
             return [*kept, sampler.draw(target, sequence)]
         draft, guess = drafts.ids[len(kept)], drafts.guesses[len(kept)]
-        batch.drafted += 1
         if sampler.chance(sequence) * guess[draft] >= target[draft]:
+            batch.rounds.checked(place=len(kept), kept=False)
             return [*kept, sampler.draw(residual(target, guess), sequence)]
-        batch.accepted += 1
+        batch.rounds.checked(place=len(kept), kept=True)
         kept.append(draft)
+        if draft in batch.stop_ids:
+            return kept
+
+
+class _Step(NamedTuple):
+    """What one step of a batch has read and chosen."""
+
+    states: Array
+    """[B, S, n, d] of the newest tokens and their drafts."""
+    chosen: list[list[int]]
+    """The tokens that each sequence gets; none where it failed."""
+    refused: Ints
+    """[B] how many of the tokens that were read are to be forgotten: the last chosen one is to be read again."""
+
+
+def _step(batch: Batch, drafting: Drafting, newest: Ints, plain: bool) -> _Step:
+    """Draft, read, and choose the tokens of every sequence; plain: without drafts."""
+    started, before = perf_counter(), batch.cache.lengths
+    drafted = [Drafts([], []) for _ in newest] if plain else _draft(batch, drafting.drafter)
+    lengths = _lengths(batch, drafted, drafting.most, drafting.rule)
+    drafts = [Drafts(each.ids[:length], each.guesses) for each, length in zip(drafted, lengths, strict=True)]
+    tokens, present = _in_rows([[token, *each.ids] for token, each in zip(newest, drafts, strict=True)])
+    present &= batch.remaining[:, None] > 0
+    states = batch.model.states(tokens, batch.cache, present)
+    logits = batch.model.head(states)
+    chosen: list[list[int]] = [[] for _ in drafts]
+    for sequence in batch.in_turn():
+        kept_before = batch.rounds.accepted
+        with batch.failing_alone(sequence):
+            chosen[sequence] = accept(batch, sequence, drafts[sequence], logits[sequence])
+            accepted = batch.rounds.accepted - kept_before
+            ids, confidence = drafted[sequence].ids, list(drafted[sequence].confidence)
+            given, following = int(newest[sequence]), chosen[sequence][accepted:]
+            batch.rounds.add(
+                Round(
+                    sequence, int(before[sequence]) - 1, given, ids, confidence, lengths[sequence], accepted, following
+                )
+            )
+    seconds = perf_counter() - started
+    drafting.rule.timed(int(present.sum()), seconds)
+    batch.rounds.timed(sum(map(len, chosen)), seconds, plain)
+    refused = [len(each.ids) - max(len(kept) - 1, 0) for each, kept in zip(drafts, chosen, strict=True)]
+    return _Step(states, chosen, np.array(refused))
+
+
+def _lengths(batch: Batch, drafted: list[Drafts], most: int, rule: LengthRule) -> list[int]:
+    """How many drafts of each sequence the model shall read: 0 for one that has ended."""
+    lengths = [0] * len(drafted)
+    active = list(batch.in_turn())
+    chances = []
+    for sequence in active:
+        ids, _, confidence = drafted[sequence]
+        useful = min(len(ids), most, int(batch.remaining[sequence]) - 1)
+        sure = np.ones(useful) if len(confidence) == 0 else sigmoid(np.array(confidence[:useful], np.float64))
+        chances.append(sure.tolist())
+    for sequence, length in zip(active, rule.lengths(chances), strict=True):
+        lengths[sequence] = length
+    return lengths
 
 
 def _draft(batch: Batch, drafter: Drafter) -> list[Drafts]:
@@ -125,9 +177,7 @@ def _draft(batch: Batch, drafter: Drafter) -> list[Drafts]:
     for sequence in batch.in_turn():
         if batch.remaining[sequence] > 1:
             with batch.failing_alone(sequence):
-                ids, guesses = drafter.draft(sequence, batch.sampler)
-                useful = min(batch.remaining[sequence] - 1, drafter.max_drafts)
-                drafts[sequence] = Drafts(ids[:useful], guesses[:useful])
+                drafts[sequence] = drafter.draft(sequence, batch.sampler)
     return drafts
 
 

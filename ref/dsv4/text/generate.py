@@ -1,18 +1,21 @@
 """From prompts to tokens: the prompts go through the model in chunks, then one decoding loop takes over."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import integer
+from dsv4.arguments import flag, integer, number
 from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
 from dsv4.text.decode import Batch, Token, decode
-from dsv4.text.drafts import Drafter, MTPDrafter, decode_with_drafts
+from dsv4.text.draft_lengths import LengthRule, Scheduler, Threshold
+from dsv4.text.drafters import drafter_of
+from dsv4.text.drafts import Drafter, Drafting, decode_with_drafts
+from dsv4.text.rounds import Rounds
 from dsv4.text.sampling import Sampler, Setting
 
 Prompts = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[np.integer]
@@ -28,6 +31,11 @@ def generate(
     stop_ids: Iterable[int] | None = None,
     speculative: bool | Drafter = False,
     prefill_chunk: int = 512,
+    *,
+    max_drafts: int | None = None,
+    draft_threshold: float = 0.0,
+    draft_schedule: bool = False,
+    plain_steps: Container[int] = (),
 ) -> "Generation":
     """Continue one prompt or several, yielding each token as it is chosen.
 
@@ -35,14 +43,18 @@ def generate(
     temperature and top_p are numbers, or lists with one for each prompt. A seed makes the draws repeatable; each
     sequence draws from its own stream, so that it does not depend on the others.
     stop_ids: a sequence ends with the first of these, which is still yielded; by default the model's EOS.
-    speculative: let the MTP module, or another Drafter that is given here, draft the tokens after next, and check them
-    in the same step. The tokens follow the same distribution as without, and greedy ones are the same tokens.
-    prefill_chunk: prompt tokens per pass.
+    speculative: let what the checkpoint has for it, an MTP module or a DSpark drafter, or another Drafter that is given
+    here, draft the tokens after next, and check them in the same step. The tokens follow the same distribution as
+    without, and greedy ones are the same tokens. prefill_chunk: prompt tokens per pass.
+    max_drafts: how many drafts to check in a step at most, by default as many as the drafter has. draft_threshold: do
+    not check the drafts from the first one on that the drafter holds less likely to be kept than this, 0 … 1.
+    draft_schedule: check as many as give the most tokens per second, by the times that this machine takes; the draws of
+    a seed then depend on these times. plain_steps: the numbers of steps without drafts, which tell what drafts gain.
 
     Returns a Generation: iterate over it for Token after Token. A sequence ends early where the model's context ends.
     Raises PromptError for an empty or too long prompt or ids outside the vocabulary, SettingError for settings out
-    of range or of another type, CheckpointError for speculative without an MTP layer. Logits that are no numbers end
-    their sequence; the iteration raises DSV4Error, which names it, once the others have ended.
+    of range or of another type, CheckpointError for speculative where the checkpoint has nothing to draft with. Logits
+    that are no numbers end their sequence; the iteration raises DSV4Error, which names it, once the others have ended.
     """
     if not isinstance(model, Model):
         raise SettingError(f"model: expected what dsv4.load gives, found {quoted(model)}")
@@ -50,26 +62,27 @@ def generate(
     count = integer("max_new_tokens", max_new_tokens, least=1)
     chunk = integer("prefill_chunk", prefill_chunk, least=1)
     drafter = _as_drafter(model, speculative)
+    drafting = _drafting(drafter, max_drafts, _as_rule(draft_threshold, draft_schedule), plain_steps)
     context = model.config.max_position_embeddings
-    for number, prompt in enumerate(prompts):
+    for place, prompt in enumerate(prompts):
         if len(prompt) > context:
-            raise PromptError(f"prompt {number}: expected at most {context} tokens, found {len(prompt)}")
-        check_ids(prompt[None], model.config.vocab_size, first_sequence=number)
-        prompts[number] = prompt.astype(np.int64)
+            raise PromptError(f"prompt {place}: expected at most {context} tokens, found {len(prompt)}")
+        check_ids(prompt[None], model.config.vocab_size, first_sequence=place)
+        prompts[place] = prompt.astype(np.int64)
     sampler = Sampler(temperature, top_p, seed, len(prompts))
     room = np.array([context - len(prompt) + 1 for prompt in prompts])  # the last token need not be read again
     stops = frozenset(model.config.eos_token_ids if stop_ids is None else _as_stop_ids(stop_ids))
     left = np.minimum(min(count, context), room)
-    batch = Batch(model, sampler, stops, left, max_rollback=drafter.max_drafts if drafter else 0)
-    return Generation(batch, prompts, drafter, chunk)
+    batch = Batch(model, sampler, stops, left, drafting.most if drafting else 0, drafts=drafting is not None)
+    return Generation(batch, prompts, drafting, chunk)
 
 
 class Generation:
     """The tokens of one call of `generate`, made while they are iterated over, once."""
 
-    def __init__(self, batch: Batch, prompts: list[Ints], drafter: Drafter | None, prefill_chunk: int) -> None:
+    def __init__(self, batch: Batch, prompts: list[Ints], drafting: Drafting | None, prefill_chunk: int) -> None:
         self._batch, self._prompts = batch, prompts
-        self._drafter, self._prefill_chunk = drafter, prefill_chunk
+        self._drafting, self._prefill_chunk = drafting, prefill_chunk
         self.most_tokens = int(batch.remaining.sum())
         """How many tokens all sequences together can have at most."""
         self._tokens = self._run()
@@ -83,6 +96,11 @@ class Generation:
         Raises SettingError for a sequence that there is not.
         """
         self._batch.remaining[integer("sequence", sequence, most=len(self._prompts) - 1)] = 0
+
+    @property
+    def rounds(self) -> Rounds:
+        """What the steps with drafts did so far: drafts by place, tokens per step, and what that gains."""
+        return self._batch.rounds
 
     @property
     def drafted(self) -> int:
@@ -101,10 +119,10 @@ class Generation:
 
     def _run(self) -> Iterator[Token]:
         states = self._prefill()
-        if self._drafter is None:
+        if self._drafting is None:
             yield from decode(self._batch, states)
         else:
-            yield from decode_with_drafts(self._batch, self._drafter, states)
+            yield from decode_with_drafts(self._batch, self._drafting, states)
         self._batch.raise_failure()
 
     def _prefill(self) -> Array:
@@ -118,9 +136,9 @@ class Generation:
         for start in range(0, longest, self._prefill_chunk):
             stop = min(start + self._prefill_chunk, longest)
             states = model.states(ids[:, start:stop], cache, present[:, start:stop])
-            if self._drafter:  # it sees each token together with the next one
+            if self._drafting:  # its drafter sees each token together with the next one
                 following = slice(start + 1, stop + 1)
-                self._drafter.read(states, ids[:, following], cache, present[:, following])
+                self._drafting.drafter.read(states, ids[:, following], cache, present[:, following])
             for sequence in np.nonzero((start < lengths) & (lengths <= stop))[0]:
                 last[sequence] = states[sequence, lengths[sequence] - 1 - start]
         return np.stack(last)[:, None]
@@ -133,7 +151,27 @@ def _as_drafter(model: Model, speculative: bool | Drafter) -> Drafter | None:
     if not isinstance(speculative, bool | np.bool):
         expected = "True, False or a Drafter, which has max_drafts, read and draft"
         raise SettingError(f"speculative: expected {expected}, found {quoted(speculative)}")
-    return MTPDrafter(model) if speculative else None
+    return drafter_of(model) if speculative else None
+
+
+def _drafting(
+    drafter: Drafter | None, max_drafts: int | None, rule: LengthRule, plain_steps: Container[int]
+) -> Drafting | None:
+    """How to decode with a drafter, if there is one. Raises SettingError."""
+    most = None if max_drafts is None else integer("max_drafts", max_drafts, least=1)
+    if drafter is None:
+        return None
+    return Drafting(drafter, drafter.max_drafts if most is None else min(most, drafter.max_drafts), rule, plain_steps)
+
+
+def _as_rule(draft_threshold: float, draft_schedule: bool) -> LengthRule:
+    """What says how many drafts are checked. Raises SettingError."""
+    threshold = number("draft_threshold", draft_threshold)
+    if not 0 <= threshold <= 1:
+        raise SettingError(f"draft_threshold: expected a number from 0 to 1, found {quoted(draft_threshold)}")
+    if flag("draft_schedule", draft_schedule) and threshold:
+        raise SettingError(f"draft_schedule: expected it without a draft_threshold, found {quoted(draft_threshold)}")
+    return Scheduler() if draft_schedule else Threshold(threshold)
 
 
 def _as_prompts(ids: Prompts) -> list[Ints]:

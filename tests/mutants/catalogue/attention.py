@@ -82,8 +82,8 @@ ROTATION = (
         name="plain-base-for-window-keys",
         trap="queries and window keys of CSA and HCA layers turn with the plain RoPE base",
         file=FILE,
-        old="kv = self.rounding.entry(ops.rope(kv, positions, self.frequencies))",
-        new="kv = self.rounding.entry(ops.rope(kv, positions, layer_frequencies(config, 0)))",
+        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
+        new="return self.rounding.entry(self.ops.rope(kv, positions, layer_frequencies(self.config, 0)))",
         also=(
             (
                 "positions, self.frequencies)  # [B, S, H, c]",

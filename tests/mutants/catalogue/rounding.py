@@ -31,8 +31,8 @@ ROUNDING = (
         name="window-entries-not-rounded",
         trap="compressed entries are rounded, but window entries are not",
         file="model/attention.py",
-        old="kv = self.rounding.entry(ops.rope(kv, positions, self.frequencies))",
-        new="kv = ops.rope(kv, positions, self.frequencies)",
+        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
+        new="return self.ops.rope(kv, positions, self.frequencies)",
         tests=("model/test_fake_quant.py::test_window_entries_are_fp8_but_for_the_rotated_channels",),
     ),
     Mutant(
