@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dsv4.checkpoint import read_config
 from dsv4.parameters import parameters
 from dsv4.presets import preset
 
@@ -19,6 +20,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 GLOSSARY = (DOCS / "glossary.md").read_text(encoding="utf-8")
 TERMS = (
     *("entry", "window", "sink", "stream", "latent", "compressor", "indexer", "comb", "pre", "post", "draft", "mtp"),
+    *("dspark", "ring", "markov-head", "confidence-head"),
     *("golden", "roof", "verdict", "mutant", "oracle", "stage", "shard", "fake-quantisation", "kv-cache", "perplexity"),
 )
 EXAMPLES = [page for page in PAGES if "```pycon\n" in page.read_text(encoding="utf-8")]
@@ -170,7 +172,9 @@ def test_the_glossary_names_tensors_that_exist():
     rows = [line.split(" | ") for line in GLOSSARY.splitlines() if line.startswith("| <span")]
     cells = [row[3] for row in rows if len(row) == 5]
     named = {name for cell in cells for name in re.findall(r"`([a-z]\w*(?:\.\w+)*)`", cell)}
-    known = [f".{name}".removesuffix(".weight") for name in parameters(preset("pro"))]
+    with_dspark = read_config(ROOT / "tests/data/configs/deepseek-v4-pro-0813.json")
+    tensors = parameters(preset("pro")) | parameters(with_dspark)
+    known = [f".{name}".removesuffix(".weight") for name in tensors]
     assert len(named) > 20
     assert [name for name in named if not any(one.endswith(f".{name.removesuffix('.weight')}") for one in known)] == []
 

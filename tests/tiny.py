@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsv4.config import Config, Yarn
+from dsv4.config import Config, DSpark, Yarn
 from dsv4.model.model import Model
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter, parameters
@@ -60,6 +60,13 @@ CONFIG = Config(
 WIDE = {"hidden_size": 160, "head_dim": 80, "moe_intermediate_size": 32, "index_head_dim": 64, "num_attention_heads": 2}
 """Sizes at which every block of the number formats is met whole and in part, and FP4 has its 32 columns."""
 
+DSPARK = {
+    "compress_ratios": (0, 4, 128, 4, 0, 0, 0),
+    "num_hidden_layers": 4,
+    "dspark": DSpark(block_size=5, noise_token_id=39, target_layer_ids=(1, 3), markov_rank=6),
+}
+"""The changes that put a DSpark drafter of three stages in the place of the MTP layer."""
+
 
 @dataclass
 class TinyCheckpoint:
@@ -71,7 +78,7 @@ class TinyCheckpoint:
 
     @property
     def has_mtp(self) -> bool:
-        return self.config.num_nextn_predict_layers > 0
+        return self.config.draft_layers > 0
 
     @property
     def nbytes(self) -> int:

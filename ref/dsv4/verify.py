@@ -22,7 +22,10 @@ from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
 
 Results = dict[str, npt.NDArray[Any]]
-"""Results by name: "prefill.layers.0.attn.out" …, "prefill.logits", "decode.logits", and "mtp.logits"."""
+"""Results by name: "prefill.layers.0.attn.out" …, "prefill.logits", "decode.logits", "mtp.logits", …"""
+
+SETS = ("topk", "indices")
+"""How the names of results end whose rows may stand in any order."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Difference:
 
     name: str
     worst: float
-    """The largest |Δ|; for indices the number of rows whose sets differ."""
+    """The largest |Δ|; for indices the number of rows whose sets differ, for other integers the number that differ."""
     relative: float
-    """The root mean square of Δ over the standard deviation of what was expected; for indices the share of rows."""
+    """The root mean square of Δ over the standard deviation of what was expected; for integers the share of those."""
 
     @property
     def layer(self) -> str:
@@ -118,7 +121,7 @@ def layer_by_layer(model: Model, ids: Ints, expected: Mapping[str, npt.NDArray[A
 def differences(found: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, npt.NDArray[Any]]) -> list[Difference]:
     """How far each result that both hold is apart, in the order of `found`.
 
-    Indices are compared as sets of each row. Raises PromptError where the shapes of a result differ, where a result
+    SETS are compared as sets of each row. Raises PromptError where the shapes of a result differ, where a result
     is expected that was not found, and where none is expected.
     """
     unknown = [name for name in expected if name not in found]
@@ -175,7 +178,9 @@ def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) 
     if not expected.size:  # the scores of no entries
         return Difference(name, 0.0, 0.0)
     if np.issubdtype(found.dtype, np.integer):
-        differs = (np.sort(found, axis=-1) != np.sort(expected, axis=-1)).any(axis=-1)
+        in_any_order = name.endswith(SETS)
+        ours, theirs = (np.sort(each, axis=-1) if in_any_order else each for each in (found, expected))
+        differs = (ours != theirs).any(axis=-1) if in_any_order else ours != theirs
         return Difference(name, float(differs.sum()), float(differs.mean()))
     delta = found.astype(np.float64) - expected
     spread = expected.std(dtype=np.float64)

@@ -61,18 +61,20 @@ def test_float_to_released_stores_what_the_quantisers_give(float_model, tmp_path
                 np.testing.assert_array_equal(found, values.astype(found.dtype))
 
 
+@pytest.mark.parametrize("name", ["quantized", "dspark_quant"])
 @pytest.mark.parametrize("wide", ["float32", "bfloat16"])
-def test_released_numbers_survive_as_floats(wide, tmp_path):
-    convert(GOLDEN / "quantized", tmp_path / "wide", wide)
+def test_released_numbers_survive_as_floats(wide, name, tmp_path):
+    convert(GOLDEN / name, tmp_path / "wide", wide)
     convert(tmp_path / "wide", tmp_path / "again", "released")
     checkpoint = Checkpoint.open(tmp_path / "wide")
+    assert checkpoint.config.dspark == Checkpoint.open(GOLDEN / name).config.dspark
     assert not checkpoint.config.quantised and checkpoint.config.torch_dtype == wide
     dtypes = {checkpoint.weight(name).dtype for name in checkpoint.parameters}
     assert dtypes == {np.dtype(np.int64), np.dtype(np.float32)} | (
         {np.dtype(ml_dtypes.bfloat16)} if wide == "bfloat16" else set()
     )
-    assert_same_values(GOLDEN / "quantized", tmp_path / "wide")
-    assert_same_values(GOLDEN / "quantized", tmp_path / "again")
+    assert_same_values(GOLDEN / name, tmp_path / "wide")
+    assert_same_values(GOLDEN / name, tmp_path / "again")
 
 
 def test_bytes_come_back_where_the_codes_are_canonical(tmp_path):
@@ -123,6 +125,15 @@ def test_progress_and_tokenizer_files(float_model, tmp_path):
         *("tokenizer.json", "tokenizer_config.json", "generation_config.json"),
     }
     assert (tmp_path / "target/tokenizer.json").read_text() == '"tokenizer.json"'
+
+
+def test_stages_without_tensors_are_no_longer_declared(tmp_path):
+    dspark = {"dspark_block_size": 5, "dspark_noise_token_id": 23, "dspark_target_layer_ids": [2]}
+    config = tiny_config(True, compress_ratios=[0, 4, 128, 0, 0], dspark_markov_rank=4, **dspark)
+    write_checkpoint(tmp_path / "source", config, random_tensors(config, include_mtp=False).items())
+    convert(tmp_path / "source", tmp_path / "target", "float32")
+    found = Checkpoint.open(tmp_path / "target").config
+    assert (found.dspark, found.draft_layers) == (None, 0)
 
 
 def test_mtp_layers_without_tensors_are_no_longer_declared(tmp_path):

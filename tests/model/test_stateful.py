@@ -1,6 +1,7 @@
 """Any sequence of ragged chunks, decoding steps, rollbacks and forks equals one pass over the final tokens."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,7 @@ def machine(model):
             for step in range(steps):
                 self.advance(self.pick(which), [1, 1, 1], seed + step)
 
+        @precondition(lambda self: model.mtp is not None)
         @rule(which=st.integers(0, 2), shares=SHARES, seed=SEEDS)
         def feed_mtp(self, which, shares, seed):
             """The MTP layer reads some of the states that it has not seen, each with the token that follows."""
@@ -117,7 +119,12 @@ def machine(model):
         @rule(which=st.integers(0, 2), shares=SHARES, seed=SEEDS)
         def roll_back(self, which, shares, seed):
             branch = self.pick(which)
-            counts = [round(share * branch.room(row)) for row, share in zip(branch.rows, shares, strict=False)]
+            self.forget(
+                branch, [round(share * branch.room(row)) for row, share in zip(branch.rows, shares, strict=False)], seed
+            )
+
+        def forget(self, branch, counts, seed):
+            """Roll back so many tokens of each row."""
             branch.cache.rollback(np.array(counts))
             assert (branch.cache.mtp.lengths <= branch.cache.lengths).all()
             for number, (row, count) in enumerate(zip(branch.rows, counts, strict=True)):
@@ -125,11 +132,38 @@ def machine(model):
                 if count:
                     row.cut(row.length - count, seed + number)
 
+        @precondition(lambda self: model.mtp is not None)
         @rule(which=st.integers(0, 2), seed=SEEDS)
         def read_ahead_and_forget_all(self, which, seed):
             """The longest way back: the MTP layer has read one token more than the layers, and forgets it, too."""
             for act in (self.feed_mtp, self.roll_back, self.feed_mtp):
                 act(which=which, shares=[1.0] * 3, seed=seed)
+
+        @precondition(lambda self: model.dspark is not None)
+        @rule(which=st.integers(0, 2), drafts=st.integers(0, 5), shares=SHARES, seed=SEEDS)
+        def step_with_drafts(self, which, drafts, shares, seed):
+            """Read a token and its drafts, forget the refused ones, and draft again behind what is left."""
+            branch = self.pick(which)
+            self.advance(branch, [1 + drafts] * 3, seed)
+            room = [min(drafts, branch.room(row), row.length - 1) for row in branch.rows]
+            self.forget(branch, [round(share * most) for share, most in zip(shares, room, strict=False)], seed)
+            self.draft(which=which)
+
+        @precondition(lambda self: model.dspark is not None)
+        @rule(which=st.integers(0, 2))
+        def draft(self, which):
+            """The blocks behind all rows are those behind one pass over each row's tokens."""
+            branch = self.pick(which)
+            if not all(row.length for row in branch.rows):
+                return
+            given = np.array([row.tape[row.length] for row in branch.rows])
+            block = model.draft_block(given, branch.cache)
+            for number, row in enumerate(branch.rows):
+                cache = model.new_cache(1, max_rollback=0)
+                model.states(row.tape[: row.length], cache)
+                expected = model.draft_block(given[number : number + 1], cache)
+                for ours, theirs in zip(block, expected, strict=True):
+                    tiny.close(model.ops.to_numpy(ours)[number], model.ops.to_numpy(theirs)[0])
 
         @rule(which=st.integers(0, 2), number=st.integers(0, 2))
         def roll_back_too_far(self, which, number):
@@ -172,9 +206,18 @@ def machine(model):
     return Machine
 
 
-@pytest.mark.parametrize("ratios", [(4, 128, 0), (0, 4), (4, 128)])
-def test_any_way_through_a_sequence_equals_one_pass(backend, ratios):
-    model = tiny.model(backend, compress_ratios=ratios)
+DSPARK = tiny.DSPARK | {
+    "compress_ratios": (4, 128, 0, 0),
+    "num_hidden_layers": 2,
+    "dspark": replace(tiny.DSPARK["dspark"], target_layer_ids=(0, 1)),
+}
+
+
+@pytest.mark.parametrize(
+    "changes", [*({"compress_ratios": ratios} for ratios in ((4, 128, 0), (0, 4), (4, 128))), DSPARK], ids=repr
+)
+def test_any_way_through_a_sequence_equals_one_pass(backend, changes):
+    model = tiny.model(backend, **changes)
     phases = (Phase.generate,) if settings.default.derandomize else settings.default.phases  # shrinking takes minutes
     run_state_machine_as_test(machine(model), settings=settings(stateful_step_count=12, phases=phases))
 

@@ -8,7 +8,7 @@ import typer
 from dsv4 import __version__
 from dsv4.cli.ending import STATUSES, say
 from dsv4.cli.panics import QuietTokenizer
-from dsv4.errors import PromptError, quoted
+from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.loading import load
 from dsv4.model.model import Model
 from dsv4.text.generation_config import GenerationConfig
@@ -72,7 +72,27 @@ Seed = Annotated[int | None, typer.Option("--seed", "-s", help="Equal seeds give
 AllowSpecial = Annotated[
     bool, typer.Option("--allow-special", help="Special-token text in a prompt becomes control tokens.")
 ]
-Speculative = Annotated[bool, typer.Option("--speculative", help="Let the MTP module draft tokens.")]
+Speculative = Annotated[
+    bool, typer.Option("--speculative", help="Let the checkpoint's MTP module or DSpark drafter draft tokens.")
+]
+MaxDrafts = Annotated[
+    int | None,
+    typer.Option("--max-drafts", help="Drafts to check in a step at most.", show_default="all that are drafted"),
+]
+DraftThreshold = Annotated[
+    float,
+    typer.Option(
+        "--draft-threshold",
+        help="Check no draft that DSpark holds less likely to be kept than this, 0 to 1, and none behind it.",
+    ),
+]
+DraftSchedule = Annotated[
+    bool,
+    typer.Option("--draft-schedule", help="Check as many drafts as this machine makes the most tokens per second of."),
+]
+
+PLAIN_STEPS = range(4, 24, 4)
+"""The steps without drafts, by which the commands tell what drafts gain."""
 
 
 def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model, Tokenizer]:
@@ -90,6 +110,16 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[i
         raise PromptError("prompt: expected some text, found none")
     begin = [tokenizer.bos_id] if tokenizer.add_bos else []
     return begin + tokenizer.encode(prompt, allow_special)
+
+
+def draft_settings(speculative: bool, most: int | None, threshold: float, schedule: bool) -> dict[str, Any]:
+    """What `generate` is told about drafts. Raises SettingError for options that say how to draft where none does."""
+    told = {"--max-drafts": most is not None, "--draft-threshold": threshold != 0, "--draft-schedule": schedule}
+    idle = [name for name, is_given in told.items() if is_given]
+    if idle and not speculative:
+        raise SettingError(f"{idle[0]}: expected it with --speculative, found it without")
+    options = {"max_drafts": most, "draft_threshold": threshold, "draft_schedule": schedule}
+    return {"speculative": speculative, "plain_steps": PLAIN_STEPS} | options
 
 
 def wanted_settings(model: Model, temperature: float | None, top_p: float | None) -> dict[str, Any]:

@@ -10,8 +10,11 @@ import typer
 from dsv4.cli.app import (
     AllowSpecial,
     BackendOption,
+    DraftSchedule,
+    DraftThreshold,
     FakeQuantOption,
     JsonOption,
+    MaxDrafts,
     MaxNewTokens,
     ModelArgument,
     ModelOption,
@@ -20,6 +23,7 @@ from dsv4.cli.app import (
     Temperature,
     TopP,
     app,
+    draft_settings,
     open_model,
     prompt_ids,
     wanted_settings,
@@ -46,6 +50,9 @@ def generate_command(
         typer.Option("--stop", metavar="TEXT", help="End before this text; may be given several times."),
     ] = None,
     speculative: Speculative = False,
+    max_drafts: MaxDrafts = None,
+    draft_threshold: DraftThreshold = 0.0,
+    draft_schedule: DraftSchedule = False,
     allow_special: AllowSpecial = False,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
@@ -54,11 +61,12 @@ def generate_command(
     """Continue a text; several texts are continued together, as one batch."""
     stops = stop or []
     StopTexts(stops)  # refuse an empty one at once
+    drafts = draft_settings(speculative, max_drafts, draft_threshold, draft_schedule)
     loaded, tokenizer = open_model(model, backend, fake_quant)
     ids = [prompt_ids(tokenizer, prompt, allow_special) for prompt in prompts]
     settings = wanted_settings(loaded, temperature, top_p)
     settings["stop_ids"] += _control_ids(tokenizer, stops)
-    generation = generate(loaded, ids, max_new_tokens, seed=seed, speculative=speculative, **settings)
+    generation = generate(loaded, ids, max_new_tokens, seed=seed, **drafts, **settings)
     streams = len(prompts) == 1 and not as_json
     if streams:
         _write(prompts[0])
@@ -71,8 +79,7 @@ def generate_command(
         elif any(reply.ids for reply in replies):
             _print_all(prompts, replies, generation if speculative else None, as_json)
     if speculative and not as_json:
-        rate, kept, drafted = generation.acceptance_rate, generation.accepted, generation.drafted
-        print(f"accepted {kept} of {drafted} drafted tokens ({rate:.0%})", file=sys.stderr)
+        print(_report(generation), file=sys.stderr)
 
 
 @app.command()
@@ -89,11 +96,15 @@ def chat(
     top_p: TopP = None,
     seed: Seed = None,
     speculative: Speculative = False,
+    max_drafts: MaxDrafts = None,
+    draft_threshold: DraftThreshold = 0.0,
+    draft_schedule: DraftSchedule = False,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
 ) -> None:
     """Talk with a model. Each line is a message; an empty line or the end of input ends the conversation."""
     check_mode(mode)
+    drafts = draft_settings(speculative, max_drafts, draft_threshold, draft_schedule)
     loaded, tokenizer = open_model(model, backend, fake_quant)
     settings = wanted_settings(loaded, temperature, top_p)
     texts_of = revision_of(loaded.config, revision)
@@ -106,7 +117,7 @@ def chat(
         if not ids:
             continue
         draws = None if seed is None else seed + turn
-        generation = generate(loaded, ids, max_new_tokens, seed=draws, speculative=speculative, **settings)
+        generation = generate(loaded, ids, max_new_tokens, seed=draws, **drafts, **settings)
         reply = _Reply(tokenizer, streams=True)
         _collect(generation, [reply], streams=True)
         print()
@@ -169,8 +180,22 @@ def _print_all(prompts: list[str], replies: list[_Reply], drafting: Generation |
             print(f"{prompt}{reply.text}\n")
         return
     results = [{"prompt": prompt, "text": reply.text, "ids": reply.ids} for prompt, reply in pairs]
-    drafts = {"drafted": drafting.drafted, "accepted": drafting.accepted} if drafting else {}
+    drafts = {}
+    if drafting:
+        names = "drafted", "accepted", "drafted_by_place", "accepted_by_place", "tokens_per_step", "speedup"
+        drafts = {name: getattr(drafting.rounds, name) for name in names}
     print(json.dumps({"results": results, **drafts}, ensure_ascii=False, indent=1))
+
+
+def _report(generation: Generation) -> str:
+    """What became of the drafts, and what they gained."""
+    rounds, rate = generation.rounds, generation.acceptance_rate
+    text = f"accepted {rounds.accepted} of {rounds.drafted} drafted tokens ({rate:.0%})"
+    if len(rounds.drafted_by_place) > 1:
+        places = zip(rounds.accepted_by_place, rounds.drafted_by_place, strict=True)
+        text += " by place: " + ", ".join(f"{kept} of {drafted}" for kept, drafted in places)
+    text += f"; {rounds.tokens_per_step:.2f} tokens per step"
+    return text if rounds.speedup is None else f"{text}, {rounds.speedup:.2f} times as fast as the steps without drafts"
 
 
 def _write(text: str) -> None:

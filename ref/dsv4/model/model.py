@@ -86,10 +86,10 @@ class Model:
             raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
         cache.main.begin(span.counts)
         tokens = self.ops.asarray(padding.ids)
-        streams, tapped = self.first_streams(tokens), []
+        streams, targets, tapped = self.first_streams(tokens), self._targets(cache), []
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
             streams = block(streams, tokens, span, layer_cache, observe)
-            if number in self._tapped_layers(cache):
+            if number in targets:
                 tapped.append(streams)
         if self.dspark and tapped:
             self._fill_rings(self.dspark, tapped, span, cache.mtp, observe)
@@ -196,7 +196,7 @@ class Model:
         drafting = self._draft_layers if flag("drafts", drafts) else ()
         return Cache(track(self.layers, ahead=0), track(drafting, ahead=1 if self.mtp else 0))
 
-    def _tapped_layers(self, cache: Cache) -> tuple[int, ...]:
+    def _targets(self, cache: Cache) -> tuple[int, ...]:
         """The layers whose output the DSpark drafter reads; none where there is no drafter, or no room for drafts."""
         return self.dspark.settings.target_layer_ids if self.dspark and cache.mtp.layers else ()
 

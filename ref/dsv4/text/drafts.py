@@ -25,7 +25,7 @@ class Drafts(NamedTuple):
     """The distribution [vocab] that each was drawn from."""
     confidence: Sequence[float] = ()
     """How sure the drafter is of each, as a logit of the chance that it is kept if those before it are; empty where the
-    drafter does not say, and then every draft counts as sure."""
+    drafter does not say, as an MTP module does not, and then every draft counts as sure."""
 
 
 @runtime_checkable
@@ -142,13 +142,17 @@ def _step(batch: Batch, drafting: Drafting, newest: Ints, plain: bool) -> _Step:
         with batch.failing_alone(sequence):
             chosen[sequence] = accept(batch, sequence, drafts[sequence], logits[sequence])
             accepted = batch.rounds.accepted - kept_before
-            ids, confidence = drafted[sequence].ids, list(drafted[sequence].confidence)
-            given, following = int(newest[sequence]), chosen[sequence][accepted:]
-            batch.rounds.add(
-                Round(
-                    sequence, int(before[sequence]) - 1, given, ids, confidence, lengths[sequence], accepted, following
-                )
+            one = Round(
+                sequence=sequence,
+                position=int(before[sequence]) - 1,
+                given=int(newest[sequence]),
+                drafts=drafted[sequence].ids,
+                confidence=list(drafted[sequence].confidence),
+                length=lengths[sequence],
+                accepted=accepted,
+                following=chosen[sequence][accepted:],
             )
+            batch.rounds.add(one)
     seconds = perf_counter() - started
     drafting.rule.timed(int(present.sum()), seconds)
     batch.rounds.timed(sum(map(len, chosen)), seconds, plain)

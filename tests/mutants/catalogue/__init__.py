@@ -9,6 +9,7 @@ from mutants.catalogue.cuda_products import CUDA_PRODUCTS
 from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
 from mutants.catalogue.diloco import DILOCO
+from mutants.catalogue.dspark import DSPARK
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.explaining import EXPLAINING
 from mutants.catalogue.formats import FORMATS
@@ -41,6 +42,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "checking": CHECKING,
     "cache": CACHE,
     "generation": GENERATION,
+    "dspark": DSPARK,
     "text": TEXT,
     "learning": LEARNING,
     "derivatives": DERIVATIVES,
