@@ -65,7 +65,7 @@ messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 # %% tags=["hide-input"]
 figure, panels = plt.subplots(3, 1, figsize=(10, 2.7))
-for axes, mode in zip(panels, chat.MODES, strict=True):
+for axes, mode in zip(panels, chat.EFFORTS["april"], strict=True):
     pieces = chat.encode_pieces(messages, mode=mode)
     draw(axes, pieces, f"{mode}: {len(tokenizer.encode_pieces(pieces))} tokens")
 show.picture(

@@ -16,6 +16,7 @@ from dsv4.cost.memory import cache_bytes, full_attention_bytes
 from dsv4.cost.products import FP8_EQUIVALENT, Product
 from dsv4.errors import SettingError
 from dsv4.parameters import Count
+from dsv4.presets import preset
 
 DATA = Path(__file__).parent / "data"
 MILLION = 2**20
@@ -169,6 +170,21 @@ def test_baseline_by_hand():
     read = 61 * 128 * (512 + 64 + 512)
     assert cost_of_v32(2).flops - cost_of_v32(1).flops == 2 * (scored + read)
     assert cost_of_v32(7, "bf16").cache_bytes == 7 * 61 * 2 * (512 + 64 + 128)
+
+
+def test_drafters_by_hand():
+    """Three stages of Flash-0731: a window layer each, what reads three layers, and the two heads of the last."""
+    d, experts, width, vocab, rank, streams = 4096, 256, 2048, 129280, 256, 4
+    queries, keys, output = 1024 * d + 1024 + 64 * 512 * 1024, 512 * d + 512, 8 * 1024 * (64 * 512 // 8) + d * 8 * 1024
+    attention = 64 + queries + keys + output
+    mixing = 2 * (24 * streams * d + 24 + 3)
+    moe = experts * d + experts + 3 * (experts + 1) * d * width
+    stage = 2 * d + attention + mixing + moe
+    ends = 3 * d * d + d + d + streams * streams * d + streams + 1 + 2 * vocab * rank + d + rank
+    drafter = cost_of(preset("flash-0731"), MILLION).drafter
+    idle = 3 * 3 * (experts - 6) * d * width + vocab * rank
+    assert drafter.count == (3 * stage + ends, 3 * stage + ends - idle)
+    assert drafter.cache_bytes == 3 * 128 * (448 + 7 + 2 * 64)
 
 
 def test_one_more_token_costs_flash_one_more_row_of_each_kind():

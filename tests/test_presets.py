@@ -22,11 +22,14 @@ def test_every_file_has_its_name():
     assert {file.stem for file in folder.glob("*.json")} == set(PRESETS)
 
 
-@pytest.mark.parametrize(("name", "layers", "hidden"), [("flash", 43, 4096), ("pro", 61, 7168)])
+@pytest.mark.parametrize(
+    ("name", "layers", "hidden"),
+    [("flash", 43, 4096), ("pro", 61, 7168), ("flash-0731", 43, 4096), ("pro-0813", 61, 7168)],
+)
 def test_their_sizes_by_hand(name, layers, hidden):
     assert (preset(name).num_hidden_layers, preset(name).hidden_size) == (layers, hidden)
 
 
 def test_another_name_lists_them():
-    with pytest.raises(ConfigError, match="preset: expected one of flash, pro, found 'lite'"):
+    with pytest.raises(ConfigError, match="preset: expected one of flash, pro, flash-0731, pro-0813, found 'lite'"):
         preset("lite")

@@ -121,6 +121,19 @@ def count_by_part(config: Config) -> dict[str, Count]:
     return {part: Count(total, active[part]) for part, total in sizes.items()}
 
 
+def count_drafter(config: Config) -> Count:
+    """The total and the active parameters of the draft layers, `mtp.*`, counted as those of the main model.
+
+    Active are those that one drafted token uses: of the routed experts num_experts_per_tok in each layer, and not the
+    first table of a Markov head, of which a token reads one row. The embedding and the head are the main model's.
+    """
+    sizes = {each.name: each.size for each in _draft_layers(config)}
+    routed = sum(size for name, size in sizes.items() if ".ffn.experts." in name)
+    read = sum(size for name, size in sizes.items() if name.endswith(".markov_w1.weight"))
+    total = sum(sizes.values())
+    return Count(total, total - read - routed + routed // config.n_routed_experts * config.num_experts_per_tok)
+
+
 def _model(config: Config, include_mtp: bool) -> Iterator[Parameter]:
     d = config.hidden_size
     yield Parameter("embed.weight", (config.vocab_size, d), "bf16", "embedding")
@@ -129,8 +142,13 @@ def _model(config: Config, include_mtp: bool) -> Iterator[Parameter]:
     yield Parameter("norm.weight", (d,), "bf16", "norm")
     yield Parameter("head.weight", (config.vocab_size, d), "bf16", "head")
     yield from _mhc(config, "hc_head", config.hc_mult, 1)
+    if include_mtp:
+        yield from _draft_layers(config)
+
+
+def _draft_layers(config: Config) -> Iterator[Parameter]:
     draft_layer = _dspark_stage if config.dspark else _mtp_layer
-    for number in range(config.draft_layers if include_mtp else 0):
+    for number in range(config.draft_layers):
         for parameter in draft_layer(config, number):
             yield replace(parameter, part="mtp")
 

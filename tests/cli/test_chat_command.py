@@ -35,7 +35,7 @@ def answer_of(words):
 def talk(monkeypatch, capsys, tmp_path):
     """Talk with a model: lines, its answers, options -> exit status, standard error, the prompts that the model got."""
 
-    def run(lines, answers, *options):
+    def run(lines, answers, *options, dspark=None, context=CONTEXT):
         prompts = []
 
         def generate(model, ids, *_, **__):
@@ -43,7 +43,8 @@ def talk(monkeypatch, capsys, tmp_path):
             return Answer(answers[len(prompts) - 1])
 
         typed = iter(lines)
-        config = SimpleNamespace(max_position_embeddings=CONTEXT, eos_token_ids=(TOKENIZER.eos_id,))
+        ends = (TOKENIZER.eos_id,)
+        config = SimpleNamespace(max_position_embeddings=context, eos_token_ids=ends, dspark=dspark)
         model = SimpleNamespace(config=config, checkpoint=SimpleNamespace(config=config, directory=tmp_path))
         monkeypatch.setattr(text, "open_model", lambda *_: (model, TOKENIZER))
         monkeypatch.setattr(text, "generate", generate)
@@ -57,11 +58,11 @@ def talk(monkeypatch, capsys, tmp_path):
     return run
 
 
-def prompt_of(*contents, mode="non-think"):
+def prompt_of(*contents, mode="non-think", revision="april"):
     """The pieces of a prompt from what user and assistant said in turn."""
     roles = ["user", "assistant"] * len(contents)
     messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
-    return chat.encode_pieces(messages, mode)
+    return chat.encode_pieces(messages, mode, revision=revision)
 
 
 def test_answers_go_into_the_next_prompt(talk):
@@ -98,6 +99,30 @@ def test_text_that_looks_like_a_control_token_is_no_malformed_answer(talk):
     status, err, prompts = talk(["Hi", "Bye"], answers)
     assert (status, err) == (0, "")
     assert prompts[1] == prompt_of("Hi", words, "Bye")
+
+
+@pytest.mark.parametrize(
+    ("dspark", "options", "mode", "revision"),
+    [
+        (None, [], "high", "april"),
+        (object(), [], "high", "0731"),
+        (object(), [], "low", "0731"),
+        (object(), ["--revision", "april"], "high", "april"),
+        (None, ["--revision", "0731"], "low", "0731"),
+    ],
+)
+def test_the_efforts_have_the_texts_of_the_checkpoint_unless_told(talk, dspark, options, mode, revision):
+    status, _, prompts = talk(["Hi"], [answer_of(END)], "--mode", mode, *options, dspark=dspark, context=400)
+    assert (status, prompts) == (0, [prompt_of("Hi", mode=mode, revision=revision)])
+
+
+def test_a_mode_that_the_revision_lacks_is_one_line_and_exit_status_2(talk):
+    status, err, prompts = talk(["Hi"], [], "--mode", "low")
+    assert (status, prompts) == (2, [])
+    assert err == "dsv4: mode: expected one of non-think, high, max, as revision april has them, found 'low'\n"
+    status, err, prompts = talk(["Hi"], [], "--revision", "June")
+    assert (status, prompts) == (2, [])
+    assert err == "dsv4: revision: expected one of auto, april, 0731, found 'June'\n"
 
 
 def test_an_answer_that_ran_out_of_tokens_is_kept_as_far_as_it_is_clear(talk):

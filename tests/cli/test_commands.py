@@ -136,7 +136,27 @@ def test_cost_prints_what_its_page_shows(dsv4, model) -> None:
     assert out.split("\n\n", 1)[1] in page
 
 
-@pytest.mark.parametrize("name", ["flash", "pro"])
+@pytest.mark.parametrize(("name", "april"), [("flash-0731", "flash"), ("pro-0813", "pro")])
+def test_cost_of_0731_and_0813_differs_in_the_drafter_alone(dsv4, name, april) -> None:
+    found, before = (json.loads(dsv4("cost", each, "--json")[1]) for each in (name, april))
+    drafters = [each.pop("drafter")["name"] for each in (found, before)]
+    assert drafters == ["DSpark, 3 stages", "MTP layer"]
+    assert {**found, "model": ""} == {**before, "model": ""}
+    page = (Path(__file__).parents[2] / "docs" / "cost.md").read_text(encoding="utf-8")
+    printed = dsv4("cost", name)[1]
+    assert printed[printed.index("drafter ") :] in page
+
+
+def test_inspect_says_what_drafts(dsv4) -> None:
+    reports = [json.loads(dsv4("inspect", name, "--json")[1]) for name in ("flash", "flash-0731")]
+    expected = [{"kind": "MTP", "layers": 1, "tokens": 1}, {"kind": "DSpark", "layers": 3, "tokens": 5}]
+    assert [report["drafter"] for report in reports] == expected
+    assert [row["layer"] for row in reports[1]["layers"]][-4:] == ["layers.42", "mtp.0", "mtp.1", "mtp.2"]
+    assert {row["routing"] for row in reports[1]["layers"][-3:]} == {"top-k"}
+    assert "drafts by DSpark: layers 3, tokens at once 5\n" in dsv4("inspect", "flash-0731")[1]
+
+
+@pytest.mark.parametrize("name", ["flash", "pro", "flash-0731", "pro-0813"])
 def test_cost_of_a_preset_is_that_of_its_file(dsv4, name) -> None:
     status, out, err = dsv4("cost", name, "--context", 200_000)
     assert (status, err) == (0, "")
@@ -157,7 +177,10 @@ def test_a_path_that_exists_comes_before_a_name(dsv4, tmp_path, monkeypatch, nam
 def test_an_unknown_name_lists_the_known_ones(dsv4, arguments) -> None:
     status, out, err = dsv4("cost", *arguments)
     assert (status, out) == (2, "")
-    assert "flsh: expected one of flash, pro, v3.2, or the path of a config.json, found no such file" in err
+    assert (
+        "flsh: expected one of flash, pro, flash-0731, pro-0813, v3.2, or the path of a config.json, found no such file"
+        in err
+    )
 
 
 def test_cost_prints_parts_that_add_up(dsv4) -> None:

@@ -209,7 +209,7 @@ class NaiveModel:
     def frequencies(self, ratio):
         config, r = self.config, self.config.qk_rope_head_dim
         base = config.compress_rope_theta if ratio else config.rope_theta
-        plain = [base ** (-2 * i / r) for i in range(r // 2)]
+        plain = [float(np.float32(1) / np.float32(base ** (2 * i / r))) for i in range(r // 2)]
         if ratio == 0:
             return plain
         yarn = config.rope_scaling
@@ -222,7 +222,9 @@ class NaiveModel:
         low, high = max(math.floor(dim(yarn.beta_fast)), 0), min(math.ceil(dim(yarn.beta_slow)), r - 1)
         assert low < high
         ramps = [min(max((i - low) / (high - low), 0), 1) for i in range(r // 2)]
-        return [f / yarn.factor * ramp + f * (1 - ramp) for f, ramp in zip(plain, ramps, strict=True)]
+        fasts = [np.float32(1) - np.float32(ramp) for ramp in ramps]
+        both = [(np.float32(f), fast) for f, fast in zip(plain, fasts, strict=True)]
+        return [float(f / np.float32(yarn.factor) * (np.float32(1) - fast) + f * fast) for f, fast in both]
 
     # Section 2.1: experts.
 

@@ -1,6 +1,7 @@
 """The predicted costs against real passes: what the operations are asked for, and the bytes that caches hold."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 
 import tiny
 from counting import UNCOUNTED, CountingOps, NamedCheckpoint
-from dsv4 import Checkpoint, bundled_model
+from dsv4 import Checkpoint, bundled_model, load
 from dsv4.config import Config
 from dsv4.cost.memory import cache_bytes
 from dsv4.cost.products import token_products
 from dsv4.model.model import Model
 from dsv4.ops import Ops
+
+DRAFTING = Path(__file__).parents[1] / "data" / "golden" / "dspark_quant"
 
 
 def asked(checkpoint, passes, fake_quant: bool) -> Counter:
@@ -107,6 +110,17 @@ def test_a_cache_has_the_predicted_bytes_at_every_length(config, length, drafted
     assert cache.nbytes() == cache_bytes(config, length, "float32")
     model.mtp_logits(states[:, :drafted], ids[1 : drafted + 1], cache)
     assert cache.nbytes() == cache_bytes(config, length, "float32", drafted)
+
+
+@pytest.mark.parametrize(("packed", "cache_format"), [(False, "float32"), (True, "packed")])
+def test_the_rings_of_a_drafter_have_the_predicted_bytes(packed, cache_format):
+    model = load(DRAFTING, backend="numpy")
+    cache = model.new_cache(packed=packed)
+    seen = 0
+    for length in (3, 20):  # the window is longer than the first part, and shorter than both
+        model(tiny.tokens(4, 1, length, vocab=model.config.vocab_size), cache)
+        seen += length
+        assert cache.nbytes() == cache_bytes(model.config, seen, cache_format, mtp_context=seen)
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 127, 128, 131, 256])

@@ -1,6 +1,8 @@
 """The rotary embedding, held to complex rotations written out pair by pair, and YaRN to frequencies worked by hand."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,17 @@ from verdicts import close, exact, hold
 
 RELEASED = {"base": 160000, "factor": 16, "original_context": 65536, "beta_fast": 32, "beta_slow": 1}
 """The compressing layers of both released models; r is 64."""
+
+
+OFFICIAL = json.loads((Path(__file__).parents[1] / "data/rope_frequencies.json").read_text(encoding="utf-8"))
+"""The released code's own table, computed in float32 by torch: frequencies, and turns around position 2^20, as bits."""
+
+FREQUENCIES = {"plain": rope_frequencies(64, 10000.0), "yarn": yarn_frequencies(64, **RELEASED)}
+"""Those of the layers without compression, and of those with it, in both released models."""
+
+
+def numbers_of(bits):
+    return np.array(bits, np.int32).view(np.float32)
 
 
 def naive_rope(x, positions, frequencies):
@@ -102,6 +115,23 @@ def test_products_depend_on_the_distance_only(ops, data, query_at, key_at, shift
 def test_positions_must_fit(ops):
     with pytest.raises(ValueError, match=r"positions must have shape \(1, 2\), found \(2,\)"):
         ops.rope(np.ones((1, 2, 4), np.float32), np.arange(2), np.ones(2))
+
+
+@pytest.mark.parametrize("kind", FREQUENCIES)
+def test_frequencies_are_the_released_codes_to_the_bit(kind):
+    exact(FREQUENCIES[kind], numbers_of(OFFICIAL[kind]["frequencies"]))
+
+
+@pytest.mark.parametrize("kind", FREQUENCIES)
+@pytest.mark.parametrize("place", range(len(OFFICIAL["positions"])), ids=OFFICIAL["positions"])
+def test_turns_at_long_positions_are_the_released_codes(ops, kind, place):
+    """Frequencies or angles rounded elsewhere turn by up to 0.03 radians more or less there."""
+    position = OFFICIAL["positions"][place]
+    cosines, sines = (numbers_of(OFFICIAL[kind][name][place]) for name in ("cos", "sin"))
+    x = np.tile(np.array([1, 0], np.float32), 32)[None, None]
+    for sign in (1, -1):
+        turned = ops.rope(x, np.array([[sign * position]]), FREQUENCIES[kind])[0, 0].reshape(32, 2)
+        assert np.abs(turned - np.stack([cosines, sign * sines], axis=1)).max() < 3e-7
 
 
 def test_plain_frequencies():

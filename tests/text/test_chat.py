@@ -69,7 +69,12 @@ def conversations(draw, content):
 
 
 encode_arguments = st.fixed_dictionaries(
-    {"mode": st.sampled_from(chat.MODES), "drop_thinking": st.booleans(), "add_bos": st.booleans()}
+    {
+        "mode": st.sampled_from(chat.MODES),
+        "drop_thinking": st.booleans(),
+        "add_bos": st.booleans(),
+        "revision": st.just("0731"),
+    }
 )
 
 

@@ -124,8 +124,8 @@ def test_a_string_parameter_may_hold_the_text_of_thinking_tokens():
 def test_parse_undoes_encode(reasoning, content, tool_calls, mode):
     turn = {"role": "assistant", "reasoning_content": reasoning, "content": content, "tool_calls": tool_calls}
     question = {"role": "user", "content": "?"}
-    prompt = chat.encode([question], mode, drop_thinking=False)
-    whole = chat.encode([question, turn], mode, drop_thinking=False)
+    prompt = chat.encode([question], mode, drop_thinking=False, revision="0731")
+    whole = chat.encode([question, turn], mode, drop_thinking=False, revision="0731")
     assert whole.startswith(prompt)
     message = chat.parse(whole.removeprefix(prompt), mode)
     assert message == {**turn, "reasoning_content": "" if mode == "non-think" else reasoning}
@@ -227,7 +227,7 @@ def test_what_is_no_text_is_reported():
         chat.parse(None)
     with pytest.raises(ChatError, match=r"completion\[1\]: expected a piece, found int"):
         chat.parse([chat.Text("a"), 1])
-    with pytest.raises(ChatError, match="mode: expected one of non-think, high, max, found 'thinking'"):
+    with pytest.raises(ChatError, match="mode: expected one of non-think, low, high, max, found 'thinking'"):
         chat.parse(GOOD, "thinking")
     with pytest.raises(ChatError, match="require_end: expected True or False"):
         chat.parse(GOOD, "high", require_end="no")

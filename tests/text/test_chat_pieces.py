@@ -65,8 +65,8 @@ turns = turns_of(texts)
 
 def completion_of(turn, mode):
     """The pieces that the model writes to give `turn`."""
-    prompt = chat.encode_pieces([QUESTION], mode, drop_thinking=False)
-    whole = chat.encode_pieces([QUESTION, turn], mode, drop_thinking=False)
+    prompt = chat.encode_pieces([QUESTION], mode, drop_thinking=False, revision="0731")
+    whole = chat.encode_pieces([QUESTION, turn], mode, drop_thinking=False, revision="0731")
     assert whole[: len(prompt)] == prompt
     return whole[len(prompt) :]
 

@@ -17,21 +17,24 @@ def typed_lines() -> Iterator[str]:
 class Conversation:
     """What was said, and the prompts that it makes; what the user should know goes to standard error.
 
-    context: how many tokens the model reads at most. answer: how many of these to keep free for the answer, as long
-    as there are turns that can be left out for it. end_ids: the tokens that end an answer.
+    mode, revision: as `chat.encode` has them. context: how many tokens the model reads at most. answer: how many of
+    these to keep free for the answer, as long as there are turns that can be left out for it. end_ids: the tokens that
+    end an answer.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         mode: str,
+        revision: str,
         system: str | None,
         context: int,
         answer: int,
         end_ids: Collection[int],
     ) -> None:
         """Begin with a system message or nothing. Raises PromptError for one that alone is too long."""
-        self._tokenizer, self._mode, self._context, self._end_ids = tokenizer, mode, context, end_ids
+        self._tokenizer, self._mode, self._revision = tokenizer, mode, revision
+        self._context, self._end_ids = context, end_ids
         self._most = context - min(answer, context // 2)
         self._system: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         self._messages: list[dict[str, Any]] = []
@@ -72,7 +75,8 @@ class Conversation:
         self._messages.append(message)
 
     def _encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        return self._tokenizer.encode_pieces(chat.encode_pieces([*self._system, *messages], self._mode))
+        pieces = chat.encode_pieces([*self._system, *messages], self._mode, revision=self._revision)
+        return self._tokenizer.encode_pieces(pieces)
 
 
 def _read_line() -> str:

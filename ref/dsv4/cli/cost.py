@@ -12,7 +12,7 @@ from dsv4.checkpoint import read_config
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.quantities import short, size_of
 from dsv4.config import Config
-from dsv4.cost import CacheFormat, Cost, cost, cost_of_v32
+from dsv4.cost import CacheFormat, Cost, Drafter, cost, cost_of_v32
 from dsv4.errors import ConfigError, SettingError, shortened
 from dsv4.loading import bundled_model
 from dsv4.presets import PRESETS, preset
@@ -26,7 +26,7 @@ def cost_command(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="flash, pro or v3.2, or the path of a config.json or of a checkpoint's directory.",
+            help="flash, pro, flash-0731, pro-0813 or v3.2, or the path of a config.json or a checkpoint's directory.",
             show_default="the bundled model",
         ),
     ] = None,
@@ -62,6 +62,8 @@ def cost_command(
     print(f"{name}, {context:,} tokens, cache {chosen}\n")
     _print_parts(found)
     _print_cache(found)
+    if found.drafter is not None:
+        _print_drafter(found.drafter)
     if other is not None:
         print()
         _print_comparison(found, other, str(baseline))
@@ -104,7 +106,12 @@ def _report(found: Cost) -> dict[str, Any]:
             ],
         },
         "cache_bytes": {"total": found.cache_bytes, "parts": found.cache},
+        "drafter": None if found.drafter is None else _report_drafter(found.drafter),
     }
+
+
+def _report_drafter(drafter: Drafter) -> dict[str, Any]:
+    return {"name": drafter.name, "parameters": drafter.count._asdict(), "cache_bytes": drafter.cache_bytes}
 
 
 def _ratios(found: Cost, other: Cost) -> dict[str, float]:
@@ -142,6 +149,13 @@ def _print_cache(found: Cost) -> None:
     print(f"{'cache':<20}{'bytes':>11}")
     for part, size in {**found.cache, "all": found.cache_bytes}.items():
         print(f"{part:<20}{size_of(size):>11}")
+
+
+def _print_drafter(drafter: Drafter) -> None:
+    """What is not counted above."""
+    total, active = short(drafter.count.total), short(drafter.count.active)
+    print(f"\n{'drafter':<20}{'parameters':>11}{'active':>9}{'cache':>11}")
+    print(f"{drafter.name:<20}{total:>11}{active:>9}{size_of(drafter.cache_bytes):>11}")
 
 
 def _print_comparison(found: Cost, other: Cost, name: str) -> None:

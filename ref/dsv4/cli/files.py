@@ -1,6 +1,7 @@
 """`dsv4 inspect` and `dsv4 convert`: what a checkpoint holds, and writing it in another format."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from dsv4.config import Config
 from dsv4.errors import SettingError
 from dsv4.loading import bundled_model
 from dsv4.parameters import Parameter, count_parameters, parameters
+from dsv4.presets import PRESETS, preset
 
 Stored = tuple[Parameter, str, int]
 """A parameter, the format it is stored in, and its bytes with those of its scales."""
@@ -28,18 +30,20 @@ def inspect(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="MODEL", help="Directory of a checkpoint, or a config.json.", show_default="the bundled model"
+            metavar="MODEL",
+            help="Directory of a checkpoint, a config.json, or flash, pro, flash-0731 or pro-0813.",
+            show_default="the bundled model",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's layers, parameters, formats and bytes. No weights are read.
 
-    For a config.json without weights, formats and bytes are those of a released checkpoint.
+    For a config.json without weights, or the name of a preset, formats and bytes are those of a released checkpoint.
     """
     path = model or bundled_model()
-    if path.is_file():
-        config = read_config(path)
+    if path.is_file() or _is_preset(path):
+        config = preset(str(path)) if _is_preset(path) else read_config(path)
         tensors = [_released(parameter) for parameter in parameters(config).values()]
     else:
         checkpoint = Checkpoint.open(path)
@@ -83,6 +87,11 @@ def convert_command(
     print(f"wrote {target}: {size_of(size)} in {len(list(target.glob('*.safetensors')))} file(s)")
 
 
+def _is_preset(path: Path) -> bool:
+    """Whether a path is the name of a released model; a path that exists comes before a name."""
+    return str(path) in PRESETS and not os.path.lexists(path)
+
+
 def _released(parameter: Parameter) -> Stored:
     """A parameter as a released checkpoint stores it."""
     return parameter, parameter.format, parameter.nbytes
@@ -119,10 +128,20 @@ def _report(path: Path, config: Config, tensors: list[Stored]) -> dict[str, Any]
         "bytes": sum(size for _, _, size in tensors),
         "context": config.max_position_embeddings,
         "experts": {"routed": config.n_routed_experts, "active": config.num_experts_per_tok, "shared": 1},
+        "drafter": _drafter(config, tensors),
         "layers": layers,
         "parts": by_part,
         "formats": by_format,
     }
+
+
+def _drafter(config: Config, tensors: list[Stored]) -> dict[str, Any] | None:
+    """What drafts tokens for the main model, and how many at once; None where there is nothing, or no weights of it."""
+    if not any(parameter.part == "mtp" for parameter, _, _ in tensors):
+        return None
+    if config.dspark is None:
+        return {"kind": "MTP", "layers": config.draft_layers, "tokens": 1}
+    return {"kind": "DSpark", "layers": config.draft_layers, "tokens": config.dspark.block_size}
 
 
 def _place(name: str) -> str:
@@ -146,7 +165,10 @@ def _print_report(report: dict[str, Any]) -> None:
     print(report["path"])
     print(f"{short(report['parameters']['total'])} parameters, {short(report['parameters']['active'])} active")
     print(f"{size_of(report['bytes'])}, context {report['context']:,} tokens")
-    print(f"{experts['routed']} routed experts, {experts['active']} of them and 1 shared per token\n")
+    print(f"{experts['routed']} routed experts, {experts['active']} of them and 1 shared per token")
+    if drafter := report["drafter"]:
+        print(f"drafts by {drafter['kind']}: layers {drafter['layers']}, tokens at once {drafter['tokens']}")
+    print()
     print(f"{'layer':<12}{'attention':<11}{'routing':<9}{'numbers':>10}{'bytes':>12}  formats")
     for row in report["layers"]:
         numbers, size = short(row["numbers"]), size_of(row["bytes"])

@@ -30,7 +30,8 @@ from dsv4.cli.app import (
 )
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
-from dsv4.text.chat.check import check_mode
+from dsv4.text.chat.check import check_mode, check_mode_of
+from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import Generation, generate
 from dsv4.text.stop_texts import StopTexts
 from dsv4.text.tokenizer import Tokenizer
@@ -84,7 +85,11 @@ def generate_command(
 @app.command()
 def chat(
     model: ModelArgument = None,
-    mode: Annotated[str, typer.Option("--mode", help="How much to think: non-think, high or max.")] = "non-think",
+    mode: Annotated[str, typer.Option("--mode", help="How much to think: non-think, low, high or max.")] = "non-think",
+    revision: Annotated[
+        str,
+        typer.Option("--revision", help="Which instructions the modes use: april, 0731, or auto, from the checkpoint."),
+    ] = AUTO,
     system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
     max_new_tokens: MaxNewTokens = 400,
     temperature: Temperature = None,
@@ -102,8 +107,10 @@ def chat(
     drafts = draft_settings(speculative, max_drafts, draft_threshold, draft_schedule)
     loaded, tokenizer = open_model(model, backend, fake_quant)
     settings = wanted_settings(loaded, temperature, top_p)
+    texts_of = revision_of(loaded.config, revision)
+    check_mode_of(mode, texts_of)
     context, end_ids = loaded.config.max_position_embeddings, settings["stop_ids"]
-    conversation = Conversation(tokenizer, mode, system, context, max_new_tokens, end_ids)
+    conversation = Conversation(tokenizer, mode, texts_of, system, context, max_new_tokens, end_ids)
     turn = 0
     for line in typed_lines():
         ids = conversation.ask(line)

@@ -20,7 +20,19 @@ from dsv4.cost.products import Product
 from dsv4.errors import SettingError
 from dsv4.parameters import Count
 
-__all__ = ["CacheFormat", "Cost", "Product", "cost", "cost_of_v32"]
+__all__ = ["CacheFormat", "Cost", "Drafter", "Product", "cost", "cost_of_v32"]
+
+
+@dataclass(frozen=True)
+class Drafter:
+    """What the draft layers cost: an MTP layer, or the stages of a DSpark drafter."""
+
+    name: str
+    """ "MTP layer", or "DSpark, 3 stages"."""
+    count: Count
+    """All parameters of the layers, and those that a drafted token uses."""
+    cache_bytes: int
+    """Bytes of what the layers keep of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class Cost:
     """What is computed for the last of the tokens, by part and format."""
     cache: dict[str, int]
     """Bytes of each part of the sequence's cache."""
+    drafter: "Drafter | None" = None
+    """What drafts for the main model, which is not counted above."""
 
     @property
     def count(self) -> Count:
@@ -68,6 +82,7 @@ def cost(config: Config, context: int, cache_format: CacheFormat = "packed") -> 
         parameters.count_by_part(config),
         products.token_products(config, context),
         memory.cache_bytes(config, context, cache_format),
+        _drafter(config, context, cache_format),
     )
 
 
@@ -80,6 +95,17 @@ def cost_of_v32(context: int, cache_format: CacheFormat = "packed") -> Cost:
         v32.token_products(v32.PUBLISHED, context),
         v32.cache_bytes(v32.PUBLISHED, context, cache_format),
     )
+
+
+def _drafter(config: Config, context: int, cache_format: CacheFormat) -> Drafter | None:
+    if not config.draft_layers:
+        return None
+    name = f"DSpark, {config.draft_layers} stages" if config.dspark else "MTP layer"
+    sizes = [
+        sum(memory.layer_cache_bytes(config, ratio, context, cache_format).values())
+        for ratio in config.compress_ratios[config.num_hidden_layers :]
+    ]
+    return Drafter(name, parameters.count_drafter(config), sum(sizes))
 
 
 def _check(context: int) -> None:

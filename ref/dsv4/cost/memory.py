@@ -47,7 +47,8 @@ class RowBytes:
 def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_context: int = 0) -> dict[str, int]:
     """The bytes of each part that `Cache.nbytes` names, for one sequence of `context` tokens.
 
-    mtp_context: how many positions the MTP layer has read, 0 where nothing is drafted.
+    mtp_context: how many positions the draft layers have read, an MTP layer or the rings of a DSpark drafter; 0 where
+    nothing is drafted.
     """
     parts = dict.fromkeys(PARTS, 0)
     for layer, ratio in enumerate(config.compress_ratios):

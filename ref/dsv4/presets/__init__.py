@@ -12,8 +12,8 @@ from dsv4.checkpoint import read_config
 from dsv4.config import Config
 from dsv4.errors import ConfigError, quoted
 
-PRESETS = ("flash", "pro")
-"""DeepSeek-V4-Flash and DeepSeek-V4-Pro, as released in April 2026."""
+PRESETS = ("flash", "pro", "flash-0731", "pro-0813")
+"""V4-Flash and V4-Pro, as released in April 2026; V4-Flash-0731 and V4-Pro-0813, which have a DSpark drafter."""
 
 
 def preset(name: str) -> Config:

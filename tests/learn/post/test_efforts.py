@@ -4,7 +4,7 @@ import pytest
 
 from dsv4.errors import SettingError
 from dsv4.learn.post.efforts import DEFAULTS, Effort
-from dsv4.text.chat.templates import MODES
+from dsv4.text.chat.templates import EFFORTS
 
 
 def test_what_length_costs_by_hand():
@@ -15,8 +15,8 @@ def test_what_length_costs_by_hand():
 
 
 def test_more_thought_has_more_room_and_a_lower_price():
-    efforts = [Effort.named(mode) for mode in MODES]
-    assert list(DEFAULTS) == list(MODES)
+    efforts = [Effort.named(mode) for mode in EFFORTS["april"]]
+    assert list(DEFAULTS) == list(EFFORTS["april"])
     assert sorted(efforts, key=lambda one: one.window) == efforts
     assert sorted(efforts, key=lambda one: -one.penalty) == efforts
     short, long = (efforts[0].reward(1.0, tokens) for tokens in (4, 20))

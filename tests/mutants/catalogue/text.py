@@ -4,6 +4,8 @@ from mutants.mutant import Mutant
 
 OFFICIAL_TEXT = ("text/test_chat.py::test_encode_gives_the_official_text",)
 
+OFFICIAL_EFFORTS = ("text/test_chat_efforts.py::test_efforts_give_the_official_text",)
+
 TEXT = (
     Mutant(
         name="user-text-as-template",
@@ -50,15 +52,50 @@ TEXT = (
         name="max-instruction-last",
         trap="the instruction of Think Max is written behind the messages instead of before them",
         file="text/chat/encode.py",
-        old='    if mode == "max":\n        out.template(t.MAX_EFFORT)\n',
+        old="    out.template(t.EFFORTS[revision][mode])\n",
         new="",
-        also=(
-            (
-                "    return out.finish()",
-                '    if mode == "max":\n        out.template(t.MAX_EFFORT)\n    return out.finish()',
-            ),
-        ),
+        also=(("    return out.finish()", "    out.template(t.EFFORTS[revision][mode])\n    return out.finish()"),),
         tests=OFFICIAL_TEXT,
+    ),
+    Mutant(
+        name="efforts-of-april-for-all",
+        trap="a checkpoint of 0731 gets April's texts: nothing for high, and high's for max",
+        file="text/chat/templates.py",
+        old='"high": ABSOLUTE_MAXIMUM, "max": BEYOND_MAXIMUM',
+        new='"high": "", "max": ABSOLUTE_MAXIMUM',
+        tests=OFFICIAL_EFFORTS,
+    ),
+    Mutant(
+        name="effort-without-thinking",
+        trap="the instruction of an effort stands in a prompt that closes the thinking at once",
+        file="text/chat/templates.py",
+        old='"0731": {"non-think": ""',
+        new='"0731": {"non-think": BEYOND_MAXIMUM',
+        tests=OFFICIAL_EFFORTS,
+    ),
+    Mutant(
+        name="effort-before-the-begin-token",
+        trap="the instruction of an effort stands in front of the begin token",
+        file="text/chat/encode.py",
+        old="    if add_bos:\n        out.template(t.BEGIN)\n    out.template(t.EFFORTS[revision][mode])\n",
+        new="    out.template(t.EFFORTS[revision][mode])\n    if add_bos:\n        out.template(t.BEGIN)\n",
+        tests=OFFICIAL_EFFORTS,
+    ),
+    Mutant(
+        name="low-for-april",
+        trap="the mode low is taken for April's checkpoints, which were never trained on it",
+        file="text/chat/templates.py",
+        old='"april": {"non-think": "",',
+        new='"april": {"non-think": "", "low": "",',
+        tests=("text/test_chat_efforts.py::test_low_is_not_aprils",),
+    ),
+    Mutant(
+        name="every-checkpoint-of-april",
+        trap="a checkpoint with a DSpark drafter is prompted with April's texts",
+        file="text/chat/revision.py",
+        old='return "april" if config.dspark is None else "0731"',
+        new='return "april"',
+        tests=("text/test_chat_efforts.py::test_the_configuration_says_which_texts_unless_told",),
     ),
     Mutant(
         name="ids-of-calls-on-the-call-only",

@@ -9,10 +9,11 @@ from typing import Any
 
 from dsv4.errors import SettingError, quoted
 from dsv4.learn.sections import check_numbers
-from dsv4.text.chat.templates import MODES
 
 DEFAULTS = {"non-think": (32, 0.3), "high": (64, 0.1), "max": (96, 0.0)}
-"""The window, and the penalty, of each mode: the more thought is wanted, the cheaper it is."""
+"""The window, and the penalty, of each of April's modes: the more thought is wanted, the cheaper it is."""
+
+MODES = tuple(DEFAULTS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Effort:
     @classmethod
     def named(cls, mode: Any) -> "Effort":
         """The default of a mode. Raises SettingError for another."""
-        if mode not in DEFAULTS:
+        if mode not in MODES:
             raise SettingError(f"effort: mode: expected one of {', '.join(MODES)}, found {quoted(mode)}")
         return cls(mode, *DEFAULTS[mode])
 

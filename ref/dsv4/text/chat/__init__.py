@@ -14,6 +14,18 @@ is a dict with a `role`, as in OpenAI's interface:
 from dsv4.text.chat.encode import encode, encode_pieces
 from dsv4.text.chat.parse import parse
 from dsv4.text.chat.pieces import Control, Piece, Text, join
-from dsv4.text.chat.templates import CONTROL_TOKENS, MODES, TASKS
+from dsv4.text.chat.templates import CONTROL_TOKENS, EFFORTS, MODES, TASKS
 
-__all__ = ["CONTROL_TOKENS", "MODES", "TASKS", "Control", "Piece", "Text", "encode", "encode_pieces", "join", "parse"]
+__all__ = [
+    "CONTROL_TOKENS",
+    "EFFORTS",
+    "MODES",
+    "TASKS",
+    "Control",
+    "Piece",
+    "Text",
+    "encode",
+    "encode_pieces",
+    "join",
+    "parse",
+]

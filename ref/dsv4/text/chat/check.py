@@ -6,7 +6,7 @@ from typing import Any
 
 from dsv4.errors import ChatError, quoted
 from dsv4.text.chat.json_text import JSONValue, read_json, string_of
-from dsv4.text.chat.templates import MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
+from dsv4.text.chat.templates import EFFORTS, MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
 
 Message = Mapping[str, Any]
 
@@ -22,9 +22,19 @@ _FIELDS_OF_SOME_ROLE = ("tools", "response_format", "reasoning_content", "tool_c
 
 
 def check_mode(mode: object) -> None:
-    """Raise ChatError unless `mode` is one of "non-think", "high" and "max"."""
+    """Raise ChatError unless `mode` is one of "non-think", "low", "high" and "max"."""
     if mode not in MODES:
         raise ChatError(f"mode: expected one of {', '.join(MODES)}, found {quoted(mode)}")
+
+
+def check_mode_of(mode: object, revision: object) -> None:
+    """Raise ChatError unless `revision` is "april" or "0731", and `mode` one of its modes: "low" is not April's."""
+    if not isinstance(revision, str) or revision not in EFFORTS:
+        raise ChatError(f"revision: expected one of {', '.join(EFFORTS)}, found {quoted(revision)}")
+    modes = tuple(EFFORTS[revision])
+    if mode not in modes:
+        expected = f"one of {', '.join(modes)}, as revision {revision} has them"
+        raise ChatError(f"mode: expected {expected}, found {quoted(mode)}")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsv4.text.chat import templates as t
-from dsv4.text.chat.check import Message, check_flag, check_messages, check_mode, load_arguments
+from dsv4.text.chat.check import Message, check_flag, check_messages, check_mode_of, load_arguments
 from dsv4.text.chat.json_text import string_of, write_json
 from dsv4.text.chat.pieces import Piece, PieceBuilder, join
 from dsv4.text.chat.turns import Turn, last_user_index, turns_of, without_old_developer_turns
 
 
 def encode(
-    messages: Sequence[Message], mode: str = "non-think", drop_thinking: bool = True, add_bos: bool = True
+    messages: Sequence[Message],
+    mode: str = "non-think",
+    drop_thinking: bool = True,
+    add_bos: bool = True,
+    revision: str = "april",
 ) -> str:
     """Write a conversation as DeepSeek-V4's prompt text.
 
@@ -20,11 +24,14 @@ def encode(
         messages: dicts with a `role` (system, developer, user, assistant, tool, latest_reminder) and `content`;
             further fields are `tools` and `response_format` (system, developer), `reasoning_content`, `tool_calls`
             and `wo_eos` (assistant) and `task`. They are not changed.
-        mode: "non-think" (answer at once), "high" (think first) or "max" (think first, with the instruction to
-            think as thoroughly as possible in front of everything).
+        mode: "non-think" (answer at once), or "low", "high" or "max" (think first, the more the further right). An
+            instruction that stands in front of everything asks for more thought: in "max", and in revision "0731"
+            another one there and April's in "high".
         drop_thinking: leave out the reasoning before the last user turn, and developer turns before it. It has no
             effect in mode "non-think", nor when any message has tools: reasoning is then kept.
         add_bos: start with the begin token.
+        revision: whose texts the efforts have: "april" (V4-Flash and V4-Pro as first released; they know no "low") or
+            "0731" (V4-Flash-0731 and V4-Pro-0813).
 
     Returns:
         The official text, bit for bit. Text of a control token inside content stands in it as it is, so that a
@@ -35,11 +42,15 @@ def encode(
 
     Source: official encoder.
     """
-    return join(encode_pieces(messages, mode, drop_thinking, add_bos))
+    return join(encode_pieces(messages, mode, drop_thinking, add_bos, revision))
 
 
 def encode_pieces(
-    messages: Sequence[Message], mode: str = "non-think", drop_thinking: bool = True, add_bos: bool = True
+    messages: Sequence[Message],
+    mode: str = "non-think",
+    drop_thinking: bool = True,
+    add_bos: bool = True,
+    revision: str = "april",
 ) -> list[Piece]:
     """Write a conversation as pieces: control tokens of the format, and runs of text.
 
@@ -48,6 +59,7 @@ def encode_pieces(
         mode: as in `encode`.
         drop_thinking: as in `encode`.
         add_bos: as in `encode`.
+        revision: as in `encode`.
 
     Returns:
         Pieces whose texts joined are exactly what `encode` returns. Only what the format itself writes is a
@@ -58,7 +70,7 @@ def encode_pieces(
 
     Source: official encoder.
     """
-    check_mode(mode)
+    check_mode_of(mode, revision)
     check_flag("drop_thinking", drop_thinking)
     check_flag("add_bos", add_bos)
     check_messages(messages)
@@ -72,8 +84,7 @@ def encode_pieces(
     out = PieceBuilder()
     if add_bos:
         out.template(t.BEGIN)
-    if mode == "max":
-        out.template(t.MAX_EFFORT)
+    out.template(t.EFFORTS[revision][mode])
     for index, turn in enumerate(turns):
         follows_task = index > 0 and turns[index - 1].task is not None
         keeps_reasoning = thinking and not follows_task and (not drop_thinking or index > last_user)

@@ -24,10 +24,10 @@ def parse(completion: str | Iterable[Piece], mode: str = "non-think", require_en
 
     Args:
         completion: its pieces, as `dsv4.text.tokenizer.Tokenizer.decode_pieces` gives them, or its text. In a text,
-            whatever looks like a control token is taken for one; pieces say which really are. In the modes "high"
-            and "max" a completion begins with the reasoning (the prompt has already written `<think>`), in
+            whatever looks like a control token is taken for one; pieces say which really are. In the modes "low",
+            "high" and "max" a completion begins with the reasoning (the prompt has already written `<think>`), in
             "non-think" with the answer.
-        mode: the mode in which the prompt was encoded: "non-think", "high" or "max".
+        mode: the mode in which the prompt was encoded: "non-think", "low", "high" or "max".
         require_end: whether the completion must be whole. With False it may stop anywhere, as it does when the
             model ran out of tokens.
 

@@ -1,4 +1,4 @@
-"""The fixed texts of DeepSeek-V4's chat format: control tokens, tasks, modes and the prose around tools.
+"""The fixed texts of DeepSeek-V4's chat format: control tokens, tasks, efforts and the prose around tools.
 
 Every string is the official one, character for character: the model was trained on exactly these.
 """
@@ -26,15 +26,34 @@ TASKS: Final = {
 CONTROL_TOKENS: Final = (BEGIN, END, USER, ASSISTANT, LATEST_REMINDER, THINK, END_THINK, DSML, *TASKS.values())
 """Every control token that the chat format writes; a tokenizer must have each of them as one added token."""
 
-MODES: Final = ("non-think", "high", "max")
-
-MAX_EFFORT: Final = (
+ABSOLUTE_MAXIMUM: Final = (
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
     "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, "
     "rigorously stress-testing your logic against all potential paths, edge cases, and adversarial scenarios.\n"
     "Explicitly write out your entire deliberation process, documenting every intermediate step, considered "
     "alternative, and rejected hypothesis to ensure absolutely no assumption is left unchecked.\n\n"
 )
+
+BEYOND_MAXIMUM: Final = (
+    "Reasoning Effort: Beyond maximum — exhaustive, relentless, and uncompromising.\n"
+    "You MUST reason with the utmost depth and rigor, leaving absolutely nothing to chance: exhaustively decompose the "
+    "problem into its most fundamental components, trace every causal chain to its root, and resolve the underlying "
+    "cause rather than any surface symptom.\n"
+    "Do not stop reasoning until you have independently verified the solution from multiple angles and are certain "
+    "that no assumption remains unchecked and no error remains undiscovered.\n\n"
+)
+
+EFFORTS: Final[dict[str, dict[str, str]]] = {
+    "april": {"non-think": "", "high": "", "max": ABSOLUTE_MAXIMUM},
+    "0731": {"non-think": "", "low": "", "high": ABSOLUTE_MAXIMUM, "max": BEYOND_MAXIMUM},
+}
+"""The modes of each revision of the checkpoints, and what stands before everything else in a prompt of each.
+
+"april" is V4-Flash and V4-Pro as first released; "0731" is V4-Flash-0731 and V4-Pro-0813.
+"""
+
+MODES: Final = tuple(EFFORTS["0731"])
+"""Every mode that some revision knows."""
 
 TOOLS_BEFORE_SCHEMAS: Final = f"""
 

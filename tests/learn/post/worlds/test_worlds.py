@@ -5,10 +5,11 @@ import re
 import pytest
 
 from dsv4.errors import SettingError
+from dsv4.learn.post.efforts import MODES
 from dsv4.learn.post.worlds import WORLDS
 from dsv4.learn.post.worlds.calculator import calculate
 from dsv4.text.chat import Control, Text, join
-from dsv4.text.chat.templates import END, END_THINK, MODES
+from dsv4.text.chat.templates import END, END_THINK
 
 NAMES = list(WORLDS)
 RULED = [name for name in NAMES if name not in ("verse", "judging")]

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from dsv4.learn.post.efforts import MODES
 from dsv4.learn.post.worlds import WORLDS
 from dsv4.learn.texts.train_tokenizer import train_tokenizer
 from dsv4.text.chat import Text
-from dsv4.text.chat.templates import MODES
 
 TASKS = 200
 """Tasks of each world that the words are taken from."""
