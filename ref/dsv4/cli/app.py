@@ -79,11 +79,14 @@ AllowSpecial = Annotated[
     bool, typer.Option("--allow-special", help="Turn text that looks like a control token into that token.")
 ]
 Speculative = Annotated[
-    bool, typer.Option("--speculative", help="Let the MTP module or the DSpark drafter draft tokens, which the model checks.")
+    bool,
+    typer.Option(
+        "--speculative", help="Let the MTP module or the DSpark drafter draft tokens, which the model checks."
+    ),
 ]
 MaxDrafts = Annotated[
     int | None,
-    typer.Option("--max-drafts", help="The largest number of drafts to check in a step.", show_default="all that are drafted"),
+    typer.Option("--max-drafts", help="Check at most so many drafts in a step.", show_default="all that are drafted"),
 ]
 DraftThreshold = Annotated[
     float,
@@ -94,7 +97,7 @@ DraftThreshold = Annotated[
 ]
 DraftSchedule = Annotated[
     bool,
-    typer.Option("--draft-schedule", help="Choose the number of drafts to check that gives the most tokens per second on this machine."),
+    typer.Option("--draft-schedule", help="Check the number of drafts that gives the most tokens per second here."),
 ]
 
 PLAIN_STEPS = range(4, 24, 4)
