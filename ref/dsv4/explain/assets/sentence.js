@@ -31,7 +31,7 @@ function sharesSentence() {
   const middle = !layers[layer].ratio ? "" : count
     ? `, <b class="${kind}">${percent(entries)}</b> to ${several(Math.min(count, chosenCount(layer, token)), "compressed entry", "compressed entries")}`
     : ", nothing to entries (none is complete yet)";
-  return `Layer ${layer}${headWords()}: token ${token} ${tokenChip(token)} gives <b class="window">${percent(window)}</b> of its attention to ${token ? `the last ${Math.min(token + 1, model.sliding_window)} tokens` : "itself"}${middle} and <b class="sink">${percent(sink)}</b> to the sink, which is nothing.`;
+  return `Layer ${layer}${headWords()}: token ${token} ${tokenChip(token)} gives <b class="window">${percent(window)}</b> of its attention to ${token ? `the last ${Math.min(token + 1, model.sliding_window)} tokens` : "itself"}${middle} and <b class="sink">${percent(sink)}</b> to the sink, which adds nothing to the output.`;
 }
 
 const chosenCount = (layer, token) => (layers[layer].choice ? layers[layer].choice.chosen.at(token) : visible(layer, token));
