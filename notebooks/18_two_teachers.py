@@ -50,7 +50,7 @@ show.source(opd, full_kl)
 # ## Two tasks
 # A question is three letters and a mark: `cab<` asks for the letters backwards, *bac*, and `cab+` for the letters in
 # order, *abc*. Every model below starts from the same weights, a small V4 with two layers. It has been shown some good
-# answers of both kinds, and gives few right ones yet.
+# answers of both kinds, and is right about every second time.
 
 # %%
 LETTERS, STEPS = "abcd", 3
@@ -252,8 +252,8 @@ show.table(["probability of the right answer", *TASKS], [[name, *map(float, row)
 # %% [markdown]
 # Three ways lead far, and here OPD is the slowest of them. With the student in front, a letter that it hardly ever says
 # has little weight in the divergence, however much the teacher wants it: what the student does not try, it learns
-# slowly. The report's student begins where it can do most things already; this one begins with less than half of the
-# answers. The mean of the weights of two models that were trained apart is as bad as the start, or worse.
+# slowly. The report's student begins where it can do most things already; this one begins with about half of the
+# answers. The mean of the weights of two models that were trained apart lies near the start.
 #
 # ## Experiment: one student of both teachers
 # One model is to have at least three quarters of each teacher's score, in both tasks at once.
