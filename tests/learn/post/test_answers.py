@@ -6,6 +6,7 @@ import pytest
 from dsv4.learn import new_model
 from dsv4.learn.post.actor import actor
 from dsv4.learn.post.answers import Asker, drawing_seed
+from dsv4.learn.post.efforts import Effort
 from dsv4.ops import Ops
 from learn.post.stages import MODEL, REWARDED, starting
 
@@ -33,6 +34,16 @@ def test_groups_and_windows(model, tokenizer, tmp_path):
     answers = {tuple(one.rollout.answer) for one in found[:3]}
     assert len(answers) > 1  # the members of a group are drawn by themselves
     assert [len(one.rollout.answer) for one in asker.answers(model, 0)] == [len(one.rollout.answer) for one in found]
+
+
+def test_two_efforts_of_one_mode(model, tokenizer, tmp_path):
+    """Each has its window and its file."""
+    efforts = (Effort("non-think", 2, 0.3), Effort("non-think", 5, 0.0))
+    asker = Asker(starting(STAGE, "x", efforts=efforts), tokenizer, tmp_path, group=2)
+    found = asker.answers(model, turn=0)
+    assert [one.question.effort.window for one in found] == [2] * 4 + [5] * 4
+    assert max(len(one.rollout.answer) for one in found[:4]) <= 2 < max(len(one.rollout.answer) for one in found[4:])
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_files_that_nobody_goes_back_to_are_deleted(tokenizer, tmp_path):

@@ -51,7 +51,7 @@ class Asker:
             prompts = [asked[place].prompt(self.tokenizer) for place in places for _ in range(self.group)]
             drawing = Drawing(effort.window, stage.temperature, stage.top_p, drawing_seed(stage.seed, turn, number))
             try:
-                rollouts = draw_rollouts(model, prompts, drawing, self.file(turn, effort.mode))
+                rollouts = draw_rollouts(model, prompts, drawing, self.file(turn, f"{number}-{effort.mode}"))
             except PromptError as error:
                 worlds = ", ".join(dict.fromkeys(asked[place].world.name for place in places))
                 raise PromptError(f"stage {stage.name}, {worlds} in mode {effort.mode}: {error}") from error
