@@ -228,11 +228,12 @@ DSPARK = (
         tests=("model/test_dspark.py::test_rounded_drafts_agree",),
     ),
     Mutant(
-        name="dspark-chunks-start-anew",
-        trap="each chunk of a prompt is put into the rings as if it were the first",
-        file="model/model.py",
-        old="rings.finish(span.counts)",
-        new="rings.lengths = span.counts",
+        name="dspark-chunks-lose-a-token",
+        trap="the first token of each chunk of a prompt but the first is not put into the rings",
+        file=FILE,
+        old="stage.attn.keys(main_x, span.positions)",
+        new="stage.attn.keys(main_x, span.positions)"
+        " * (span.host_positions > np.where(span.starts, span.starts, -1)[:, None])[..., None]",
         tests=("model/test_dspark.py::test_any_way_of_feeding_a_prompt_gives_one_draft",),
     ),
     Mutant(
