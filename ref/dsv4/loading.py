@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.arguments import integer
 from dsv4.backends import backend as backend_named
 from dsv4.checkpoint import Checkpoint
 from dsv4.errors import SettingError, quoted
+from dsv4.model.expert_store import ExpertStore
 from dsv4.model.model import Model
 
 FAKE_QUANT = ("auto", "on", "off")
@@ -20,6 +22,7 @@ def load(
     backend: str = "auto",
     fake_quant: str = "auto",
     dtype: npt.DTypeLike = np.float32,
+    memory: int | None = None,
 ) -> Model:
     """Open a checkpoint as a model.
 
@@ -30,6 +33,9 @@ def load(
     fake_quant: "on" rounds the KV entries to FP8, the indexer's vectors to FP4, and the inputs of the products whose
     weights are stored in FP8 or FP4 to FP8, as the released model does; "off" rounds nothing; "auto" is "on" when
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
+
+    memory: bytes that weights and caches may take together; None for no bound. With it, routed experts are read when a
+    token needs them and given back when there is no room: the results are the same.
 
     The files stay on disk, mapped into memory, FP4 and FP8 weights packed. Raises ConfigError, CheckpointError,
     BackendError or SettingError, each naming what was expected and found.
@@ -44,7 +50,9 @@ def load(
     checkpoint = Checkpoint.open(bundled_model() if path is None else path)
     checkpoint.validate()
     rounds = checkpoint.config.quantised if fake_quant == "auto" else fake_quant == "on"
-    return Model(checkpoint, backend_named(backend), rounds, chosen)
+    ops = backend_named(backend)
+    store = None if memory is None else ExpertStore(checkpoint, ops, integer("memory", memory, least=1))
+    return Model(checkpoint, ops, rounds, chosen, store)
 
 
 def bundled_model() -> Path:

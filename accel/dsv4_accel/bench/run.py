@@ -11,6 +11,7 @@ from dsv4.backends import backend as backend_named
 from dsv4.errors import SettingError
 from dsv4.ops import Ops
 from dsv4_accel.bench.case import Case, Row
+from dsv4_accel.bench.context import context_cases
 from dsv4_accel.bench.gpu import gpu_cases
 from dsv4_accel.bench.layer import LargeLayer
 from dsv4_accel.bench.machine import describe_machine
@@ -62,6 +63,7 @@ def all_cases() -> list[AnyCase]:
         *operation_cases(),
         *selection_cases(),
         *model_cases(),
+        *context_cases(),
         import_case(),
     ]
 

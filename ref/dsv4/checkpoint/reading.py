@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dsv4.checkpoint import values
 from dsv4.checkpoint.config_json import read_config
+from dsv4.checkpoint.direct import read_tensor
 from dsv4.checkpoint.files import stored_entries
 from dsv4.checkpoint.header import Entry
 from dsv4.checkpoint.input_files import is_directory, regular_size
@@ -114,6 +115,37 @@ class Checkpoint:
         if entry.dtype in PACKED_FP4:
             return Fp4Weight(codes, self._scales(name))
         return codes
+
+    @property
+    def routed_nbytes(self) -> int:
+        """The bytes of all routed experts as they are stored, scales included."""
+        return sum(entry.size for name, entry in self.entries.items() if ".ffn.experts." in name)
+
+    def stored_bytes(self, name: str) -> int:
+        """The bytes of a parameter as it is stored, with its scales. Raises CheckpointError for an unknown one."""
+        scales = self.entries.get(self._parameter(name).scale_name)
+        return self._entry(name).size + (scales.size if scales else 0)
+
+    def read_weight(self, name: str) -> Weight:
+        """A parameter as `weight` gives it, checked as `check_values` does, in memory of its own: no file is mapped.
+
+        Raises CheckpointError as these do, also for a file that is gone or cut short while it is read.
+        """
+        parameter = self._parameter(name)
+        self._check_stored(parameter)
+        entry = self.entries[name]
+        codes = read_tensor(entry)
+        if parameter.format == "i64":
+            values.check_experts(codes, entry, self.config.n_routed_experts)
+        else:
+            values.check_numbers(codes, entry)
+        if entry.dtype not in values.LARGEST_SCALE:
+            return codes
+        scale = self.entries[parameter.scale_name]
+        scales = read_tensor(scale)
+        values.check_scales(scales, scale, entry.dtype)
+        packed = Fp8Weight if entry.dtype == "F8_E4M3" else Fp4Weight
+        return packed(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales))
 
     def check_values(self, name: str) -> None:
         """Read a parameter's values and those of its scales, and look for ones that cannot be right.

@@ -8,6 +8,7 @@ import typer
 from dsv4 import __version__
 from dsv4.cli.ending import STATUSES, say
 from dsv4.cli.panics import QuietTokenizer
+from dsv4.cli.quantities import bytes_of, size_of
 from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.loading import load
 from dsv4.model.model import Model
@@ -104,10 +105,35 @@ PLAIN_STEPS = range(4, 24, 4)
 """The steps without drafts, by which the commands tell what drafts gain."""
 
 
-def open_model(path: Path | None, backend: str, fake_quant: str) -> tuple[Model, Tokenizer]:
-    """The model and the tokenizer of a checkpoint, or of the bundled model."""
-    model = load(path, backend, fake_quant)
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="How much weights and caches may take, such as 8GiB; experts are then read when needed, and given back.",
+        show_default="no bound",
+    ),
+]
+
+
+def open_model(path: Path | None, backend: str, fake_quant: str, memory: str | None = None) -> tuple[Model, Tokenizer]:
+    """The model and the tokenizer of a checkpoint, or of the bundled model; memory: a size as `--memory` takes it."""
+    model = load(path, backend, fake_quant, memory=bounded(memory))
     return model, QuietTokenizer.from_file(model.checkpoint.directory)
+
+
+def bounded(memory: str | None) -> int | None:
+    """The bytes of `--memory`. Raises SettingError for what is no size."""
+    return None if memory is None else bytes_of(memory, "--memory")
+
+
+def reading_of(model: Model) -> str:
+    """What was read from disk so far, in words; nothing for a model whose memory has no bound."""
+    if model.store is None:
+        return ""
+    reading = model.store.reading
+    rate, asked = int(reading.nbytes / reading.seconds), reading.hits + reading.reads
+    return f"read {size_of(reading.nbytes)}, {size_of(rate)}/s; {reading.hits} of {asked} experts were in memory"
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:

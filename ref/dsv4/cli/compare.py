@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,17 @@ import typer
 
 from dsv4.checkpoint.atomic import replacing
 from dsv4.checkpoint.input_files import read_json
-from dsv4.cli.app import BACKEND_NAMES, BackendOption, FakeQuantOption, JsonOption, ModelArgument, app
+from dsv4.cli.app import (
+    BACKEND_NAMES,
+    BackendOption,
+    FakeQuantOption,
+    JsonOption,
+    Memory,
+    ModelArgument,
+    app,
+    bounded,
+    reading_of,
+)
 from dsv4.cli.ending import DONE, TOO_FAR
 from dsv4.cli.progress import progress
 from dsv4.config import Config
@@ -45,6 +56,7 @@ def logits(
     backend: BackendOption = "auto",
     chunk: Annotated[int | None, typer.Option("--chunk", help="Tokens in each pass.", show_default="all")] = None,
     fake_quant: FakeQuantOption = "auto",
+    memory: Memory = None,
 ) -> None:
     """Write the logits of every position to a file."""
     tokens = _read_ids(ids)
@@ -52,14 +64,14 @@ def logits(
         raise SettingError(f"--out: expected another file than --ids, found {out}")
     if chunk is not None and chunk < 1:
         raise SettingError(f"--chunk: expected at least 1, found {chunk}")
-    loaded = load(model, backend, fake_quant)
+    loaded = load(model, backend, fake_quant, memory=bounded(memory))
     cache = loaded.new_cache(len(tokens), max_rollback=0)
     width = chunk or tokens.shape[1]
     parts = []
     with progress("tokens") as report:
         for start in range(0, tokens.shape[1], width):
             parts.append(loaded.ops.to_numpy(loaded(tokens[:, start : start + width], cache)))
-            report(min(start + width, tokens.shape[1]), tokens.shape[1], "")
+            report(min(start + width, tokens.shape[1]), tokens.shape[1], reading_of(loaded))
     result = np.concatenate(parts, axis=1)
     bad = np.argwhere(~np.isfinite(result))
     if len(bad):
@@ -69,6 +81,8 @@ def logits(
     with replacing(out) as temporary, temporary.open("wb") as file:
         np.save(file, result)
     print(f"wrote {out}: {list(tokens.shape)} tokens, {loaded.config.vocab_size} logits each")
+    if words := reading_of(loaded):
+        print(words, file=sys.stderr)
 
 
 @app.command()

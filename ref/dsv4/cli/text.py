@@ -16,6 +16,7 @@ from dsv4.cli.app import (
     JsonOption,
     MaxDrafts,
     MaxNewTokens,
+    Memory,
     ModelArgument,
     ModelOption,
     Seed,
@@ -26,10 +27,12 @@ from dsv4.cli.app import (
     draft_settings,
     open_model,
     prompt_ids,
+    reading_of,
     wanted_settings,
 )
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
+from dsv4.model.model import Model
 from dsv4.text.chat.check import check_mode, check_mode_of
 from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import Generation, generate
@@ -56,13 +59,14 @@ def generate_command(
     allow_special: AllowSpecial = False,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
+    memory: Memory = None,
     as_json: JsonOption = False,
 ) -> None:
     """Continue a text, or several texts as one batch."""
     stops = stop or []
     StopTexts(stops)  # refuse an empty one at once
     drafts = draft_settings(speculative, max_drafts, draft_threshold, draft_schedule)
-    loaded, tokenizer = open_model(model, backend, fake_quant)
+    loaded, tokenizer = open_model(model, backend, fake_quant, memory)
     ids = [prompt_ids(tokenizer, prompt, allow_special) for prompt in prompts]
     settings = wanted_settings(loaded, temperature, top_p)
     settings["stop_ids"] += _control_ids(tokenizer, stops)
@@ -72,7 +76,7 @@ def generate_command(
         _write(prompts[0])
     replies = [_Reply(tokenizer, streams, stops) for _ in prompts]
     try:
-        _collect(generation, replies, streams)
+        _collect(generation, replies, streams, loaded)
     finally:  # what was generated before an error or an interruption is not lost
         if streams:
             print()
@@ -80,6 +84,7 @@ def generate_command(
             _print_all(prompts, replies, generation if speculative else None, as_json)
     if speculative and not as_json:
         print(_report(generation), file=sys.stderr)
+    _say_reading(loaded)
 
 
 @app.command()
@@ -101,11 +106,12 @@ def chat(
     draft_schedule: DraftSchedule = False,
     backend: BackendOption = "auto",
     fake_quant: FakeQuantOption = "auto",
+    memory: Memory = None,
 ) -> None:
     """Talk with a model. Each line is a message; an empty line or the end of input ends the conversation."""
     check_mode(mode)
     drafts = draft_settings(speculative, max_drafts, draft_threshold, draft_schedule)
-    loaded, tokenizer = open_model(model, backend, fake_quant)
+    loaded, tokenizer = open_model(model, backend, fake_quant, memory)
     settings = wanted_settings(loaded, temperature, top_p)
     texts_of = revision_of(loaded.config, revision)
     check_mode_of(mode, texts_of)
@@ -119,8 +125,9 @@ def chat(
         draws = None if seed is None else seed + turn
         generation = generate(loaded, ids, max_new_tokens, seed=draws, **drafts, **settings)
         reply = _Reply(tokenizer, streams=True)
-        _collect(generation, [reply], streams=True)
+        _collect(generation, [reply], streams=True, model=loaded)
         print()
+        _say_reading(loaded)
         conversation.hear(reply.ids)
         turn += 1
 
@@ -151,7 +158,7 @@ class _Reply:
             _write(text)
 
 
-def _collect(generation: Generation, replies: list[_Reply], streams: bool) -> None:
+def _collect(generation: Generation, replies: list[_Reply], streams: bool, model: Model) -> None:
     """Run a generation to its end; where it fails, the replies have what came before."""
     try:
         with progress("generating", wanted=not streams) as report:
@@ -160,10 +167,15 @@ def _collect(generation: Generation, replies: list[_Reply], streams: bool) -> No
                 reply.take(token.id)
                 if reply.stops.ended:
                     generation.end(token.sequence)
-                report(done, generation.most_tokens, "")
+                report(done, generation.most_tokens, reading_of(model))
     finally:
         for reply in replies:
             reply.finish()
+
+
+def _say_reading(model: Model) -> None:
+    if words := reading_of(model):
+        print(words, file=sys.stderr)
 
 
 def _control_ids(tokenizer: Tokenizer, stops: list[str]) -> tuple[int, ...]:

@@ -309,6 +309,11 @@ class Cache:
         self.main.lengths = left
         self.mtp.follow(left, counts)
 
+    @property
+    def allocated(self) -> int:
+        """Bytes of all arrays, with rows that are only kept for a rollback and room to grow."""
+        return sum(int(store.rows.nbytes) for store in self._stores())
+
     def nbytes(self) -> dict[str, int]:
         """Bytes in use in each part: "window", "compressed", "indexer keys", "pending", draft layers included.
 

@@ -10,6 +10,7 @@ from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
 from dsv4.model.dspark import DraftBlock, DSpark
+from dsv4.model.expert_store import ExpertStore
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
@@ -24,20 +25,29 @@ from dsv4.ops.types import Array, Ints
 class Model:
     """A DeepSeek-V4 model on one backend. `dsv4.load` makes it from the path of a checkpoint."""
 
-    def __init__(self, checkpoint: Source, ops: Ops, fake_quant: bool, dtype: npt.DTypeLike = np.float32) -> None:
+    def __init__(
+        self,
+        checkpoint: Source,
+        ops: Ops,
+        fake_quant: bool,
+        dtype: npt.DTypeLike = np.float32,
+        store: ExpertStore | None = None,
+    ) -> None:
         """checkpoint: a `dsv4.Checkpoint`, or weights from elsewhere. fake_quant: whether activations are rounded as
-        the released model does. dtype: of activations and caches.
+        the released model does. dtype: of activations and caches. store: where routed experts are held, for a bounded
+        memory; without one each stays once it was needed.
 
         Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
         not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true. Routed
         experts are read later.
         """
         self.rounds = flag("fake_quant", fake_quant)
-        ops.require_room(checkpoint.nbytes)
+        if store is None:
+            ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
-        self.checkpoint, self.ops, self.dtype = checkpoint, ops, np.dtype(dtype)
+        self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), store
         rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
-        whole = Part(config, ops, rounding, SourceWeights(checkpoint, ops))
+        whole = Part(config, ops, rounding, SourceWeights(checkpoint, ops), store)
         self.embed = whole["embed.weight"]
         self.layers = [
             Block(whole.under(f"layers.{n}."), ratio, config.is_hash_layer(n))
@@ -86,6 +96,10 @@ class Model:
             raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
         cache.main.begin(span.counts)
         tokens = self.ops.asarray(padding.ids)
+        if self.store is not None:
+            self.store.begin_pass(cache)
+            for block in self.layers:
+                block.ffn.expect(tokens)
         streams, targets, tapped = self.first_streams(tokens), self._targets(cache), []
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
             streams = block(streams, tokens, span, layer_cache, observe)

@@ -6,7 +6,7 @@ import numpy as np
 
 from dsv4.model.observe import Observer
 from dsv4.model.part import Part
-from dsv4.model.weights import Experts, read_expert
+from dsv4.model.weights import read_expert
 from dsv4.ops import Routing
 from dsv4.ops.types import Array, Ints
 
@@ -20,7 +20,7 @@ class MoE:
         gate = part.under("gate.")
         self.gate_weight = gate["weight"]
         self.gate: Gate = (HashGate if by_id else TopKGate)(gate)
-        self.experts = Experts(part.weights.under("experts."), part.config.n_routed_experts)
+        self.experts = part.under("experts.").experts(part.config.n_routed_experts)
         self.shared = read_expert(part.weights.under("shared_experts."))
 
     def __call__(self, x: Array, ids: Ints, observe: Observer) -> Array:
@@ -29,6 +29,7 @@ class MoE:
         tokens = x.reshape(-1, x.shape[-1])  # [T, d]
         logits = ops.linear(tokens, self.gate_weight)  # [T, E]
         routing = self.gate(logits, ids.reshape(-1))
+        self.experts.ahead(routing.indices)
         observe(f"{self.name}gate.logits", logits)
         observe(f"{self.name}gate.weights", routing.weights)
         observe(f"{self.name}gate.indices", routing.indices)
@@ -38,6 +39,11 @@ class MoE:
         output = (routed + shared).reshape(x.shape)
         observe(f"{self.name}out", output)
         return output
+
+    def expect(self, ids: Ints) -> None:
+        """Tokens with these ids [B, S] will come: a hash layer knows its experts before it begins."""
+        if isinstance(self.gate, HashGate):
+            self.experts.ahead(self.gate.tid2eid[ids])
 
 
 class Gate(Protocol):

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsv4.config import Config
+from dsv4.model.expert_store import ExpertStore, StoredExperts
 from dsv4.model.rounding import Rounding
-from dsv4.model.weights import Weights
+from dsv4.model.weights import Experts, Weights
 from dsv4.ops import Ops
 
 
@@ -17,6 +18,8 @@ class Part:
     ops: Ops
     rounding: Rounding
     weights: Weights
+    store: ExpertStore | None = None
+    """Where routed experts are held when memory is bounded; None where all of them stay."""
 
     @property
     def name(self) -> str:
@@ -26,6 +29,12 @@ class Part:
     def under(self, prefix: str) -> "Part":
         """A part of this part."""
         return replace(self, weights=self.weights.under(prefix))
+
+    def experts(self, count: int) -> Experts | StoredExperts:
+        """The routed experts, whose names begin with that of the part."""
+        if self.store is None:
+            return Experts(self.weights, count)
+        return StoredExperts(self.store, self.ops, self.name, count)
 
     def __getitem__(self, name: str) -> Any:
         """A weight of the part, where the backend computes."""

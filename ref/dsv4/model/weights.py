@@ -7,6 +7,10 @@ from typing import Any, Protocol, overload
 
 from dsv4.config import Config
 from dsv4.ops import Expert, Ops
+from dsv4.ops.types import Ints
+
+MATRICES = ("w1", "w2", "w3")
+"""Of an expert, by their names in the files."""
 
 
 class Source(Protocol):
@@ -91,7 +95,10 @@ class Experts(Sequence[Expert]):
             expert = self._loaded[number] = read_expert(self._weights.under(f"{number}."))
         return expert
 
+    def ahead(self, numbers: Ints) -> None:
+        """These experts will be asked for. Nothing is to do: pages of a mapped file come when they are touched."""
+
 
 def read_expert(weights: Weights) -> Expert:
     """The three matrices of one expert."""
-    return Expert(*(weights[f"{matrix}.weight"] for matrix in ("w1", "w2", "w3")))
+    return Expert(*(weights[f"{matrix}.weight"] for matrix in MATRICES))

@@ -1,0 +1,38 @@
+"""Tensors read from their files into memory of their own, which is given back with the array."""
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsv4.checkpoint.header import DTYPES, Entry, stamp_of
+from dsv4.errors import CheckpointError, reason
+
+
+def read_tensor(entry: Entry) -> npt.NDArray[Any]:
+    """The numbers of a tensor, [*entry.shape], as `Checkpoint.tensor` views them, but read and not mapped.
+
+    A file that is cut short while it is read is so no end of the process, as it is where it is mapped. Raises
+    CheckpointError where the file is gone, too short, or changed since its header was read.
+    """
+    numbers = np.empty(entry.shape, DTYPES[entry.dtype])
+    place = memoryview(numbers.reshape(-1).view(np.uint8))
+    try:
+        with entry.file.open("rb", buffering=0) as stream:
+            found = os.fstat(stream.fileno())
+            if entry.stamp and found.st_size >= entry.start + entry.size and entry.stamp != stamp_of(found):
+                raise CheckpointError(
+                    f"{entry}: expected the file as it was when it was opened, found it changed since"
+                )
+            stream.seek(entry.start)
+            while place and (count := stream.readinto(place)):
+                place = place[count:]
+    except OSError as error:
+        raise CheckpointError(f"{entry}: expected a readable file, found: {reason(error)}") from error
+    if place:
+        end = entry.start + entry.size
+        raise CheckpointError(
+            f"{entry}: truncated after it was opened: expected {end} bytes of file, found {end - len(place)}"
+        )
+    return numbers
