@@ -38,6 +38,7 @@ plt.rcParams.update(
         "figure.facecolor": "white",
         "figure.constrained_layout.use": True,
         "font.size": 10.5,
+        "figure.labelsize": 10.5,
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
         "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, GREY]),
