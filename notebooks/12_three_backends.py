@@ -32,13 +32,19 @@ from types import ModuleType
 
 import matplotlib.pyplot as plt
 import numpy as np
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import show
 from dsv4.ops import Ops, norm
 
 settings.register_profile(
-    "notebook", derandomize=True, deadline=None, max_examples=60, database=None, phases=[Phase.generate]
+    "notebook",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault of a backend
 )
 settings.load_profile("notebook")  # before the tests, which take the profile that is there
 

@@ -38,6 +38,7 @@ plt.rcParams.update(
         "figure.facecolor": "white",
         "figure.constrained_layout.use": True,
         "font.size": 10.5,
+        "figure.labelsize": 10.5,
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
         "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, GREY]),
@@ -160,13 +161,12 @@ def _without_label(figure: Figure, axes: plt.Axes) -> list[str]:
 
 
 def _needs_legend(figure: Figure, axes: plt.Axes) -> bool:
-    """Whether there are several named things, or lines of several colours, and no legend or words beside them."""
-    if axes.get_legend() or figure.legends:
+    """Whether there are several named things, or lines of several colours, and no legend or words that explain them."""
+    if figure.legends or any(other.get_legend() for other in figure.axes):
         return False
     names = set(axes.get_legend_handles_labels()[1])
-    others = [names == set(other.get_legend_handles_labels()[1]) for other in figure.axes if other.get_legend()]
     colours = {str(line.get_color()) for line in axes.lines if len(line.get_xdata()) > 2}
-    return (len(names) > 1 and not any(others)) or (len(names) == 0 and len(colours) > 1 and not axes.texts)
+    return len(names) > 1 or (not names and len(colours) > 1 and not axes.texts)
 
 
 def _stored(figure: Figure) -> tuple[str, int]:
