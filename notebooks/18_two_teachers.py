@@ -215,13 +215,13 @@ def imitated(student, step):
 STUDENT_STEPS = 120
 swapped = dict(zip(teachers, reversed(list(teachers.values())), strict=True))
 students, curves = {}, {}
-for name, loss_of in (
-    ("OPD", distilled(opd)),
-    ("OPD, teacher in front", distilled(opd_covering)),
-    ("imitation", imitated),
-    ("OPD, teachers swapped", distilled(opd, swapped)),
+for name, loss_of, steps in (
+    ("OPD", distilled(opd), STUDENT_STEPS),
+    ("OPD, teacher in front", distilled(opd_covering), STUDENT_STEPS),
+    ("imitation", imitated, STUDENT_STEPS),
+    ("OPD, teachers swapped", distilled(opd, swapped), 40),
 ):
-    students[name], curves[name] = train(copy_of(start), STUDENT_STEPS, loss_of)
+    students[name], curves[name] = train(copy_of(start), steps, loss_of)
 mean = {
     name: np.mean([teacher.weights.parameters[name] for teacher in teachers.values()], axis=0)
     for name in start.weights.parameters

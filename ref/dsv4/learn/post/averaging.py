@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsv4.checkpoint import Checkpoint
 from dsv4.errors import CheckpointError
@@ -25,7 +27,7 @@ def average(models: Sequence[str | Path], out: str | Path) -> Path:
     for path, other in zip(models[1:], others, strict=True):
         if other.config != first.config:
             raise CheckpointError(f"{path}: expected a model with the configuration of {models[0]}, found another")
-    mean = {}
+    mean: dict[str, npt.NDArray[Any]] = {}
     for name, array in first.items():
         arrays = [array, *(other.weight(name) for other in others)]
         if array.dtype.kind == "i":
@@ -33,7 +35,7 @@ def average(models: Sequence[str | Path], out: str | Path) -> Path:
                 raise CheckpointError(f"{name}: expected the same integers in all models, found others")
             mean[name] = array
         else:
-            mean[name] = np.mean(arrays, axis=0, dtype=np.float64).astype(np.float32)
+            mean[name] = np.asarray(np.mean(arrays, axis=0, dtype=np.float64), np.float32)
     tokenizer = (Path(models[0]) / name for name in TOKENIZER_FILES)
     Trainable.from_arrays(first.config, mean).save(out, extra_files=[file for file in tokenizer if file.exists()])
     return Path(out)
