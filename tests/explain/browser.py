@@ -27,6 +27,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--disable-ipc-flooding-protection",  # it drops changes of the address that come too quickly, and says nothing
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
