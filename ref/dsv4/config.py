@@ -204,8 +204,8 @@ def _check_types(config: Config) -> None:
     """What a file holds has been checked; a Config may also be made from values, or changed with `replace`."""
     _require(config, isinstance(config.rope_scaling, Yarn | None), "rope_scaling", "a Yarn or None")
     _require(config, isinstance(config.dspark, DSpark | None), "dspark", "a DSpark or None")
-    for section in filter(None, (config, config.rope_scaling, config.dspark)):
-        for entry in fields(section):
+    for section in (config, config.rope_scaling, config.dspark):
+        for entry in fields(section) if section else ():
             if isinstance(entry.type, type):
                 typed(getattr(section, entry.name), entry.type, config.source, entry.name)
     for key, found in (("compress_ratios", config.compress_ratios), ("eos_token_id", config.eos_token_ids)):

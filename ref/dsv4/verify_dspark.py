@@ -3,7 +3,7 @@
 Drafts are computed from the expected states of the main model, so that a difference is the drafter's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def _drafts(model: Model, dspark: DSpark, ids: Ints, stored: Mapping[str, npt.ND
     results: Results = {}
     main_x: list[Array] = []
     blocks: list[tuple[DraftBlock, Draft]] = []
-    outs: list[list[Array]] = []
+    outs: list[list[Array | Ints]] = []
     for t in points:
         new = main_hidden[:, int(rings.lengths[0]) - start : t + 1 - start]
         main_x.append(_read(model, dspark, new, rings)[:, -1])
@@ -141,7 +141,7 @@ def _stacked(
     """The drafts of all points by their names, [B, points, …]; their ids begin with the given token."""
     to_numpy = model.ops.to_numpy
 
-    def stack(several: list[Array]) -> npt.NDArray[Any]:
+    def stack(several: Sequence[Array | Ints]) -> npt.NDArray[Any]:
         return np.stack([to_numpy(one) for one in several], axis=1)
 
     given = ids[:, [t + 1 for t in points], None]
@@ -155,9 +155,9 @@ def _stacked(
     }
 
 
-def _read(model: Model, dspark: DSpark, main_hidden: Array, rings: Track) -> Array:
+def _read(model: Model, dspark: DSpark, main_hidden: Array, rings: Track) -> Any:
     """Put states [B, S, M·d] of the main model into the rings; gives what the stages read of them, [B, S, d]."""
-    seen: list[Array] = []
+    seen: list[Array | Ints] = []
     batch, length, _ = main_hidden.shape
     span = Span(rings.lengths, np.full(batch, length), length, model.ops.asarray)
     given = model.ops.asarray(main_hidden.astype(model.dtype))
@@ -184,8 +184,10 @@ def _rounds(model: Model, ids: Ints, prefix: str, stored: Mapping[str, npt.NDArr
     threshold = float(stored["spec.cut.threshold"][0]) if kind == "cut" else 0.0
     prompt = ids[int(row.removeprefix("row")), : int(stored["prefill.length"][0])]
     room = model.config.dspark.block_size + 1 if model.config.dspark else 1  # for drafts in the last round, too
-    options = {"speculative": True, "draft_threshold": threshold, "temperature": 0, "stop_ids": []}
-    run, rounds = generate(model, prompt, length + room, **options), list[Round]()
+    run = generate(
+        model, prompt, length + room, temperature=0, stop_ids=[], speculative=True, draft_threshold=threshold
+    )
+    rounds: list[Round] = []
     run.rounds.watch = rounds.append
     text = [token.id for token in run]
     found: Results = {f"{prefix}text": np.array(text[:length])}

@@ -1,6 +1,7 @@
 """`dsv4 generate`: where its text ends, what it takes from generation_config.json, and that no text is lost."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -145,3 +146,30 @@ def test_generation_config_gives_the_defaults_and_the_command_line_comes_first(d
     status, out, err = dsv4("generate", "ROMEO.", "-m", copy)
     assert (status, out) == (2, "")
     assert err.startswith(f"dsv4: {file}: expected a JSON file, found no valid JSON: ") and err.count("\n") == 1
+
+
+DRAFT_REPORT = re.compile(
+    r"accepted (\d+) of (\d+) drafted tokens \(\d+%\); \d\.\d\d tokens per step, "
+    r"[\d.]+ times as fast as the steps without drafts\n"
+)
+
+
+def test_a_drafted_text_is_the_plain_one_and_says_what_drafts_gained(dsv4, greedy) -> None:
+    """The bundled model has an MTP layer. The fifth step of the run has no drafts, so that there is a speed-up."""
+    status, out, err = dsv4("generate", "ROMEO.", "-n", COUNT, "-t", 0, "--speculative")
+    assert (status, out) == (0, f"ROMEO.{greedy[0][1]}\n")
+    report = DRAFT_REPORT.fullmatch(err)
+    assert report and int(report[1]) <= int(report[2])
+    status, out, _ = dsv4("generate", *PROMPTS, "-n", COUNT, "-t", 0, "--speculative", "--json")
+    found = json.loads(out)
+    assert [result["ids"] for result in found["results"]] == [ids for ids, _ in greedy]
+    assert found["drafted_by_place"] == [found["drafted"]] and found["accepted_by_place"] == [found["accepted"]]
+    assert 1 <= found["tokens_per_step"] <= 2 and found["speedup"] > 0
+
+
+@pytest.mark.parametrize("rule", [("--draft-schedule",), ("--draft-threshold", 0.5), ("--max-drafts", 1)], ids=str)
+def test_rules_for_drafts_do_not_change_greedy_text(dsv4, greedy, rule) -> None:
+    status, out, _ = dsv4("generate", "ROMEO.", "-n", COUNT, "-t", 0, "--speculative", *rule)
+    assert (status, out) == (0, f"ROMEO.{greedy[0][1]}\n")
+    status, _, err = dsv4("generate", "ROMEO.", "-n", COUNT, *rule)
+    assert (status, err) == (2, f"dsv4: {rule[0]}: expected it with --speculative, found it without\n")

@@ -14,7 +14,7 @@ from dsv4.model.block import Block, Head
 from dsv4.model.cache import CompressorCache, LayerCache, RecentRows
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.part import Part
-from dsv4.model.span import Span, for_all_layers
+from dsv4.model.span import Span
 from dsv4.ops.types import Array, Ints
 
 Pick = Callable[[Array], Ints]
@@ -139,7 +139,6 @@ class ConfidenceHead:
 class BlockSpan(Span):
     """The places of a block: one behind the other in position, but all of them read the same keys."""
 
-    @for_all_layers
     def window_columns(self, window: int) -> Ints:
         """[B, γ, w + γ] where a place finds the ring's rows and the whole block in what `BlockWindow` gives; else −1.
 

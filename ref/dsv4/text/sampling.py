@@ -16,9 +16,6 @@ from dsv4.ops.types import Array, Ints
 Setting = float | Sequence[float] | npt.NDArray[np.floating]
 """A number for all sequences of a batch, or one for each."""
 
-NOTHING = 1e-8
-"""A mass of probability that counts as none."""
-
 
 class Sampler:
     """Chooses tokens for a batch of sequences; each sequence has its own stream of random numbers."""
@@ -134,12 +131,10 @@ def residual(target: Array, draft: Array) -> Array:
     """What to draw from when a drafted token is refused, so that the outcome still follows the target.
 
     target, draft [vocab] float64 probabilities. Returns max(target − draft, 0), renormalised, [vocab] float64; the
-    target itself where no more than NOTHING is left, which is what rounding leaves. Source: speculative sampling
-    (Leviathan et al. 2023, theorem 1); code: DeepSpec, which holds the same for nothing.
+    target itself where nothing is left. Source: speculative sampling (Leviathan et al. 2023, theorem 1).
     """
     left = np.maximum(target - draft, 0)
-    mass = left.sum()
-    return left / mass if mass > NOTHING else target
+    return left / left.sum() if left.any() else target
 
 
 def _for_each(name: str, setting: Setting, batch: int) -> list[float]:

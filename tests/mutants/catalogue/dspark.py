@@ -228,11 +228,12 @@ DSPARK = (
         tests=("model/test_dspark.py::test_rounded_drafts_agree",),
     ),
     Mutant(
-        name="dspark-chunks-start-anew",
-        trap="each chunk of a prompt is put into the rings as if it were the first",
-        file="model/model.py",
-        old="rings.finish(span.counts)",
-        new="rings.lengths = span.counts",
+        name="dspark-chunks-lose-a-token",
+        trap="the first token of each chunk of a prompt but the first is not put into the rings",
+        file=FILE,
+        old="stage.attn.keys(main_x, span.positions)",
+        new="stage.attn.keys(main_x, span.positions)"
+        " * (span.host_positions > np.where(span.starts, span.starts, -1)[:, None])[..., None]",
         tests=("model/test_dspark.py::test_any_way_of_feeding_a_prompt_gives_one_draft",),
     ),
     Mutant(
@@ -250,14 +251,6 @@ DSPARK = (
         old="        if draft in batch.stop_ids:\n            return kept\n",
         new="",
         tests=REJECTION,
-    ),
-    Mutant(
-        name="residual-of-rounding",
-        trap="where nothing but rounding is left of a target, the token is drawn from that",
-        file="text/sampling.py",
-        old="return left / mass if mass > NOTHING else target",
-        new="return left / mass if mass > 0 else target",
-        tests=("text/test_dspark_drafts.py::test_what_rounding_leaves_of_two_equal_distributions_is_not_drawn_from",),
     ),
     Mutant(
         name="threshold-on-the-product",
