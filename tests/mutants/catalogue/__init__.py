@@ -18,6 +18,7 @@ from mutants.catalogue.gradients import GRADIENTS
 from mutants.catalogue.learning import LEARNING
 from mutants.catalogue.learning_data import LEARNING_DATA
 from mutants.catalogue.losses import LOSSES
+from mutants.catalogue.memory import MEMORY
 from mutants.catalogue.numba_attention import NUMBA_ATTENTION
 from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
 from mutants.catalogue.numba_derivatives import NUMBA_DERIVATIVES
@@ -41,6 +42,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "experts": EXPERTS,
     "checking": CHECKING,
     "cache": CACHE,
+    "memory": MEMORY,
     "generation": GENERATION,
     "dspark": DSPARK,
     "text": TEXT,

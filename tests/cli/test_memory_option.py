@@ -1,0 +1,57 @@
+"""`--memory`: sizes as people write them, the same text with a budget, and one line about what was read."""
+
+import re
+
+import pytest
+
+from command import is_one_line, runner
+from dsv4 import Checkpoint, bundled_model
+from dsv4.cli.quantities import bytes_of
+from dsv4.errors import SettingError
+
+
+@pytest.fixture
+def dsv4(monkeypatch, capfd):
+    return runner(monkeypatch, capfd)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8GiB", 2**33),
+        ("500 MB", 500_000_000),
+        ("1.5e9", 1_500_000_000),
+        ("64kib", 2**16),
+        ("12B", 12),
+        ("2TB", 2 * 10**12),
+    ],
+)
+def test_sizes(text, expected):
+    assert bytes_of(text, "--memory") == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "8 gallons", "-1GB", "1,5GB", "0x10"])
+def test_what_is_no_size(text):
+    with pytest.raises(SettingError, match=r"^--memory: expected a size such as 8GiB or 500MB, found "):
+        bytes_of(text, "--memory")
+
+
+def test_the_text_is_the_same_and_a_line_says_what_was_read(dsv4):
+    arguments = ("generate", "The", "-n", 4, "-t", 0, "-b", "numpy")
+    free = dsv4(*arguments)
+    checkpoint = Checkpoint.open(bundled_model())
+    size = checkpoint.nbytes - checkpoint.routed_nbytes // 2 + 2**22  # room for caches, and half of the experts
+    bounded = dsv4(*arguments, "--memory", size)
+    assert free[2] == ""
+    assert bounded[:2] == free[:2]
+    assert re.fullmatch(r"read \S+ [kM]?B, \S+ [kM]?B/s; \d+ of \d+ experts were in memory\n", bounded[2])
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [("10", "memory: expected at least"), ("much", "--memory: expected a size")]
+)
+def test_a_budget_that_cannot_be_is_one_line(dsv4, size, message):
+    status, out, err = dsv4("generate", "The", "-b", "numpy", "--memory", size)
+    assert (status, out) == (2, "")
+    assert is_one_line(err)
+    assert message in err
