@@ -129,7 +129,7 @@ def hides_nan(x, eps):
         (writes, "arguments untouched", "the function wrote to its argument 1"),
         (sees_memory, "memory layout", "error|not finite"),
         (needs_tokens, "nothing to do", "raised ValueError: expected at least one token"),
-        (hides_nan, "inf, NaN, −0", "NaN stands in other places"),
+        (hides_nan, "inf, NaN, −0", "NaN is at other positions"),
         (wrong.batch_statistics, "rows alone", "error"),
     ],
 )

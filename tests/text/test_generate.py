@@ -346,7 +346,7 @@ def test_prompts_that_are_none(model, prompts, message):
 
 
 def test_a_model_that_is_none():
-    with pytest.raises(SettingError, match=r"model: expected what dsv4\.load gives, found 'model'"):
+    with pytest.raises(SettingError, match=r"model: expected a model from dsv4\.load, found 'model'"):
         generate("model", [1])
 
 
