@@ -316,7 +316,7 @@ show.picture(
     figure,
     "Probabilities of 27 answers to six questions after 0, 15, 30 and 60 steps of GRPO: at first all "
     "alike, in the end one cell "
-    "is dark in each row, nearly always a framed one, which is the right answer.",
+    "is dark in each row, mostly a framed one, which is the right answer.",
 )
 
 # %% [markdown]
