@@ -157,8 +157,8 @@ panels[0].legend()
 show.picture(
     figure,
     "Attention captured in percent against the number of chosen entries, from 2 to 128, for layers 1 and "
-    "3. The curve of the indexer lies close below that of the best possible choice, and far above that of "
-    "chance.",
+    "3. The curve of the indexer lies on that of the best possible choice or just below it. Chance lies "
+    "below both, in layer 3 far below.",
 )
 
 # %% [markdown]
@@ -346,9 +346,9 @@ axes.set(title="what FP4 keeps of the exact choice", xlabel="size of the outlier
 axes.legend()
 show.picture(
     figure,
-    "The share of the exact choice that FP4 keeps, against the size of the outlier from 1× to 64×. "
-    "Without the rotation it falls early; with Hadamard it stays higher for outliers of middle size, and "
-    "falls in the end, too.",
+    "The share of the exact choice that FP4 keeps, against the size of the outlier from 1× to 64×. Up to "
+    "8× it is near 90 percent with and without the rotation; at 32× it is 69 percent with Hadamard and 59 "
+    "without; at 64× both are at 50.",
 )
 
 # %%

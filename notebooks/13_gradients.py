@@ -168,9 +168,9 @@ axes.invert_xaxis()
 axes.legend()
 show.picture(
     figure,
-    "The relative error of the finite difference against its step, from 1 down to a hundred-thousand- "
-    "millionth. In float64 the error falls to about one part in a thousand million and rises again for "
-    "tiny steps; in float32 it never falls far and soon rises.",
+    "The relative error of the finite difference against its step, from 1 down to 10⁻¹¹. In float64 the "
+    "error falls to 10⁻¹¹ at a step of a millionth and rises again for smaller steps; in float32 it is "
+    "small at a single step, about a thousandth, and rises to more than 1.",
 )
 
 # %% [markdown]
