@@ -73,7 +73,7 @@ def small_model(stage: Stage) -> Model:
     return Model(layer.model(stage.ops).checkpoint, stage.ops, fake_quant=True)
 
 
-def prefilled(model: Model, ids: np.ndarray[Any, Any], chunk: int = CHUNK) -> Cache:
+def prefilled(model: Model, ids: np.ndarray[Any, Any], chunk: int) -> Cache:
     """A packed cache that has seen all of the prompt ids [1, S], put in by chunks of so many tokens."""
     cache = model.new_cache(max_rollback=0, packed=True)
     for start in range(0, ids.shape[1], chunk):
@@ -85,7 +85,7 @@ def _decode(stage: Stage, length: int) -> Contest:
     model = small_model(stage)
     ids = stage.random.integers(0, model.config.vocab_size, (1, length))
     began = time.perf_counter()
-    prompted = prefilled(model, ids[:, : length - STEPS])
+    prompted = prefilled(model, ids[:, : length - STEPS], CHUNK)
     seconds = time.perf_counter() - began
     now: dict[str, Any] = {}
 
