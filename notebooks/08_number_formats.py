@@ -50,8 +50,9 @@ show.source(formats._fp8_magnitudes, formats._nearest)
 figure, (fp4, fp8) = plt.subplots(2, 1, figsize=(9, 4))
 fp4.vlines(formats.FP4_VALUES, 0, 1, color=show.ORANGE, linewidth=2)
 for code, value in enumerate(formats.FP4_VALUES):
-    fp4.text(value, 1.15 if code < 8 else -0.65, f"{code:04b}", ha="center", fontsize=10)
-fp4.set(title="all 16 codes of FP4, each with its bits (0000 and 1000 are both zero)", ylim=(-0.8, 1.7))
+    row = 0.6 * (code % 2)  # neighbours in two rows
+    fp4.text(value, 1.15 + row if code < 8 else -0.65 - row, f"{code:04b}", ha="center", fontsize=10)
+fp4.set(title="all 16 codes of FP4, each with its bits (0000 and 1000 are both zero)", ylim=(-1.5, 2.4))
 fp8.vlines(formats.FP8_VALUES, 0, 1, color=show.BLUE, linewidth=0.8)
 fp8.set(title="all 254 numbers of FP8", ylim=(0, 1.1))
 for axes in (fp4, fp8):
