@@ -68,7 +68,7 @@ class PatientToy(Toy):
         found = super().advance()
         for waited in range(40):
             tape = lines_of(self.tape) if found.step >= 24 and not self.is_sure else []
-            self.is_sure = self.is_sure or self.number == 2 or counts_again(tape)
+            self.is_sure = self.is_sure or counts_again(tape)
             if self.is_sure or found.step < 24 or (are_back(tape) and waited >= 8):
                 break
             threading.Event().wait(SECONDS)
