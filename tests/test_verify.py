@@ -14,6 +14,7 @@ from dsv4 import SettingError, backends, load
 from dsv4.backends import GROUP, VARIABLE
 from dsv4.ops import Ops
 from dsv4.verify import compare
+from dsv4.verify_dspark import SETTINGS
 from dsv4_accel.bench.stage import NUMPY, OURS, Stage
 
 SMALL = Path(__file__).parent / "data" / "golden" / "small"
@@ -105,3 +106,20 @@ def test_verify_writes_json_also_of_what_is_no_number(dsv4, tmp_path) -> None:
     rows = {row["name"]: row for row in json.loads(out, parse_constant=pytest.fail)}
     assert rows["mtp.logits"]["relative"] is None
     assert rows["prefill.logits"]["relative"] < 1e-5
+
+
+def test_verify_agrees_with_the_drafts_that_it_has_saved_and_notices_a_wrong_one(dsv4, tmp_path) -> None:
+    """Each result is listed; that of a draft is judged by the drafter alone, which reads the stored states."""
+    saved, model = tmp_path / "saved.safetensors", SMALL.parent / "dspark_float"
+    assert dsv4("verify", model, "--save", saved, "--length", 30)[0] == 0
+    results = load_file(saved)
+    status, out, _ = dsv4("verify", model, "--expected", saved, "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    drafts = {"draft.ids", "draft.logits", "draft.confidence", "draft.stages.out", "decode.rings", "decode.main_hidden"}
+    assert status == 0 and drafts <= rows.keys()
+    assert rows.keys() == results.keys() - {"input_ids", *SETTINGS}
+    results["draft.ids"][0, 2, 3] += 1
+    save_file(results, saved)
+    status, out, _ = dsv4("verify", model, "--expected", saved, "--json")
+    assert status == 1
+    assert [row["name"] for row in json.loads(out) if row["relative"] > row["allowed"]] == ["draft.ids"]
