@@ -18,6 +18,7 @@ pytest.importorskip("nbclient", reason="the extra `notebooks` is not installed")
 import jupytext  # noqa: E402
 import nbformat  # noqa: E402
 from PIL import Image  # noqa: E402
+from traitlets.config import Config  # noqa: E402
 
 from images import images  # noqa: E402
 
@@ -180,10 +181,8 @@ def test_what_should_be_folded(code, expected):
 
 @each
 def test_as_a_page_it_shows_the_pictures_with_their_texts_and_not_the_folded_code(source):
-    exporter = pytest.importorskip("nbconvert").HTMLExporter()
-    exporter.register_preprocessor("nbconvert.preprocessors.TagRemovePreprocessor", enabled=True).remove_input_tags = {
-        execute.FOLDED
-    }
+    unfolded = {"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {execute.FOLDED}}}
+    exporter = pytest.importorskip("nbconvert").HTMLExporter(config=Config(unfolded))
     page, _ = exporter.from_notebook_node(stored(source))
     text = re.sub(r"<[^>]+>", "", page)
     assert "show.picture" not in text
