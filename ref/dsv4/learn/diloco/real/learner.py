@@ -27,7 +27,7 @@ class LearnerProcess:
         self.learner = start.learner(number)
         if state is not None:
             self.learner = rejoined(self.learner, state)
-        self._began, self._syncer = began, None
+        self._began, self._syncer, self._syncers_life = began, None, 0
         self._outbox = Outbox(f"{number}.{life}")
         self._lock, self._more = threading.Lock(), threading.Event()
         self._waiting: list[Fragment] = []
@@ -40,10 +40,12 @@ class LearnerProcess:
         self._times = dict(chaos.slow).get(number, 1.0)
         self._unread: list[Any] = []
 
-    def meet(self, syncer: Any) -> None:
-        """The syncer's handle, at the start and whenever there is a new one."""
+    def meet(self, syncer: Any, life: int) -> None:
+        """The syncer's handle, at the start and whenever there is a new one; of two calls the later life holds."""
         with self._lock:
-            self._syncer = syncer
+            if life < self._syncers_life:
+                return
+            self._syncer, self._syncers_life = syncer, life
         if self._seconds is not None or self.learner.is_done:
             self._send(Progress(self.learner.number, self.learner.trainer.step, self._seconds or 1.0))
 

@@ -193,7 +193,8 @@ class _Run:
     def _introduce(self, number: int) -> list[Any]:
         """A learner and the syncer get to know each other; what is there when they do."""
         learner, syncer = self.actors[number], self.actors[SYNCER]
-        return [syncer.meet.remote(number, learner, self.lives[number]), learner.meet.remote(syncer)]
+        told = syncer.meet.remote(number, learner, self.lives[number])
+        return [told, learner.meet.remote(syncer, self.lives[SYNCER])]
 
 
 def _connected(address: str) -> tuple[Any, bool]:
