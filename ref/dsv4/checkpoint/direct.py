@@ -17,7 +17,7 @@ def read_tensor(entry: Entry) -> npt.NDArray[Any]:
     CheckpointError where the file is gone, too short, or changed since its header was read.
     """
     numbers = np.empty(entry.shape, DTYPES[entry.dtype])
-    place = memoryview(numbers.reshape(-1).view(np.uint8))
+    place = numbers.reshape(-1).view(np.uint8).data
     try:
         with entry.file.open("rb", buffering=0) as stream:
             found = os.fstat(stream.fileno())

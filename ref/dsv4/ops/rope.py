@@ -63,4 +63,5 @@ def yarn_frequencies(
     width = np.float32(high - low or 0.001)
     fast = 1 - np.clip((np.arange(rotated // 2, dtype=np.float32) - np.float32(low)) / width, 0, 1)
     plain = rope_frequencies(rotated, base)
-    return plain / np.float32(factor) * (1 - fast) + plain * fast
+    frequencies: Array = plain / np.float32(factor) * (1 - fast) + plain * fast
+    return frequencies
