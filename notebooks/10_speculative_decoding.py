@@ -209,7 +209,7 @@ show.picture(
     figure,
     "The share of accepted drafts for drafts from the last 1, 2, 4 and 16 tokens and for MTP. Bars show "
     "what is expected, dots what the rule accepted; they agree. Drafts from more tokens are accepted more "
-    "often, and MTP is near the best. A dashed line for MTP at another place lies far below.",
+    "often, and MTP about as often as those from 4. A dashed line for MTP at another place lies far below.",
 )
 
 # %%

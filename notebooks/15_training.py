@@ -232,7 +232,7 @@ for name, (start, end) in zip(names, pairwise(starts), strict=True):
     top.text((start + end) / 2, 0.96, name, transform=top.get_xaxis_transform(), ha="center", va="top", fontsize=10)
 show.picture(
     figure,
-    "Three plots over 380 steps of training in four stages. The loss falls slowly, then at once when the "
+    "Three plots over 380 steps of training in four stages. The loss falls quickly, then slowly while the "
     "model finds the answers. Questions answered with all entries rise then; with 4 chosen entries only "
     "after the indexer's stage, to nearly as many; with random entries few are answered. The indexer's "
     "standing rises from chance towards 1 in its own stage.",
