@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+import tiny
 from dsv4.checkpoint import config_as_json
 from dsv4.errors import ConfigError, SettingError
 from dsv4.learn.anticipatory import SpikeRule
@@ -151,6 +152,11 @@ def test_values_of_other_types_are_written_as_json_has_them():
     assert recipe_as_json(recipe_from_json(written)) == written
     assert written["stages"] == [STAGE | {"shares": {"a.txt": 2.0}}]
     assert (written["learning_rate"], written["quantise"]) == (0.5, True)
+
+
+def test_a_drafter_that_nothing_trains_is_refused():
+    with pytest.raises(SettingError, match=r"^recipe: model: dspark_block_size: expected none .*, found 5$"):
+        replace(recipe_from_json(SETTINGS), model=tiny.config(**tiny.DSPARK))
 
 
 def test_a_decay_needs_widths_that_can_be_stored():

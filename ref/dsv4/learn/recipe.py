@@ -98,6 +98,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(isinstance(self.model, Config), self, "model", "a Config")
+        if self.model.dspark is not None:
+            place = f"{self.source}: model: dspark_block_size"
+            raise SettingError(f"{place}: expected none (no loss trains DSpark), found {self.model.dspark.block_size}")
         _require(isinstance(self.spikes, SpikeRule | None), self, "spikes", "a SpikeRule or None")
         flag(f"{self.source}: quantise", self.quantise)
         check_numbers(self, self.source, "", MAY_BE_ZERO)
