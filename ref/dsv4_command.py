@@ -71,7 +71,7 @@ def _first_cause(error: BaseException) -> str:
     """What was wrong in the first place: NumPy wraps it into pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _refuse(message: str) -> None:

@@ -99,7 +99,7 @@ def start(directory: Path, cli: str, package: str = "") -> subprocess.Popen:
 LOADING = {
     "a library that is not there": ("import no_such_library", 2, "dsv4: its modules cannot be loaded: Module"),
     "pages of advice": ("raise ImportError('\\n\\nREAD THIS') from OSError('cannot map it')", 2, "OSError: cannot map"),
-    "no memory": ("raise MemoryError", 2, "found MemoryError"),
+    "no memory": ("raise MemoryError", 2, "its modules cannot be loaded: MemoryError\n"),
     "a mistake": ("1 / 0", 70, "ZeroDivisionError"),
 }
 
