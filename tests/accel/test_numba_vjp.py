@@ -180,5 +180,9 @@ def test_a_model_is_trained_with_them_as_the_page_says():
     assert names["model"].weights is weights
     assert found_loss == pytest.approx(loss, rel=1e-5)
     assert any((found[name] != expected[name]).any() for name in found)
-    for name, true in truth.items():
-        as_good(found[name], true, expected[name])
+    sizes = {name: np.abs(true).max(initial=0) or 1 for name, true in truth.items()}
+
+    def together(gradients):  # one verdict for the model: three numbers of NumPy's may be exact by chance
+        return np.concatenate([np.ravel(gradients[name]) / size for name, size in sizes.items()])
+
+    as_good(together(found), together(truth), together(expected))
