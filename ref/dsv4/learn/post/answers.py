@@ -1,6 +1,6 @@
 """Questions and the answers that were drawn to them, one file of rollouts for each turn of a stage."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -75,6 +75,14 @@ class Asker:
             if file.name < f"{step // self.stage.updates:08}":
                 with suppress(FileNotFoundError):
                     file.unlink()
+
+
+def measures_of(answered: Sequence[Answered]) -> dict[str, float]:
+    """What every stage logs of its answers: their mean length in tokens, and the share that came to an end."""
+    return {
+        "tokens": float(np.mean([len(one.rollout.answer) for one in answered])),
+        "ended": float(np.mean([one.ended for one in answered])),
+    }
 
 
 def drawing_seed(*numbers: int) -> int:

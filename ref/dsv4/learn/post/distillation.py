@@ -12,7 +12,7 @@ from dsv4.learn.gradients import LOSSES, Pass
 from dsv4.learn.learner import Learner
 from dsv4.learn.losses.opd import opd, opd_covering
 from dsv4.learn.post.actor import actor
-from dsv4.learn.post.answers import Answered, Asker
+from dsv4.learn.post.answers import Answered, Asker, measures_of
 from dsv4.learn.post.recipe import OPD
 from dsv4.learn.post.replay import Replay, replay_of, replayed
 from dsv4.learn.post.teachers import TeacherModel
@@ -92,12 +92,8 @@ class Distillation:
 
     def measures(self) -> dict[str, float]:
         """The mean score and length of the student's answers, and how many came to an end."""
-        answered = self._answered
-        return {
-            "score": float(np.mean([one.score(self.tokenizer) for one in answered])),
-            "tokens": float(np.mean([len(one.rollout.answer) for one in answered])),
-            "ended": float(np.mean([one.ended for one in answered])),
-        }
+        score = float(np.mean([one.score(self.tokenizer) for one in self._answered]))
+        return {"score": score, **measures_of(self._answered)}
 
     def state(self) -> dict[str, Array]:
         """Nothing: answers and hidden states are on disk."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from dsv4.config import Config
 from dsv4.learn.learner import Learner
-from dsv4.learn.post.answers import Answered, Asker
+from dsv4.learn.post.answers import Answered, Asker, measures_of
 from dsv4.learn.post.fine_tuning import Conversation, ConversationPart, part_of
 from dsv4.learn.post.recipe import Imitation
 from dsv4.learn.post.rollout_log import Rollout
@@ -59,12 +59,8 @@ class Imitating:
 
     def measures(self) -> dict[str, float]:
         """The mean score and length of the teachers' answers, and how many came to an end."""
-        answered = self._answered
-        return {
-            "score": float(np.mean([one.score(self.tokenizer) for one in answered])),
-            "tokens": float(np.mean([len(one.rollout.answer) for one in answered])),
-            "ended": float(np.mean([one.ended for one in answered])),
-        }
+        score = float(np.mean([one.score(self.tokenizer) for one in self._answered]))
+        return {"score": score, **measures_of(self._answered)}
 
     def state(self) -> dict[str, Array]:
         """Nothing: answers are on disk."""

@@ -14,7 +14,7 @@ from dsv4.learn.learner import Learner
 from dsv4.learn.losses.grpo import advantages, divergence, kept_answers, policy
 from dsv4.learn.losses.policy import log_policy
 from dsv4.learn.post.actor import actor
-from dsv4.learn.post.answers import Answered, Asker
+from dsv4.learn.post.answers import Answered, Asker, measures_of
 from dsv4.learn.post.judge import judgements
 from dsv4.learn.post.recipe import GRPO
 from dsv4.learn.post.replay import Replay, replay_of, replayed
@@ -104,11 +104,9 @@ class Reinforcement:
 
     def measures(self) -> dict[str, float]:
         """The mean reward and length of the answers, how many came to an end, and how many were left out."""
-        answered = self._answered
         return {
             "reward": float(np.mean(self._rewards)),
-            "tokens": float(np.mean([len(one.rollout.answer) for one in answered])),
-            "ended": float(np.mean([one.ended for one in answered])),
+            **measures_of(self._answered),
             "left out": float(np.mean(self._left_out)),
         }
 
