@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dsv4 import BackendError, Checkpoint, SettingError
+from dsv4 import BackendError, Checkpoint, SettingError, learn
 from dsv4.backends import backend
 from dsv4.checkpoint import read_config
 from dsv4.cli import main
@@ -37,6 +37,7 @@ from dsv4_accel.bench.run import Report
 from dsv4_accel.bench.selection import selection_cases
 from dsv4_accel.bench.stage import NUMPY, OURS, Stage, nbytes
 from dsv4_accel.bench.timing import QUICK, Contestant, Pace, Spread, alternate, ratio, spread
+from dsv4_accel.bench.training import training_cases
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -465,11 +466,11 @@ def test_transformers_computes_the_same_and_decodes_on() -> None:
     peer = Peers().transformers
     if peer is None:
         pytest.skip("transformers with DeepSeek-V4 is not installed")
-    from dsv4_accel.bench.models import DECODED_FROM, _theirs  # the model as the rows use it
+    from dsv4_accel.bench.models import DECODED_FROM, bundled_in_transformers
 
     scene = stage(peers=Peers())
     with scene.resources:
-        theirs = _theirs(scene)
+        theirs = bundled_in_transformers(scene)
         prompt = scene.random.integers(0, 1000, (1, DECODED_FROM))
         cache = theirs.new_cache()
         first = theirs.prefill(prompt, cache)
@@ -480,6 +481,21 @@ def test_transformers_computes_the_same_and_decodes_on() -> None:
     ids = np.concatenate([prompt, first[:, -1].argmax(-1, keepdim=True).numpy()], axis=1)
     found = np.stack([first[0, -1].numpy(), second[0, -1].numpy()])
     np.testing.assert_allclose(found, ours(ids)[0, -2:], atol=2e-3)
+    loss, _ = learn.gradients(ours, prompt)
+    assert theirs.gradients(prompt).item() == pytest.approx(loss, rel=1e-5)
+    assert all(one.grad is not None for name, one in theirs.model.named_parameters() if ".indexer." not in name)
+
+
+def test_a_training_step_is_the_same_with_numba() -> None:
+    pytest.importorskip("numba", reason="numba is not installed")
+    [case] = training_cases()
+    scene = stage(ops=backend("numba"))
+    found = {name: one.run() for name, one in case.prepare(scene).contestants.items()}
+    for (loss, found_gradients), (wanted_loss, wanted) in zip(found[OURS], found[NUMPY], strict=True):
+        assert loss == pytest.approx(wanted_loss, rel=1e-6)
+        assert wanted["head.weight"].any()
+        for name, gradient in found_gradients.items():
+            assert np.linalg.norm(gradient - wanted[name]) <= 1e-4 * max(1e-3, np.linalg.norm(wanted[name])), name
 
 
 def test_a_peer_that_is_not_there_is_named_and_not_timed(monkeypatch) -> None:

@@ -75,7 +75,7 @@ def _layer_cases() -> list[Case]:
 def _decode(stage: Stage, rounds: bool) -> Contest:
     prompt = stage.random.integers(0, 1000, (1, DECODED_FROM))
     contestants = {name: _decoder(_bundled(ops, rounds), prompt) for name, ops in stage.all_ops.items()}
-    if not rounds and (theirs := _theirs(stage)):
+    if not rounds and (theirs := bundled_in_transformers(stage)):
         contestants[TRANSFORMERS] = _their_decoder(theirs, prompt)
     return Contest(contestants, None)
 
@@ -87,7 +87,7 @@ def _prefill(stage: Stage, count: int, rounds: bool) -> Contest:
         return model.head(model.states(prompt, model.new_cache())[:, -1:])
 
     contestants = {name: Contestant(partial(call, _bundled(ops, rounds))) for name, ops in stage.all_ops.items()}
-    if not rounds and (theirs := _theirs(stage)):
+    if not rounds and (theirs := bundled_in_transformers(stage)):
         contestants[TRANSFORMERS] = Contestant(lambda: theirs.prefill(prompt))
     return Contest(contestants, None)
 
@@ -96,7 +96,7 @@ def _bundled(ops: Ops, rounds: bool) -> Model:
     return Model(Checkpoint.open(bundled_model()), ops, fake_quant=rounds)
 
 
-def _theirs(stage: Stage) -> TransformersModel | None:
+def bundled_in_transformers(stage: Stage) -> TransformersModel | None:
     """The bundled model in transformers, which reads it as float32."""
     transformers = stage.peers.transformers
     if transformers is None:

@@ -44,6 +44,16 @@ class TransformersModel:
         with self.library.torch.inference_mode():
             return self.model(logits[:, -1:].argmax(-1), *self._behind(cache), use_cache=True).logits
 
+    def gradients(self, ids: Ints) -> Any:
+        """The mean cross-entropy of the next token of ids [B, S], differentiated by every parameter."""
+        torch = self.library.torch
+        self.model.zero_grad(set_to_none=True)
+        tokens = torch.from_numpy(ids)
+        logits = self.model(tokens, use_cache=False).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        return loss
+
     def new_cache(self) -> Any:
         """An empty cache for one sequence."""
         return self.library.transformers.DynamicCache(config=self.model.config)

@@ -24,6 +24,7 @@ from dsv4_accel.bench.roof import DEVICE_BYTES, DeviceRoof, Roof, buffer_bytes, 
 from dsv4_accel.bench.selection import selection_cases
 from dsv4_accel.bench.stage import Stage, lives_elsewhere
 from dsv4_accel.bench.timing import FULL, QUICK
+from dsv4_accel.bench.training import training_cases
 
 QUICK_BYTES = 2**25
 """The size of the roof's buffer and of the arrays that take turns in a quick run; a cache may hold them."""
@@ -64,6 +65,7 @@ def all_cases() -> list[AnyCase]:
         *selection_cases(),
         *model_cases(),
         *context_cases(),
+        *training_cases(),
         import_case(),
     ]
 
