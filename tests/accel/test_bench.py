@@ -16,7 +16,6 @@ import pytest
 from dsv4 import BackendError, Checkpoint, SettingError, learn
 from dsv4.backends import backend
 from dsv4.checkpoint import read_config
-from dsv4.cli import main
 from dsv4.ops import OPERATIONS, Fp4Weight, Ops
 from dsv4.ops.formats import FP4_VALUES
 from dsv4.ops.mhc import sinkhorn
@@ -91,20 +90,6 @@ def stage(ops=None, **settings) -> Stage:
         "layer": LargeLayer(),
     }
     return Stage(**given | settings)
-
-
-@pytest.fixture
-def dsv4(monkeypatch, capsys):
-    """Run the command in this process: arguments -> exit status, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dsv4", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        printed = capsys.readouterr()
-        return stopped.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 def test_contestants_run_in_turns_and_a_slow_one_stops_earlier() -> None:

@@ -93,7 +93,7 @@ def test_help_lists_the_exit_statuses(dsv4) -> None:
     status, out, _ = dsv4("--help")
     assert status == 0
     words = " ".join(out.split())
-    assert "Exit status: 0 on success, 1 if verify found a difference that is too large, 2 if" in words
+    assert "Exit status: 0 on success, 1 if verify found a difference that is too large or bench" in words
     assert "70 after a bug" in words
     assert "130 after Ctrl-C" in words
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from dsv4.backends import backend as backend_named
 from dsv4.cli.app import BackendOption, JsonOption
+from dsv4.cli.ending import TOO_FAR
 from dsv4.cli.progress import progress
 from dsv4.errors import SettingError
 
@@ -32,6 +34,13 @@ def bench(
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw a picture into this PNG file.")] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            help="An earlier report (--json): say what is slower or faster now; exit with 1 if any is slower.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a page.")] = False,
 ) -> None:
@@ -39,19 +48,27 @@ def bench(
 
     The implementations run in turns. Look at the ratios, and at the fraction of this machine's memory bandwidth.
     """
+    from dsv4_accel.bench.compare import changes, in_words, read_rows
     from dsv4_accel.bench.plot import draw, require_matplotlib
     from dsv4_accel.bench.report import as_markdown, as_text
+    from dsv4_accel.bench.roof import thread_count
     from dsv4_accel.bench.run import run
 
     if as_json and markdown:
         raise SettingError("--markdown: expected either this or --json, found both")
     if plot is not None:
         require_matplotlib()
+    earlier = read_rows(compare, backend_named(backend).name, thread_count()) if compare else []
     with progress("measuring") as report_progress:
         report = run(backend, only or (), quick, peers, layer_directory, report_progress)
+    found = changes(earlier, report.rows)
     if as_json:
-        print(json.dumps(report.to_json(), indent=1))
+        print(json.dumps(report.to_json() | {"changes": [change.to_json() for change in found]}, indent=1))
     else:
         print(as_markdown(report) if markdown else as_text(report))
+        for change in found:
+            print(in_words(change))
     if plot is not None:
         draw(report, plot)
+    if any(change.judgement == "slower" for change in found):
+        raise typer.Exit(TOO_FAR)

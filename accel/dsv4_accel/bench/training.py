@@ -1,6 +1,7 @@
 """The row about training: the loss of a batch and the gradient of every parameter."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,7 @@ def _products(stage: Stage) -> dict[str, Any]:
     """The vector-Jacobian products by the contestants' names: Numba has its own."""
     if stage.ops.name != "numba":
         return {NUMPY: VJPS}
-    from dsv4_accel.numba.vjp import VJPS as NUMBA_VJPS
-
-    return {OURS: NUMBA_VJPS, NUMPY: VJPS}
+    return {OURS: import_module("dsv4_accel.numba.vjp").VJPS, NUMPY: VJPS}
 
 
 def _step(vjps: Any, ids: Ints) -> Callable[[], object]:

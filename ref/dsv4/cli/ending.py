@@ -16,8 +16,9 @@ from dsv4.errors import DSV4Error
 DONE, TOO_FAR, REFUSED, MISTAKEN, INTERRUPTED = 0, 1, 2, 70, 130
 
 STATUSES = (
-    f"Exit status: {DONE} on success, {TOO_FAR} if verify found a difference that is too large, {REFUSED} if something "
-    "is wrong with the input, an option or the machine (one line on standard error says what), "
+    f"Exit status: {DONE} on success, {TOO_FAR} if verify found a difference that is too large or bench something that "
+    f"is slower, {REFUSED} if something is wrong with the input, an option or the machine (one line on standard error "
+    "says what), "
     f"{MISTAKEN} after a bug in dsv4 (with a traceback), {INTERRUPTED} after Ctrl-C."
 )
 """How the help describes them.
