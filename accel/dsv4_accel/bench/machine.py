@@ -9,6 +9,7 @@ from typing import Any
 PACKAGES = (
     "numpy",
     "numba",
+    "tbb",
     "cupy-cuda12x",
     "cupy-cuda13x",
     "torch",
@@ -24,7 +25,7 @@ FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx
 
 ENVIRONMENT = (
     *("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
-    *("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "DSV4_NUMBA_PORTABLE"),
+    *("NUMBA_THREADING_LAYER", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "DSV4_NUMBA_PORTABLE"),
 )
 """Variables that change how fast the contestants are: Numba and ggml share one OpenMP, and so its settings."""
 

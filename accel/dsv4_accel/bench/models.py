@@ -139,13 +139,14 @@ def _layer_decode(stage: Stage, length: int) -> Contest:
     """Steps that find none of their weights in a cache, as in a model where other layers come between."""
     models = {name: stage.layer.model(ops) for name, ops in stage.all_ops.items()}
     contestants = {
-        name: Contestant(_layer_steps(model, stage, length), stage.roof.read, single=True)
+        name: Contestant(layer_steps(model, stage, length), stage.roof.read, single=True)
         for name, model in models.items()
     }
     return Contest(contestants, decode_bytes(next(iter(models.values())), length))
 
 
-def _layer_steps(model: Model, stage: Stage, length: int) -> Callable[[], object]:
+def layer_steps(model: Model, stage: Stage, length: int) -> Callable[[], object]:
+    """A decoding step of the large layer behind so many tokens, to be called again and again."""
     block, ops = model.layers[0], model.ops
     _read_experts(model)
     cache = filled_cache(model, length, stage.random)

@@ -14,6 +14,7 @@ from dsv4_accel.bench.case import Case, Row
 from dsv4_accel.bench.context import context_cases
 from dsv4_accel.bench.gpu import gpu_cases
 from dsv4_accel.bench.layer import LargeLayer
+from dsv4_accel.bench.load import load_cases
 from dsv4_accel.bench.machine import describe_machine
 from dsv4_accel.bench.models import model_cases
 from dsv4_accel.bench.operations import operation_cases
@@ -66,6 +67,7 @@ def all_cases() -> list[AnyCase]:
         *model_cases(),
         *context_cases(),
         *training_cases(),
+        *load_cases(),
         import_case(),
     ]
 

@@ -29,7 +29,7 @@ BATCH, LENGTH = 8, 256
 def training_cases() -> list[Case]:
     """A step's forward and backward pass, as `dsv4 train` makes them."""
     goals = Goal(2.5, TRANSFORMERS), Goal(1.6, TRANSFORMERS, of=NUMPY)
-    what = f"bundled model, loss and gradients, {BATCH} × {LENGTH} tokens"
+    what = f"bundled, gradients of {BATCH} × {LENGTH} tokens"
     return [Case(TRAIN_STEP, what, ARITHMETIC, _train_step, goals)]
 
 

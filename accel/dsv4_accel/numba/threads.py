@@ -1,7 +1,8 @@
 """Whether a kernel's loops are spread over Numba's threads where a process was forked, or has threads of its own.
 
-Below its loops Numba puts one of several layers. GNU's OpenMP, the usual one on Linux, ends a forked process that
-begins a loop after its parent has: the threads stay with the parent. "workqueue" ends one that begins two at once.
+Below its loops Numba puts one of several layers, TBB if it is there. GNU's OpenMP ends a forked process that begins a
+loop after its parent has: the threads stay with the parent. TBB cannot always take its threads down before a fork, and
+says so. "workqueue" ends a process that begins two loops at once.
 """
 
 import os
@@ -11,10 +12,14 @@ from contextlib import suppress
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 
+from dsv4_accel.numba import tbb
+
 turn = threading.RLock()
 """Held by the one thread of Python that runs a loop on all threads, where they `take_turns`."""
 
 _stayed_with_the_parent = False
+
+tbb.load()
 
 
 def are_usable() -> bool:
@@ -43,7 +48,7 @@ def _after_fork_in_child() -> None:
     global _stayed_with_the_parent
     _after_fork()
     with suppress(ValueError):  # no thread has been started, so this process may start its own
-        _stayed_with_the_parent = numba.threading_layer() == "omp"
+        _stayed_with_the_parent = numba.threading_layer() in ("omp", "tbb")
 
 
 if hasattr(os, "register_at_fork"):  # no other system forks
