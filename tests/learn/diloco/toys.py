@@ -86,7 +86,7 @@ class Start:
         return Learner(number, Toy(number, self.recipe), self.fragments, self.settings.bits)
 
     def syncer(self):
-        return Syncer(first_weights(), self.fragments, self.settings)
+        return Syncer(first_weights(), self.fragments, self.settings, range(self.recipe.steps))
 
     def world(self, chaos, seed=0, log=lambda line: None):
         return World(self.learner, self.syncer, chaos, seed, log)

@@ -37,8 +37,10 @@ def replayed(
                     updates[key] = learners[line["learner"]].update(request)
                 case "merged":
                     heard = zip(line["learners"], line["steps"], strict=True)
-                    fragment = _merged(syncer, line["round"], {m: updates[m, line["round"], n] for m, n in heard})
-                    sent[fragment.fragment, fragment.version] = fragment
+                    if line["last"]:
+                        syncer.ended.add(line["fragment"])
+                    place = _merged(syncer, line["round"], {m: updates[m, line["round"], n] for m, n in heard})
+                    sent[place, syncer.versions[place]] = syncer.newest(place)
                     updates = {key: one for key, one in updates.items() if key[1] != line["round"]}
                 case "received":
                     learners[line["learner"]].receive(sent[line["fragment"], line["version"]])
@@ -51,9 +53,9 @@ def replayed(
     return syncer, learners
 
 
-def _merged(syncer: Syncer, number: int, updates: Mapping[int, Update | None]) -> Fragment:
-    """Close a round with the updates that the tape names."""
+def _merged(syncer: Syncer, number: int, updates: Mapping[int, Update | None]) -> int:
+    """Close a round with the updates that the tape names; its fragment."""
     if number // len(syncer.fragments) != syncer.versions[number % len(syncer.fragments)]:
         raise TrainingError(f"tape: expected the round that follows version {syncer.versions}, found {quoted(number)}")
     syncer.rounds[number] = Round(0.0, {m: update for m, update in updates.items() if update is not None})
-    return syncer.close(number)
+    return syncer.close(number).fragment

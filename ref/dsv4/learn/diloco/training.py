@@ -58,7 +58,7 @@ class Start:
 
     def syncer(self) -> Syncer:
         """The syncer at the start."""
-        return Syncer(dict(self.weights.items()), self.fragments, self.settings)
+        return Syncer(dict(self.weights.items()), self.fragments, self.settings, range(self.recipe.steps))
 
     def world(self, chaos: Chaos, seed: int, log: Callable[[Line], None] = lambda line: None) -> World:
         """The whole in virtual time."""
