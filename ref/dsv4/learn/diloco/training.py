@@ -10,7 +10,7 @@ DIR/model/                  the syncer's model, an ordinary checkpoint
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from dsv4.learn.diloco.real.run import run
 from dsv4.learn.diloco.settings import Settings
 from dsv4.learn.diloco.snapshot import put_back, taken
 from dsv4.learn.diloco.syncer import Syncer
+from dsv4.learn.diloco.warm_start import warmed_up
 from dsv4.learn.diloco.world import Line, World
 from dsv4.learn.recipe import Recipe, read_recipe
 from dsv4.learn.run_directory import RunDirectory
@@ -36,6 +37,7 @@ from dsv4.learn.texts.documents import read_documents
 from dsv4.learn.texts.feed import TextFeed
 from dsv4.learn.trainable import Trainable
 from dsv4.learn.trainer import Feed, Trainer
+from dsv4.ops.types import Ints
 from dsv4.parameters import parameters
 from dsv4.text.tokenizer import Tokenizer
 
@@ -46,19 +48,33 @@ Watcher = Callable[[World, Line], None]
 class Start:
     """How a run begins: what every learner and the syncer have in common."""
 
-    def __init__(self, recipe: Recipe, weights: Trainable, feed_of: Callable[[int], Feed], settings: Settings) -> None:
-        """weights: the first ones; feed_of: the batches of each learner. Raises SettingError as `fragments_of`."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        weights: Trainable,
+        feed_of: Callable[[int], Feed],
+        settings: Settings,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """weights: the first ones; feed_of: the batches of each learner; state: of a trainer that has done some steps,
+        which all learners go on from, weights and optimiser. Raises SettingError as `fragments_of`.
+        """
         self.recipe, self.weights, self.feed_of, self.settings = recipe, weights, feed_of, settings
+        self.state = state
         self.fragments = fragments_of(recipe, settings)
 
     def learner(self, number: int) -> Learner:
         """A learner at the start. Arrays are shared: nothing writes into them."""
         weights = Trainable(self.weights.config, dict(self.weights.parameters), dict(self.weights.others))
-        return Learner(number, Trainer(self.recipe, weights, self.feed_of(number)), self.fragments, self.settings.bits)
+        trainer = Trainer(self.recipe, weights, self.feed_of(number))
+        if self.state is not None:
+            trainer.load_state(self.state)
+        return Learner(number, trainer, self.fragments, self.settings.bits)
 
     def syncer(self) -> Syncer:
         """The syncer at the start."""
-        return Syncer(dict(self.weights.items()), self.fragments, self.settings, range(self.recipe.steps))
+        first = 0 if self.state is None else int(self.state["step"])
+        return Syncer(dict(self.weights.items()), self.fragments, self.settings, range(first, self.recipe.steps))
 
     def world(self, chaos: Chaos, seed: int, log: Callable[[Line], None] = lambda line: None) -> World:
         """The whole in virtual time."""
@@ -73,9 +89,12 @@ class Start:
 def fragments_of(recipe: Recipe, settings: Settings) -> tuple[tuple[str, ...], ...]:
     """The tensors of each fragment: all of the recipe's model but the hash layers' tables, which never change.
 
-    Raises SettingError for more fragments than tensors, and for a recipe with a rule for spikes: no learner goes back
-    by itself.
+    Raises SettingError for more fragments than tensors, for a warm start that leaves no step, and for a recipe with a
+    rule for spikes: no learner goes back by itself.
     """
+    if settings.warm_start >= recipe.steps:
+        expected = f"fewer than the {recipe.steps} steps of the recipe"
+        raise SettingError(f"warm_start: expected {expected}, found {settings.warm_start}")
     if recipe.spikes is not None:
         raise SettingError(f"{recipe.source}: spikes: expected null for Decoupled DiLoCo, found a rule")
     sizes = {name: one.size for name, one in parameters(recipe.model).items() if one.format != "i64"}
@@ -119,7 +138,9 @@ def train(
         made_by = {"settings": asdict(settings), "chaos": chaos._asdict(), "seed": seed, "real": ray is not None}
         _check_same(made, made_by)
         trainer = begun or reopen(directory, recipe, files)
-        start = Start(recipe, trainer.weights, _feeds(directory, recipe, files), settings)
+        documents = _documents(directory, files)
+        one = warmed_up(directory, trainer, settings.learners, settings.warm_start, documents)
+        start = Start(recipe, one.weights, _feeds(recipe, documents), settings, one.state())
         if ray is None:
             syncer = _virtual(made, start.world(chaos, seed), recipe.checkpoint_interval, watch)
         else:
@@ -157,10 +178,14 @@ def _clock(world: World) -> int:
     return 0 if world.syncer is None else world.syncer.clock
 
 
-def _feeds(directory: RunDirectory, recipe: Recipe, files: Files) -> Callable[[int], Feed]:
-    """The batches of each learner: the same texts, in an order of its own."""
+def _documents(directory: RunDirectory, files: Files) -> dict[str, list[Ints]]:
+    """The texts by name, as the run's tokenizer reads them."""
     tokenizer = Tokenizer.from_file(directory.tokenizer)
-    documents = {name: read_documents(path, tokenizer) for name, path in files.items()}
+    return {name: read_documents(path, tokenizer) for name, path in files.items()}
+
+
+def _feeds(recipe: Recipe, documents: Mapping[str, Sequence[Ints]]) -> Callable[[int], Feed]:
+    """The batches of each learner: the same texts, in an order of its own."""
 
     def feed_of(number: int) -> Feed:
         return TextFeed(replace(recipe, seed=recipe.seed + 1 + number), documents)
