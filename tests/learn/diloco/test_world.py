@@ -41,10 +41,12 @@ def finished(request):
 
 class TestWhateverGoesWrong:
     def test_every_fragment_is_merged_as_often_as_the_steps_ask_for(self, finished):
-        """24 steps, H = 6: four times; where the syncer was gone or the last fragments were lost, once less perhaps."""
+        """24 steps, H = 6: four times, and once more in the end if the last turn was not just before it; where the
+        syncer was gone or messages were lost, once less perhaps.
+        """
         _, chaos, world, tape = finished
         least = 4 if chaos.lost == 0 and all(kill.who != SYNCER for kill in chaos.kills) else 3
-        assert least <= min(world.syncer.versions) <= max(world.syncer.versions) == 4
+        assert least <= min(world.syncer.versions) <= max(world.syncer.versions) == 5
         rounds = [line["round"] for line in tape if line["event"] == "merged"]
         assert len(set(rounds)) == len(rounds) == sum(world.syncer.versions)
 
@@ -88,6 +90,36 @@ def merged_by(tape, learner, after=0.0):
 
 def time_of(tape, event):
     return next(line["time"] for line in tape if line["event"] == event)
+
+
+@pytest.fixture(scope="module", params=["quiet", "learner killed"])
+def ended(request):
+    """World and tape of a run that has ended, and the lines of the last merges."""
+    world, tape = run(Start(), TROUBLE[request.param])
+    return world, tape, [line for line in tape if line["event"] == "merged" and line["last"]]
+
+
+class TestTheEnd:
+    def test_each_fragment_has_a_last_merge_of_all_learners_after_their_last_steps(self, ended):
+        world, tape, last = ended
+        assert sorted(line["fragment"] for line in last) == [0, 1, 2] and world.syncer.is_over
+        assert all(line["learners"] == [0, 1, 2] for line in last)
+        assert min(line["time"] for line in last) > max(line["time"] for line in tape if line["event"] == "step")
+
+    def test_no_step_is_left_out_of_it(self, ended):
+        """Each learner is merged with all steps that it has done since it had the fragment, or since it returned."""
+        _, tape, last = ended
+        for line in last:
+            before = tape[: tape.index(line)]
+            for learner, steps in zip(line["learners"], line["steps"], strict=True):
+                own = [one for one in before if one.get("learner") == learner]
+                begins = [
+                    place
+                    for place, one in enumerate(own)
+                    if one["event"] == "returned"
+                    or (one["event"] == "received" and one["fragment"] == line["fragment"])
+                ]
+                assert steps == sum(one["event"] == "step" for one in own[begins[-1] :]) > 0
 
 
 class TestWhatFollows:
