@@ -21,6 +21,7 @@ def rows(tmp_path_factory):
         "alone": Variant(None),
         "two": Variant(few),
         "as they are": Variant(replace(few, bits=32)),
+        "warm": Variant(replace(few, warm_start=2)),
         "killed": Variant(few, Chaos((Kill(1, 2, 2.0),))),
     }
     texts = write_texts(directory)
@@ -30,10 +31,10 @@ def rows(tmp_path_factory):
 
 def test_a_row_for_each_variant_from_its_own_run(rows):
     found, again, directory = rows
-    alone, two, as_they_are, killed = found
-    assert [row.name for row in found] == ["alone", "two", "as they are", "killed"]
+    alone, two, as_they_are, _, killed = found
+    assert [row.name for row in found] == ["alone", "two", "as they are", "warm", "killed"]
     assert all(np.isfinite(row.nats) and row.nats < 6 for row in found)
-    assert len({row.nats for row in found}) == 4
+    assert len({row.nats for row in found}) == 5
     assert killed.goodput < two.goodput < alone.goodput == 1
     assert 6 < as_they_are.bytes_up / two.bytes_up < 8
     assert (directory / "runs/killed/model/config.json").exists()
@@ -41,8 +42,8 @@ def test_a_row_for_each_variant_from_its_own_run(rows):
 
 
 def test_learners_together_see_as_many_tokens_as_one_alone(rows):
-    alone, two, *_ = rows[0]
-    assert alone.tokens == two.tokens > 0
+    alone, two, _, warm, _ = rows[0]
+    assert alone.tokens == two.tokens == warm.tokens > 0
 
 
 def test_each_stage_is_shared():

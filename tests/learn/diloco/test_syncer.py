@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dsv4.learn.diloco.messages import Fragment, Progress, Update, changed
+from dsv4.learn.diloco.recovery import copy_of, rejoined
 from learn.diloco.toys import SHAPES, Start, first_weights, same_weights
 
 
@@ -219,6 +220,14 @@ class TestReturns:
         for name, tensor in syncer.newest(0).tensors.items():
             np.testing.assert_array_equal(tensor, syncer.sent[name])
         assert any(not np.array_equal(syncer.sent[name], syncer.weights[name]) for name in syncer.fragments[0])
+
+    def test_a_learner_that_begins_without_a_peer_follows_the_changes_after_it(self):
+        syncer = made()
+        done(syncer)
+        learner = rejoined(Start(bits=32).learner(0), copy_of({}, syncer, None))
+        for number in (1, 2, 3):
+            assert learner.receive(done(syncer, number, value=0.3))
+        same_weights({name: learner.trainer.weights.weight(name) for name in SHAPES}, syncer.sent)
 
     def test_with_32_bits_they_have_all(self):
         syncer = made(return_bits=32)

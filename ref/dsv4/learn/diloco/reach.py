@@ -19,6 +19,7 @@ from dsv4.learn.diloco.training import tape_of, train
 from dsv4.learn.evaluation.likelihood import nats_per_token
 from dsv4.learn.pretrain import pretrain
 from dsv4.learn.recipe import Recipe
+from dsv4.learn.run_directory import RunDirectory
 from dsv4.model.model import Model
 from dsv4.ops import Ops
 from dsv4.text.tokenizer import Tokenizer
@@ -39,12 +40,12 @@ class Run(NamedTuple):
     nats: float
     """Per token of the held-out text, of the merged model."""
     tokens: int
-    """That all learners have learnt from, those of a killed learner included."""
+    """That all learners have learnt from, those of the warm start and of a killed learner included."""
     goodput: float
     """Share of the learners' virtual time in which they did a step that was finished; 1 for one learner alone."""
     bytes_up: float
     bytes_down: float
-    """From and to a learner for each of the recipe's steps."""
+    """From and to a learner for each of the recipe's steps after the warm start."""
 
 
 def reach(
@@ -113,13 +114,14 @@ def _together(recipe: Recipe, texts: Sequence[str | Path], out: Path, variant: V
     settings, chaos = variant
     assert settings is not None
     train(shared(recipe, settings.learners), texts, out, settings, chaos, recipe.seed)
-    tape = tape_of(out)
+    tape, warm_start = tape_of(out), RunDirectory(out).log.read() if settings.warm_start else []
     steps = [line for line in tape if line["event"] == "step"]
     seconds = float(tape[-1]["time"])
     [share] = goodput(steps, settings.learners, [seconds], window=seconds)
     sent = next(line for line in reversed(tape) if line["event"] == "merged")
-    up, down = (sent[key] / (settings.learners * recipe.steps) for key in ("up", "down"))
-    return Run(out.name, np.nan, sum(line["tokens"] for line in steps), float(share), up, down)
+    count = settings.learners * (recipe.steps - settings.warm_start)
+    tokens = sum(line["tokens"] for line in [*warm_start, *steps])
+    return Run(out.name, np.nan, tokens, float(share), sent["up"] / count, sent["down"] / count)
 
 
 def _judged(model: Path, text: str, window: int) -> float:
