@@ -328,7 +328,7 @@ DILOCO = (
         name="diloco-last-steps-lost",
         trap="the run ends with the rounds, and what learners do after a fragment's last turn is lost",
         file=SYNCER,
-        old="return max(now, end) if len(busy) < count else None",
+        old="return max(now, end) if self._idle else None",
         new="return None",
         tests=("learn/diloco/test_syncer.py::TestLastRounds::test_they_begin_when_all_are_done",),
     ),

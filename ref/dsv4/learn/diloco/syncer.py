@@ -67,10 +67,7 @@ class Syncer:
     @property
     def next_round(self) -> int:
         """The number of the round to open next; it follows from the versions alone, so that a restart knows it."""
-        count = len(self.fragments)
-        busy = self.ended | {number % count for number in self.rounds}
-        numbers = (version * count + place for place, version in enumerate(self.versions) if place not in busy)
-        return min(numbers, default=0)
+        return min((self.versions[place] * len(self.fragments) + place for place in self._idle), default=0)
 
     @property
     def clock(self) -> int:
@@ -102,13 +99,12 @@ class Syncer:
         None opens whose result would come after the quickest learner's last step: then, each fragment has its last one,
         all at once.
         """
-        count, end, seconds = len(self.fragments), self.ends(now), self.step_seconds(now)
-        busy = self.ended | {number % count for number in self.rounds}
+        end, seconds = self.ends(now), self.step_seconds(now)
         if end is not None:
-            return max(now, end) if len(busy) < count else None
+            return max(now, end) if self._idle else None
         quickest = max((one.step for one, _ in self.learners.values()), default=self.steps.start)
         is_late = quickest + self.settings.delay >= self.steps.stop
-        if seconds is None or is_late or len(self.rounds) >= min(self.settings.delay, count):
+        if seconds is None or is_late or len(self.rounds) >= min(self.settings.delay, len(self.fragments)):
             return None
         return max(now, self.averages["opened"] + self.settings.steps_per_round * seconds)
 
@@ -213,6 +209,12 @@ class Syncer:
                 self.weights[name], self.momentum[name] = state[WEIGHT + name], state[MOMENTUM + name]
                 self.sent[name] = state[SENT + name]
         self.rounds.clear()
+
+    @property
+    def _idle(self) -> list[int]:
+        """Fragments of which a round may open: none is open, and their last one has not been."""
+        busy = self.ended | {number % len(self.fragments) for number in self.rounds}
+        return [place for place in range(len(self.fragments)) if place not in busy]
 
     def _unsent(self, name: str) -> Any:
         """How a tensor differs from what learners have, as it is sent."""

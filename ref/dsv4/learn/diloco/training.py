@@ -37,7 +37,6 @@ from dsv4.learn.texts.documents import read_documents
 from dsv4.learn.texts.feed import TextFeed
 from dsv4.learn.trainable import Trainable
 from dsv4.learn.trainer import Feed, Trainer
-from dsv4.ops.types import Ints
 from dsv4.parameters import parameters
 from dsv4.text.tokenizer import Tokenizer
 
@@ -137,10 +136,7 @@ def train(
         stack.enter_context(one_blas_thread())
         made_by = {"settings": asdict(settings), "chaos": chaos._asdict(), "seed": seed, "real": ray is not None}
         _check_same(made, made_by)
-        trainer = begun or reopen(directory, recipe, files)
-        documents = _documents(directory, files)
-        one = warmed_up(directory, trainer, settings.learners, settings.warm_start, documents)
-        start = Start(recipe, one.weights, _feeds(recipe, documents), settings, one.state())
+        start = _start(directory, begun or reopen(directory, recipe, files), files, settings)
         if ray is None:
             syncer = _virtual(made, start.world(chaos, seed), recipe.checkpoint_interval, watch)
         else:
@@ -178,19 +174,16 @@ def _clock(world: World) -> int:
     return 0 if world.syncer is None else world.syncer.clock
 
 
-def _documents(directory: RunDirectory, files: Files) -> dict[str, list[Ints]]:
-    """The texts by name, as the run's tokenizer reads them."""
-    tokenizer = Tokenizer.from_file(directory.tokenizer)
-    return {name: read_documents(path, tokenizer) for name, path in files.items()}
-
-
-def _feeds(recipe: Recipe, documents: Mapping[str, Sequence[Ints]]) -> Callable[[int], Feed]:
-    """The batches of each learner: the same texts, in an order of its own."""
+def _start(directory: RunDirectory, trainer: Trainer, files: Files, settings: Settings) -> Start:
+    """How learners begin after the warm start: each with the same texts, in an order of its own."""
+    recipe, tokenizer = trainer.recipe, Tokenizer.from_file(directory.tokenizer)
+    documents = {name: read_documents(path, tokenizer) for name, path in files.items()}
+    one = warmed_up(directory, trainer, settings.learners, settings.warm_start, documents)
 
     def feed_of(number: int) -> Feed:
         return TextFeed(replace(recipe, seed=recipe.seed + 1 + number), documents)
 
-    return feed_of
+    return Start(recipe, one.weights, feed_of, settings, one.state())
 
 
 def _check_same(made: RunDirectory, values: dict[str, Any]) -> None:
