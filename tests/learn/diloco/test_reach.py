@@ -7,10 +7,17 @@ import pytest
 
 from dsv4.errors import SettingError
 from dsv4.learn.diloco.chaos import Chaos, Kill
+from dsv4.learn.diloco.goodput.fit import FITTED
+from dsv4.learn.diloco.plot import goodput
 from dsv4.learn.diloco.reach import Variant, drawn_kills, reach, shared
 from dsv4.learn.diloco.settings import Settings
+from dsv4.learn.diloco.world import JITTER, STEP_SECONDS
 from dsv4.learn.recipe import Stage
+from learn.diloco.toys import Start
 from learn.runs import recipe, short, write_texts
+
+MEAN_STEP = STEP_SECONDS * (1 + JITTER / 2)
+"""Seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +77,23 @@ def test_kills_come_as_often_as_asked_for_and_to_everybody():
 def test_a_mean_time_that_is_none_is_refused():
     with pytest.raises(SettingError, match="between"):
         drawn_kills(2, 10, 0.0, 1.0, 0)
+
+
+@pytest.mark.parametrize(("learners", "reaches"), [(8, True), (4, False)])
+def test_goodput_where_a_rigid_program_has_27_percent_is_what_renewal_theory_says(learners, reaches):
+    """A rigid program stands for a restart after each failure; a learner for a reconfiguration and a scale-up."""
+    rate = (1 / 0.27 - 1) / FITTED.restart
+    stands = FITTED.reconfiguration + FITTED.scale_up
+    assert 1 / (1 + rate * FITTED.restart) == pytest.approx(0.27)
+    found = []
+    for seed in range(6):
+        tape = []
+        kills = drawn_kills(learners, 288, learners / rate / MEAN_STEP, stands, seed)
+        settings = {"learners": learners, "fragments": 2, "inner_steps": 24}
+        world = Start(288, shapes={"a": (2,), "b": (2,)}, **settings).world(Chaos(kills), seed, tape.append)
+        while not world.is_over:
+            world.advance()
+        steps, seconds = [line for line in tape if line["event"] == "step"], tape[-1]["time"]
+        found.append(float(goodput(steps, learners, [seconds], window=seconds)[0]))
+    assert np.mean(found) == pytest.approx(1 / (1 + rate / learners * stands), abs=0.04)
+    assert (np.mean(found) >= 0.85) == reaches
