@@ -17,6 +17,7 @@ TROUBLE = {
     "messages lost": Chaos(lost=0.2),
     "all learners killed": Chaos(kills=(Kill(0, 9, 5.0), Kill(1, 8, 6.0), Kill(2, 9, 5.0))),
     "syncer killed at the end": Chaos(kills=(Kill(SYNCER, 12, 30.0),)),
+    "syncer killed among last rounds": Chaos((Kill(SYNCER, 14, 3.0), Kill(1, 20, 12.0)), ((2, 3.0),)),
     "everything": Chaos((Kill(1, 7, 4.0), Kill(SYNCER, 5, 3.0), Kill(0, 12, 2.0)), ((2, 5.0),), 0.1),
 }
 
@@ -82,6 +83,23 @@ class TestWhateverGoesWrong:
             resumed.advance()
         assert before + after == tape
         same_weights(resumed.syncer.state(), world.syncer.state())
+
+
+@pytest.mark.parametrize("seed", range(130, 160))
+def test_drawn_trouble_comes_to_an_end_and_is_replayed_to_the_same_bits(seed):
+    """Few steps, so that who is killed near the end is in it: a syncer among last rounds, too."""
+    lots = np.random.default_rng(seed)
+    learners, fragments, steps = (int(lots.integers(*limits)) for limits in ((1, 5), (1, 4), (2, 30)))
+    killed = [(int(lots.integers(learners)), 3), (int(lots.integers(learners)), 3), (SYNCER, 2)]
+    kills = [Kill(who, int(lots.integers(1, steps + more)), lots.uniform(0, 15)) for who, more in killed]
+    slow = ((int(lots.integers(learners)), lots.uniform(1, 6)),)
+    bits = {"bits": int(lots.choice([4, 32])), "return_bits": int(lots.choice([2, 4, 32]))}
+    start = Start(steps, learners=learners, fragments=fragments, inner_steps=2 * fragments, **bits)
+    world, tape = run(start, Chaos(tuple(kills), slow, float(lots.choice([0.0, 0.1]))), seed)
+    syncer, learners = replayed(tape, start.learner, start.syncer())
+    same_weights(syncer.state(), world.syncer.state())
+    for m, learner in world.learners.items():
+        same_weights(learners[m].state(), learner.state())
 
 
 def merged_by(tape, learner, after=0.0):

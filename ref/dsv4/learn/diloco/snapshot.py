@@ -88,7 +88,7 @@ def _plain(value: Any, arrays: dict[str, Any], known: dict[int, str]) -> Any:
             arrays[name] = value
             return {"array": name}
         case Round():
-            parts = [value.opened, value.updates, value.closes]
+            parts = [value.opened, value.updates, value.closes, value.is_last]
             return {"kind": "Round", "values": [_plain(one, arrays, known) for one in parts]}
         case tuple() if type(value).__name__ in KINDS:
             return {"kind": type(value).__name__, "values": [_plain(one, arrays, known) for one in value]}

@@ -33,6 +33,8 @@ class Round:
     updates: dict[int, Update] = field(default_factory=dict)
     closes: float | None = None
     """When it ends, once the quorum is there."""
+    is_last: bool = False
+    """Of its fragment: learners have done their steps."""
 
 
 class Syncer:
@@ -122,9 +124,9 @@ class Syncer:
     def open(self, now: float) -> Request:
         """Begin the next round; what it returns is for all learners."""
         number, end = self.next_round, self.ends(now)
-        self.rounds[number] = Round(now)
+        self.rounds[number] = Round(now, is_last=end is not None and now >= end)
         self.averages["opened"] = now
-        if end is not None and now >= end:
+        if self.rounds[number].is_last:
             self.ended.add(number % len(self.fragments))
         return Request(number, number % len(self.fragments))
 
@@ -170,7 +172,7 @@ class Syncer:
         weights = [token_weight(update.tokens, update.steps) for update in updates]
         for name in self.fragments[place]:
             differences = [unpacked(update.differences[name]) for update in updates]
-            self._step(name, differences, weights, is_last=place in self.ended)
+            self._step(name, differences, weights, this.is_last)
         self.versions[place] += 1
         if self.settings.return_bits == 32:
             self.sent |= {name: self.weights[name] for name in self.fragments[place]}

@@ -182,20 +182,20 @@ class World:
         by those who still do steps.
         """
         place = number % len(self._syncer.fragments)
-        is_last = place in self._syncer.ended
-        able = [one for one in self.learners.values() if one.steps[place] or not (one.is_done or is_last)]
-        return self._syncer.rounds[number].closes is not None or len(able) >= self.settings.quorum
+        this = self._syncer.rounds[number]
+        able = [one for one in self.learners.values() if one.steps[place] or not (one.is_done or this.is_last)]
+        return this.closes is not None or len(able) >= self.settings.quorum
 
     def _close(self, number: int) -> None:
         syncer = self._syncer
-        updates = syncer.rounds[number].updates
+        updates, is_last = syncer.rounds[number].updates, syncer.rounds[number].is_last
         learners = sorted(updates)
         fragment = syncer.close(number)
         place = fragment.fragment
         self.saved[place] = syncer.state([place])
         steps, tokens = ([getattr(updates[m], name) for m in learners] for name in ("steps", "tokens"))
-        about = {"fragment": place, "version": fragment.version, "last": place in syncer.ended, "learners": learners}
-        self._line("merged", round=number, **about, steps=steps, tokens=tokens)
+        about = {"fragment": place, "version": fragment.version, "learners": learners, "steps": steps, "tokens": tokens}
+        self._line("merged", round=number, last=is_last, **about)
         self.counts["merges"] += 1
         if self._is_killed(SYNCER, self.counts["merges"]):
             return

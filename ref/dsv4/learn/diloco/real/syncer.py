@@ -141,13 +141,12 @@ class SyncerProcess:
     def _close(self, number: int) -> None:
         """Nobody gets a fragment, as a message or in a copy, before it is written."""
         start = time.monotonic()
-        updates = self.syncer.rounds[number].updates
+        updates, is_last = self.syncer.rounds[number].updates, self.syncer.rounds[number].is_last
         learners = sorted(updates)
         steps, tokens = ([getattr(updates[m], name) for m in learners] for name in ("steps", "tokens"))
         with self._writes:
             fragment = self.syncer.close(number)
             about = {"fragment": fragment.fragment, "version": fragment.version, "steps": steps, "tokens": tokens}
-            is_last = fragment.fragment in self.syncer.ended
             self._line("merged", round=number, last=is_last, learners=learners, **about, **self._bytes)
             write_fragment(self.directory, fragment.fragment, self.syncer.state([fragment.fragment]))
         self._merges += 1
