@@ -60,8 +60,8 @@ def reach(
 
     recipe: of one learner; M learners do as many steps, with batches of an M-th each (`shared`). texts: as of `train`;
     held_out: a text to be judged by, in nats per token over windows of so many tokens. The recipe's seed is that of
-    first weights, order of the texts, and world. A variant whose row is there already is not run again. Raises as
-    `shared`, `train` and `nats_per_token`.
+    first weights, order of the texts, and world. A variant whose row is there already is not run again, and one that
+    was interrupted is gone on with. Raises as `shared`, `train` and `nats_per_token`.
     """
     return [_run(recipe, texts, held_out, Path(out) / name, one, window) for name, one in variants.items()]
 
@@ -105,7 +105,7 @@ def _run(recipe: Recipe, texts: Sequence[str | Path], held_out: str, out: Path, 
 
 
 def _alone(recipe: Recipe, texts: Sequence[str | Path], out: Path) -> Run:
-    pretrain(recipe, texts, out)
+    pretrain(recipe, texts, out, resume=RunDirectory(out).exists)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return Run(out.name, np.nan, sum(line["tokens"] for line in lines), 1.0, 0.0, 0.0)
 
@@ -113,7 +113,8 @@ def _alone(recipe: Recipe, texts: Sequence[str | Path], out: Path) -> Run:
 def _together(recipe: Recipe, texts: Sequence[str | Path], out: Path, variant: Variant) -> Run:
     settings, chaos = variant
     assert settings is not None
-    train(shared(recipe, settings.learners), texts, out, settings, chaos, recipe.seed)
+    resume = RunDirectory(out).exists
+    train(shared(recipe, settings.learners), texts, out, settings, chaos, recipe.seed, resume)
     tape, warm_start = tape_of(out), RunDirectory(out).log.read() if settings.warm_start else []
     steps = [line for line in tape if line["event"] == "step"]
     seconds = float(tape[-1]["time"])
