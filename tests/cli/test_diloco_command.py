@@ -71,7 +71,7 @@ class TestTrain:
         found = json.loads(out)
         assert status == 0 and found["merges"] == 2
         assert [row["learner"] for row in found["learners"]] == [0, 1]
-        assert found["bytes_up"] < found["bytes_down"]
+        assert found["bytes_up"] > 0 and found["bytes_down"] > 0
         assert (tmp_path / "run/model/config.json").exists()
         assert "learner 0: " in err and "tokens, ages " in err
 
@@ -79,6 +79,11 @@ class TestTrain:
         assert dsv4("diloco", "train", *given, "--outer-learning-rate", "0.3", "--outer-momentum", "0.25")[0] == 0
         made = json.loads((tmp_path / "run/diloco/run.json").read_text())["settings"]
         assert (made["outer_learning_rate"], made["outer_momentum"]) == (0.3, 0.25)
+
+    def test_a_warm_start(self, dsv4, given, tmp_path):
+        status, out, _ = dsv4("diloco", "train", *given, "--warm-start", 1, "--json")
+        assert status == 0 and [row["steps"] for row in json.loads(out)["learners"]] == [1, 1]
+        assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1
 
     @pytest.mark.parametrize(
         "arguments",
@@ -92,6 +97,7 @@ class TestTrain:
             ("--quorum", "3"),
             ("--outer-learning-rate", "-1"),
             ("--outer-momentum", "2"),
+            ("--warm-start", "2"),
             ("--resume",),
         ],
     )

@@ -35,6 +35,9 @@ def train(
     quorum: Annotated[int, typer.Option("--quorum", help="K: how many learners a merge waits for.")] = 1,
     outer_learning_rate: Annotated[float, typer.Option("--outer-learning-rate", help="η of the syncer's step.")] = 0.7,
     outer_momentum: Annotated[float, typer.Option("--outer-momentum", help="μ of the syncer's step.")] = 0.9,
+    warm_start: Annotated[
+        int, typer.Option("--warm-start", help="Steps at the start that all do as one, with the batches of all.")
+    ] = 0,
     kill: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,6 +81,7 @@ def train(
         quorum=quorum,
         outer_learning_rate=outer_learning_rate,
         outer_momentum=outer_momentum,
+        warm_start=warm_start,
     )
     chaos = Chaos(read_kills(kill or ()), read_slow(slow or ()), lose)
     model = run(recipe, texts, out, settings, chaos, seed, resume, _watch, ray)

@@ -5,7 +5,7 @@ import pytest
 
 from dsv4.errors import TrainingError
 from dsv4.learn.diloco.few_bits import Packed
-from dsv4.learn.diloco.messages import Fragment, Request, size_of, unpacked
+from dsv4.learn.diloco.messages import Change, Fragment, Request, size_of, unpacked
 from learn.diloco.toys import BIAS, SHAPES, TOKENS, Start, Step, first_weights, same_weights
 
 
@@ -20,6 +20,12 @@ def fragment_of(learner, place, version, value=1.0):
     return Fragment(
         place, version, {name: np.full(SHAPES[name], value, np.float32) for name in learner.fragments[place]}
     )
+
+
+def change_of(learner, place, version, value=0.5):
+    """It adds the value to every number."""
+    differences = {name: np.full(SHAPES[name], value, np.float32) for name in learner.fragments[place]}
+    return Change(place, version, differences)
 
 
 class TestUpdates:
@@ -60,6 +66,25 @@ class TestFragments:
         learner.step()
         before = learner.state()
         assert not learner.receive(fragment_of(learner, 0, version, 9.0))
+        same_weights(learner.state(), before)
+
+    def test_a_change_is_added_to_the_fragment_as_it_came(self):
+        """Not to what was learnt since."""
+        learner = stepped(1)
+        learner.receive(fragment_of(learner, 1, 1))
+        learner.step()
+        assert learner.receive(change_of(learner, 1, 2))
+        for name in learner.fragments[1]:
+            np.testing.assert_array_equal(learner.trainer.weights.weight(name), np.float32(1.5))
+        assert learner.versions[1] == 2 and learner.steps[1] == 0
+
+    @pytest.mark.parametrize("version", [1, 2, 4])
+    def test_one_that_does_not_follow_from_its_own_changes_nothing(self, version):
+        learner = stepped(1)
+        learner.receive(fragment_of(learner, 0, 2, 2.0))
+        learner.step()
+        before = learner.state()
+        assert not learner.receive(change_of(learner, 0, version))
         same_weights(learner.state(), before)
 
     def test_what_it_says_next_starts_from_what_came(self):

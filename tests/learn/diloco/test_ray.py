@@ -175,6 +175,19 @@ class TestChaos:
         sent = sum(line["event"] == "answered" for line in trouble[2])
         assert merges[-1]["up"] > 100 * sent
 
+    def test_a_hundred_times_fewer_bytes_than_data_parallelism_in_both_directions(self, ray, tmp_path):
+        """Which would send a float32 gradient of every number, and get one back, in each step of each learner."""
+        numbers, steps, learners, gradient = 24 * 64 * 128, 96, 4, 4 * 24 * 64 * 128
+        shapes = {f"layers.{place}": (64, 128) for place in range(24)}
+        start = Start(steps, SECONDS, shapes, learners=learners, fragments=24, inner_steps=24)
+        with within(280):
+            syncer = module.run(start, tmp_path, QUIET, 0)
+        merges = [line for line in lines_of(tmp_path / "tape.jsonl") if line["event"] == "merged"]
+        assert len(merges) >= steps and min(syncer.versions) >= 4
+        for key in ("up", "down"):
+            sent = merges[-1][key] / (learners * steps)
+            assert 0.5 * numbers / 24 < sent < gradient / 100  # four bits of each number of a fragment at least
+
     def test_an_address_where_nothing_is_is_refused(self, tmp_path):
         with pytest.raises(BackendError, match="ray: expected processes at"):
             module.run(Start(), tmp_path, QUIET, 0, "127.0.0.1:1")

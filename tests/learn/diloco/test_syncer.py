@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dsv4.learn.diloco.messages import Progress, Update
+from dsv4.learn.diloco.messages import Fragment, Progress, Update, changed
+from dsv4.learn.diloco.recovery import copy_of, rejoined
 from learn.diloco.toys import SHAPES, Start, first_weights, same_weights
 
 
@@ -151,7 +152,7 @@ class TestMerging:
     def test_a_round_changes_its_own_fragment_alone(self):
         syncer, first = made(), first_weights()
         sent = done(syncer, 0)
-        assert (sent.fragment, sent.version, tuple(sent.tensors)) == (0, 1, syncer.fragments[0])
+        assert (sent.fragment, sent.version, tuple(sent.differences)) == (0, 1, syncer.fragments[0])
         for place in (1, 2):
             for name in syncer.fragments[place]:
                 np.testing.assert_array_equal(syncer.weights[name], first[name])
@@ -187,6 +188,109 @@ class TestMerging:
             done(syncer, number)
         [name] = [name for name in syncer.fragments[place] if "bias" in name]
         np.testing.assert_allclose(syncer.weights[name], first[name] - 2, atol=1e-6)
+
+
+class TestReturns:
+    """What is sent back, and what learners have after it."""
+
+    def test_who_adds_up_all_changes_has_what_the_syncer_takes_it_for(self):
+        syncer, held = made(), first_weights()
+        for number in range(9):
+            held |= changed(held, done(syncer, number, value=0.1 * number))
+        same_weights(held, {name: syncer.sent[name] for name in held})
+        assert any(not np.array_equal(held[name], syncer.weights[name]) for name in held)
+
+    def test_what_rounding_keeps_back_is_sent_later(self):
+        """One number moves by 7 a round, another by .35: a scale of 1. It is sent 0, 1, 0, 0 and 1 in five rounds."""
+        syncer = made(fragments=1, inner_steps=2, outer_learning_rate=1.0, outer_momentum=0.0)
+        first, found = syncer.weights["a"][0, 1], []
+        for number in range(5):
+            syncer.open(0.0)
+            one = update(syncer, 0, number, value=0.0)
+            one.differences["a"][0, :2] = -7.0, -0.35
+            syncer.hear(one, 0.0)
+            syncer.close(number)
+            found.append(float(syncer.sent["a"][0, 1] - first))
+        np.testing.assert_allclose(found, [0, 1, 1, 1, 2], atol=0.05)
+        np.testing.assert_allclose(syncer.weights["a"][0, 1] - first, 1.75, atol=1e-5)
+
+    def test_a_whole_fragment_is_the_one_that_learners_have(self):
+        syncer = made()
+        done(syncer)
+        for name, tensor in syncer.newest(0).tensors.items():
+            np.testing.assert_array_equal(tensor, syncer.sent[name])
+        assert any(not np.array_equal(syncer.sent[name], syncer.weights[name]) for name in syncer.fragments[0])
+
+    def test_a_learner_that_begins_without_a_peer_follows_the_changes_after_it(self):
+        syncer = made()
+        done(syncer)
+        learner = rejoined(Start(bits=32).learner(0), copy_of({}, syncer, None))
+        for number in (1, 2, 3):
+            assert learner.receive(done(syncer, number, value=0.3))
+        same_weights({name: learner.trainer.weights.weight(name) for name in SHAPES}, syncer.sent)
+
+    def test_with_32_bits_they_have_all(self):
+        syncer = made(return_bits=32)
+        sent = done(syncer)
+        assert isinstance(sent, Fragment)
+        same_weights(dict(sent.tensors), {name: syncer.weights[name] for name in syncer.fragments[0]})
+        same_weights(syncer.sent, syncer.weights)
+
+
+class TestLastRounds:
+    """Learners have done their 24 steps."""
+
+    def test_before_anybody_is_done_there_are_none(self):
+        assert made().ends(1.0) is None
+
+    def test_they_begin_when_all_are_done(self):
+        syncer = made()
+        for learner, time in enumerate((30.0, 30.5, 31.0)):
+            syncer.progress(Progress(learner, 24, 1.0), time)
+        assert syncer.ends(31.0) == syncer.due(31.0) == 31.0
+
+    def test_who_is_behind_is_waited_for_during_tau_steps(self):
+        syncer = made(delay=2)
+        syncer.progress(Progress(0, 24, 1.0), 30.0)
+        assert syncer.due(30.5) == 32.0
+        assert syncer.due(33.0) == 33.0
+
+    def test_no_other_round_opens_whose_result_would_come_too_late(self):
+        syncer = made(delay=2)
+        syncer.progress(Progress(0, 21, 1.0), 30.0)
+        assert syncer.due(30.0) == 30.0
+        syncer.progress(Progress(0, 22, 1.0), 31.0)
+        assert syncer.due(31.0) is None
+
+    def test_each_fragment_has_one_and_all_open_at_once(self):
+        syncer = made(learners=1)
+        done(syncer, 0)
+        syncer.progress(Progress(0, 24, 1.0), 30.0)
+        numbers = []
+        while syncer.due(30.0) == 30.0:
+            numbers.append(syncer.open(30.0).round)
+        assert numbers == [1, 2, 3] and syncer.due(30.0) is None
+        for number in numbers:
+            assert not syncer.is_over
+            syncer.hear(update(syncer, 0, number), 30.0)
+            syncer.close(number)
+        assert syncer.is_over
+
+    def test_they_merge_to_the_mean_without_momentum(self):
+        """Two learners with one number each; before them, a round with a momentum of 1."""
+        syncer = made(learners=2, fragments=1, inner_steps=2)
+        done(syncer)
+        before = syncer.weights["a"]
+        for learner in (0, 1):
+            syncer.progress(Progress(learner, 24, 1.0), 30.0)
+        syncer.open(30.0)
+        for learner in (0, 1):
+            one = update(syncer, learner, 1, value=0.0)
+            one.differences["a"][learner, 0] = 2.0
+            syncer.hear(one, 30.0)
+        syncer.close(1)
+        moved = before - syncer.weights["a"]
+        np.testing.assert_allclose(moved[:3, 0], [1, 1, 0], atol=1e-6)
 
 
 class TestRestart:

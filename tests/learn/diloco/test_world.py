@@ -17,6 +17,7 @@ TROUBLE = {
     "messages lost": Chaos(lost=0.2),
     "all learners killed": Chaos(kills=(Kill(0, 9, 5.0), Kill(1, 8, 6.0), Kill(2, 9, 5.0))),
     "syncer killed at the end": Chaos(kills=(Kill(SYNCER, 12, 30.0),)),
+    "syncer killed among last rounds": Chaos((Kill(SYNCER, 14, 3.0), Kill(1, 20, 12.0)), ((2, 3.0),)),
     "everything": Chaos((Kill(1, 7, 4.0), Kill(SYNCER, 5, 3.0), Kill(0, 12, 2.0)), ((2, 5.0),), 0.1),
 }
 
@@ -41,10 +42,14 @@ def finished(request):
 
 class TestWhateverGoesWrong:
     def test_every_fragment_is_merged_as_often_as_the_steps_ask_for(self, finished):
-        """24 steps, H = 6: four times; where the syncer was gone or the last fragments were lost, once less perhaps."""
+        """24 steps, H = 6: four times, and once more in the end if the last turn was not just before it; where the
+        syncer was gone or messages were lost, once less perhaps, or once more where it was gone in the end.
+        """
         _, chaos, world, tape = finished
-        least = 4 if chaos.lost == 0 and all(kill.who != SYNCER for kill in chaos.kills) else 3
-        assert least <= min(world.syncer.versions) <= max(world.syncer.versions) == 4
+        restarts = sum(kill.who == SYNCER for kill in chaos.kills)
+        least = 4 if chaos.lost == restarts == 0 else 3
+        assert least <= min(world.syncer.versions) <= max(world.syncer.versions)
+        assert 5 <= max(world.syncer.versions) <= 5 + restarts
         rounds = [line["round"] for line in tape if line["event"] == "merged"]
         assert len(set(rounds)) == len(rounds) == sum(world.syncer.versions)
 
@@ -82,12 +87,59 @@ class TestWhateverGoesWrong:
         same_weights(resumed.syncer.state(), world.syncer.state())
 
 
+@pytest.mark.parametrize("seed", range(130, 160))
+def test_drawn_trouble_comes_to_an_end_and_is_replayed_to_the_same_bits(seed):
+    """Few steps, so that who is killed near the end is in it: a syncer among last rounds, too."""
+    lots = np.random.default_rng(seed)
+    learners, fragments, steps = (int(lots.integers(*limits)) for limits in ((1, 5), (1, 4), (2, 30)))
+    killed = [(int(lots.integers(learners)), 3), (int(lots.integers(learners)), 3), (SYNCER, 2)]
+    kills = [Kill(who, int(lots.integers(1, steps + more)), lots.uniform(0, 15)) for who, more in killed]
+    slow = ((int(lots.integers(learners)), lots.uniform(1, 6)),)
+    bits = {"bits": int(lots.choice([4, 32])), "return_bits": int(lots.choice([2, 4, 32]))}
+    start = Start(steps, learners=learners, fragments=fragments, inner_steps=2 * fragments, **bits)
+    world, tape = run(start, Chaos(tuple(kills), slow, float(lots.choice([0.0, 0.1]))), seed)
+    syncer, learners = replayed(tape, start.learner, start.syncer())
+    same_weights(syncer.state(), world.syncer.state())
+    for m, learner in world.learners.items():
+        same_weights(learners[m].state(), learner.state())
+
+
 def merged_by(tape, learner, after=0.0):
     return [line for line in tape if line["event"] == "merged" and learner in line["learners"] and line["time"] > after]
 
 
 def time_of(tape, event):
     return next(line["time"] for line in tape if line["event"] == event)
+
+
+@pytest.fixture(scope="module", params=["quiet", "learner killed"])
+def ended(request):
+    """World and tape of a run that has ended, and the lines of the last merges."""
+    world, tape = run(Start(), TROUBLE[request.param])
+    return world, tape, [line for line in tape if line["event"] == "merged" and line["last"]]
+
+
+class TestTheEnd:
+    def test_each_fragment_has_a_last_merge_of_all_learners_after_their_last_steps(self, ended):
+        world, tape, last = ended
+        assert sorted(line["fragment"] for line in last) == [0, 1, 2] and world.syncer.is_over
+        assert all(line["learners"] == [0, 1, 2] for line in last)
+        assert min(line["time"] for line in last) > max(line["time"] for line in tape if line["event"] == "step")
+
+    def test_no_step_is_left_out_of_it(self, ended):
+        """Each learner is merged with all steps that it has done since it had the fragment, or since it returned."""
+        _, tape, last = ended
+        for line in last:
+            before = tape[: tape.index(line)]
+            for learner, steps in zip(line["learners"], line["steps"], strict=True):
+                own = [one for one in before if one.get("learner") == learner]
+                begins = [
+                    place
+                    for place, one in enumerate(own)
+                    if one["event"] == "returned"
+                    or (one["event"] == "received" and one["fragment"] == line["fragment"])
+                ]
+                assert steps == sum(one["event"] == "step" for one in own[begins[-1] :]) > 0
 
 
 class TestWhatFollows:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from dsv4.errors import TrainingError
-from dsv4.learn.diloco.few_bits import pack
 from dsv4.learn.diloco.merge import pseudo_gradient
-from dsv4.learn.diloco.messages import Fragment, Request, Update
+from dsv4.learn.diloco.messages import Change, Fragment, Request, Update, changed, sendable
 from dsv4.learn.trainer import Report, Trainer
 from dsv4.ops.types import Array
 
@@ -58,31 +57,33 @@ class Learner:
         self.steps = [count + 1 for count in self.steps]
 
     def update(self, request: Request) -> Update | None:
-        """What it has learnt of a fragment; None before the first step since the fragment came.
-
-        Router biases are sent as they are: they move by a fixed amount, and are few.
-        """
+        """What it has learnt of a fragment; None before the first step since the fragment came."""
         place = request.fragment
         if not self.steps[place]:
             return None
         differences: dict[str, Any] = {}
         for name in self.fragments[place]:
             difference = pseudo_gradient(self._before[name], self._after[name])
-            is_packed = self.bits < 32 and not name.endswith("gate.bias")
-            differences[name] = pack(difference, self.bits) if is_packed else difference
+            differences[name] = sendable(name, difference, self.bits)
         version, tokens, steps = self.versions[place], self.tokens[place], self.steps[place]
         return Update(self.number, request.round, place, version, differences, tokens, steps)
 
-    def receive(self, fragment: Fragment) -> bool:
-        """Put a fragment in the place of its own and count from 0; false for one that is no newer than its own."""
-        if fragment.version <= self.versions[fragment.fragment]:
+    def receive(self, message: Fragment | Change) -> bool:
+        """Put a fragment in the place of its own and count from 0; false for one that is no newer than its own.
+
+        A change counts from the fragment as it came, whatever was learnt since. It is of no use, and false, where the
+        fragment before it never came: the next update says so, and brings the whole fragment.
+        """
+        place, version, own = message.fragment, message.version, self.versions[message.fragment]
+        if version <= own or (isinstance(message, Change) and version != own + 1):
             return False
-        for name, tensor in fragment.tensors.items():
+        tensors = changed(self._before, message) if isinstance(message, Change) else message.tensors
+        for name, tensor in tensors.items():
             self._before[name] = self._after[name] = tensor
             weights = self.trainer.weights
             (weights.parameters if name in weights.parameters else weights.others)[name] = tensor
-        self.versions[fragment.fragment] = fragment.version
-        self.tokens[fragment.fragment] = self.steps[fragment.fragment] = 0
+        self.versions[place] = version
+        self.tokens[place] = self.steps[place] = 0
         return True
 
     def rejoin(self, peer: Mapping[str, Any]) -> None:

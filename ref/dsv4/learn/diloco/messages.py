@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dsv4.learn.diloco.few_bits import Packed, unpack
+from dsv4.learn.diloco.few_bits import Packed, pack, unpack
 from dsv4.ops.types import Array
 
 
@@ -30,12 +30,22 @@ class Update(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """From the syncer to all learners: a fragment after an outer step."""
+    """From the syncer to a learner: a whole fragment, whatever the learner has of it."""
 
     fragment: int
     version: int
     """How many outer steps it has had."""
     tensors: Mapping[str, Array]
+
+
+class Change(NamedTuple):
+    """From the syncer to all learners: how a fragment differs from the one before, which they have."""
+
+    fragment: int
+    version: int
+    """After the change; before it, one less."""
+    differences: Mapping[str, Packed | Array]
+    """What is to be added, by the tensor's name, in a few bits or as it is."""
 
 
 class Progress(NamedTuple):
@@ -48,9 +58,25 @@ class Progress(NamedTuple):
     """That the last one took."""
 
 
+def sendable(name: str, difference: Array, bits: int) -> Packed | Array:
+    """A tensor's difference as it is sent: in so many bits, or as it is where they are 32.
+
+    Router biases are sent as they are: they move by a fixed amount, and are few.
+    """
+    return pack(difference, bits) if bits < 32 and not name.endswith("gate.bias") else difference
+
+
 def unpacked(difference: Packed | Array) -> Array:
     """A difference as float32, however it was sent."""
     return unpack(difference) if isinstance(difference, Packed) else difference
+
+
+def changed(tensors: Mapping[str, Array], change: Change) -> dict[str, Array]:
+    """The fragment's tensors after a change, float32.
+
+    Learners and the syncer compute it alike, so they have the same bits, whatever was lost in rounding.
+    """
+    return {name: tensors[name] + unpacked(difference) for name, difference in change.differences.items()}
 
 
 def size_of(message: Any) -> int:

@@ -19,6 +19,7 @@ from dsv4.learn.diloco.training import tape_of, train
 from dsv4.learn.evaluation.likelihood import nats_per_token
 from dsv4.learn.pretrain import pretrain
 from dsv4.learn.recipe import Recipe
+from dsv4.learn.run_directory import RunDirectory
 from dsv4.model.model import Model
 from dsv4.ops import Ops
 from dsv4.text.tokenizer import Tokenizer
@@ -39,12 +40,12 @@ class Run(NamedTuple):
     nats: float
     """Per token of the held-out text, of the merged model."""
     tokens: int
-    """That all learners have learnt from, those of a killed learner included."""
+    """That all learners have learnt from, those of the warm start and of a killed learner included."""
     goodput: float
     """Share of the learners' virtual time in which they did a step that was finished; 1 for one learner alone."""
     bytes_up: float
     bytes_down: float
-    """From and to a learner for each of the recipe's steps."""
+    """From and to a learner for each of the recipe's steps after the warm start."""
 
 
 def reach(
@@ -59,8 +60,8 @@ def reach(
 
     recipe: of one learner; M learners do as many steps, with batches of an M-th each (`shared`). texts: as of `train`;
     held_out: a text to be judged by, in nats per token over windows of so many tokens. The recipe's seed is that of
-    first weights, order of the texts, and world. A variant whose row is there already is not run again. Raises as
-    `shared`, `train` and `nats_per_token`.
+    first weights, order of the texts, and world. A variant whose row is there already is not run again, and one that
+    was interrupted is gone on with. Raises as `shared`, `train` and `nats_per_token`.
     """
     return [_run(recipe, texts, held_out, Path(out) / name, one, window) for name, one in variants.items()]
 
@@ -104,7 +105,7 @@ def _run(recipe: Recipe, texts: Sequence[str | Path], held_out: str, out: Path, 
 
 
 def _alone(recipe: Recipe, texts: Sequence[str | Path], out: Path) -> Run:
-    pretrain(recipe, texts, out)
+    pretrain(recipe, texts, out, resume=RunDirectory(out).exists)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return Run(out.name, np.nan, sum(line["tokens"] for line in lines), 1.0, 0.0, 0.0)
 
@@ -112,14 +113,16 @@ def _alone(recipe: Recipe, texts: Sequence[str | Path], out: Path) -> Run:
 def _together(recipe: Recipe, texts: Sequence[str | Path], out: Path, variant: Variant) -> Run:
     settings, chaos = variant
     assert settings is not None
-    train(shared(recipe, settings.learners), texts, out, settings, chaos, recipe.seed)
-    tape = tape_of(out)
+    resume = RunDirectory(out).exists
+    train(shared(recipe, settings.learners), texts, out, settings, chaos, recipe.seed, resume)
+    tape, warm_start = tape_of(out), RunDirectory(out).log.read() if settings.warm_start else []
     steps = [line for line in tape if line["event"] == "step"]
     seconds = float(tape[-1]["time"])
     [share] = goodput(steps, settings.learners, [seconds], window=seconds)
     sent = next(line for line in reversed(tape) if line["event"] == "merged")
-    up, down = (sent[key] / (settings.learners * recipe.steps) for key in ("up", "down"))
-    return Run(out.name, np.nan, sum(line["tokens"] for line in steps), float(share), up, down)
+    count = settings.learners * (recipe.steps - settings.warm_start)
+    tokens = sum(line["tokens"] for line in [*warm_start, *steps])
+    return Run(out.name, np.nan, tokens, float(share), sent["up"] / count, sent["down"] / count)
 
 
 def _judged(model: Path, text: str, window: int) -> float:

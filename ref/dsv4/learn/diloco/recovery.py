@@ -19,7 +19,7 @@ def copy_of(learners: Mapping[int, Learner], syncer: Syncer | None, peer: int | 
     if syncer is None:
         raise AssertionError("neither a peer nor a syncer")
     clock = {CLOCK: np.array(syncer.clock, np.int64), VERSIONS: np.array(syncer.versions, np.int64)}
-    return {**syncer.weights, **clock}
+    return {**syncer.sent, **clock}
 
 
 def rejoined(learner: Learner, state: Mapping[str, Any]) -> Learner:

@@ -37,8 +37,9 @@ def replayed(
                     updates[key] = learners[line["learner"]].update(request)
                 case "merged":
                     heard = zip(line["learners"], line["steps"], strict=True)
-                    fragment = _merged(syncer, line["round"], {m: updates[m, line["round"], n] for m, n in heard})
-                    sent[fragment.fragment, fragment.version] = fragment
+                    these = {m: updates[m, line["round"], n] for m, n in heard}
+                    place = _merged(syncer, line["round"], these, line["last"])
+                    sent[place, syncer.versions[place]] = syncer.newest(place)
                     updates = {key: one for key, one in updates.items() if key[1] != line["round"]}
                 case "received":
                     learners[line["learner"]].receive(sent[line["fragment"], line["version"]])
@@ -51,9 +52,10 @@ def replayed(
     return syncer, learners
 
 
-def _merged(syncer: Syncer, number: int, updates: Mapping[int, Update | None]) -> Fragment:
-    """Close a round with the updates that the tape names."""
+def _merged(syncer: Syncer, number: int, updates: Mapping[int, Update | None], is_last: bool) -> int:
+    """Close a round with the updates that the tape names; its fragment."""
     if number // len(syncer.fragments) != syncer.versions[number % len(syncer.fragments)]:
         raise TrainingError(f"tape: expected the round that follows version {syncer.versions}, found {quoted(number)}")
-    syncer.rounds[number] = Round(0.0, {m: update for m, update in updates.items() if update is not None})
-    return syncer.close(number)
+    heard = {m: update for m, update in updates.items() if update is not None}
+    syncer.rounds[number] = Round(0.0, heard, is_last=is_last)
+    return syncer.close(number).fragment

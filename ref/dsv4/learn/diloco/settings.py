@@ -33,6 +33,10 @@ class Settings:
     """μ of the outer step."""
     bits: Literal[2, 4, 32] = 4
     """Of each number that learners send: integers of two or four bits, or float32."""
+    return_bits: Literal[2, 4, 32] = 4
+    """Of each number that the syncer sends: of a fragment's change, or with 32 the whole fragment in float32."""
+    warm_start: int = 0
+    """Steps that all do as one, with the batches of all, before they part: data parallelism."""
     merge: Literal["radial", "mean"] = "radial"
     """How differences of learners become one: `merge.radial_mean`, the embedding's aside, or `merge.weighted_mean`."""
 
@@ -45,6 +49,7 @@ class Settings:
             raise SettingError(f"inner_steps: expected {expected}, found {self.inner_steps}")
         integer("delay", self.delay, least=1, most=self.inner_steps)
         integer("quorum", self.quorum, least=1, most=self.learners)
+        integer("warm_start", self.warm_start, least=0, most=2**40)
         for name, value, most in (
             ("grace", self.grace, 1.0),
             ("outer_learning_rate", self.outer_learning_rate, 10.0),
@@ -52,7 +57,8 @@ class Settings:
         ):
             if not 0 <= number(name, value) <= most:
                 raise SettingError(f"{name}: expected a number from 0 to {most:g}, found {value}")
-        for name, known in (("bits", (2, 4, 32)), ("merge", ("radial", "mean"))):
+        bits = 2, 4, 32
+        for name, known in (("bits", bits), ("return_bits", bits), ("merge", ("radial", "mean"))):
             found = getattr(self, name)
             if type(found) is not type(known[0]) or found not in known:
                 raise SettingError(f"{name}: expected one of {', '.join(map(str, known))}, found {quoted(found)}")

@@ -15,13 +15,18 @@ from dsv4.errors import TrainingError, reason
 from dsv4.learn.diloco.chaos import Kill
 from dsv4.learn.diloco.events import Arrived, Copied, Due, Started, Stepped
 from dsv4.learn.diloco.few_bits import Packed
-from dsv4.learn.diloco.messages import Fragment, Progress, Request, Update
+from dsv4.learn.diloco.messages import Change, Fragment, Progress, Request, Update
 from dsv4.learn.diloco.syncer import Round
 from dsv4.learn.diloco.world import World
 
 KINDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Arrived, Copied, Due, Fragment, Kill, Packed, Progress, Request, Round, Started, Stepped, Update)
+    for kinds in (
+        (Arrived, Copied, Due, Started, Stepped),
+        (Change, Fragment, Packed, Progress, Request, Update),
+        (Kill, Round),
+    )
+    for kind in kinds
 }
 """What a snapshot may hold, by name."""
 
@@ -44,7 +49,7 @@ def taken(world: World) -> dict[str, Any]:
         "kills": world.kills,
         "saved": world.saved,
         "learners": {m: learner.state() for m, learner in world.learners.items()},
-        "syncer": None if syncer is None else [syncer.rounds, syncer.learners, syncer.averages],
+        "syncer": None if syncer is None else [syncer.rounds, syncer.learners, syncer.averages, sorted(syncer.ended)],
         "opens": world.opens,
         "is_over": world.is_over,
     }
@@ -68,7 +73,8 @@ def put_back(world: World, state: Mapping[str, Any]) -> None:
         if world.syncer is not None:
             for place, saved in world.saved.items():
                 world.syncer.load_state(saved, [place])
-            world.syncer.rounds, heard, world.syncer.averages = values["syncer"]
+            world.syncer.rounds, heard, world.syncer.averages, ended = values["syncer"]
+            world.syncer.ended = set(ended)
             world.syncer.learners = {m: tuple(entry) for m, entry in heard.items()}
     except (KeyError, ValueError, TypeError) as error:
         raise TrainingError(f"snapshot: expected a run of Decoupled DiLoCo, found: {reason(error)}") from error
@@ -82,7 +88,7 @@ def _plain(value: Any, arrays: dict[str, Any], known: dict[int, str]) -> Any:
             arrays[name] = value
             return {"array": name}
         case Round():
-            parts = [value.opened, value.updates, value.closes]
+            parts = [value.opened, value.updates, value.closes, value.is_last]
             return {"kind": "Round", "values": [_plain(one, arrays, known) for one in parts]}
         case tuple() if type(value).__name__ in KINDS:
             return {"kind": type(value).__name__, "values": [_plain(one, arrays, known) for one in value]}

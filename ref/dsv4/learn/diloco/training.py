@@ -10,7 +10,7 @@ DIR/model/                  the syncer's model, an ordinary checkpoint
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from dsv4.learn.diloco.real.run import run
 from dsv4.learn.diloco.settings import Settings
 from dsv4.learn.diloco.snapshot import put_back, taken
 from dsv4.learn.diloco.syncer import Syncer
+from dsv4.learn.diloco.warm_start import warmed_up
 from dsv4.learn.diloco.world import Line, World
 from dsv4.learn.recipe import Recipe, read_recipe
 from dsv4.learn.run_directory import RunDirectory
@@ -46,19 +47,33 @@ Watcher = Callable[[World, Line], None]
 class Start:
     """How a run begins: what every learner and the syncer have in common."""
 
-    def __init__(self, recipe: Recipe, weights: Trainable, feed_of: Callable[[int], Feed], settings: Settings) -> None:
-        """weights: the first ones; feed_of: the batches of each learner. Raises SettingError as `fragments_of`."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        weights: Trainable,
+        feed_of: Callable[[int], Feed],
+        settings: Settings,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """weights: the first ones; feed_of: the batches of each learner; state: of a trainer that has done some steps,
+        which all learners go on from, weights and optimiser. Raises SettingError as `fragments_of`.
+        """
         self.recipe, self.weights, self.feed_of, self.settings = recipe, weights, feed_of, settings
+        self.state = state
         self.fragments = fragments_of(recipe, settings)
 
     def learner(self, number: int) -> Learner:
         """A learner at the start. Arrays are shared: nothing writes into them."""
         weights = Trainable(self.weights.config, dict(self.weights.parameters), dict(self.weights.others))
-        return Learner(number, Trainer(self.recipe, weights, self.feed_of(number)), self.fragments, self.settings.bits)
+        trainer = Trainer(self.recipe, weights, self.feed_of(number))
+        if self.state is not None:
+            trainer.load_state(self.state)
+        return Learner(number, trainer, self.fragments, self.settings.bits)
 
     def syncer(self) -> Syncer:
         """The syncer at the start."""
-        return Syncer(dict(self.weights.items()), self.fragments, self.settings)
+        first = 0 if self.state is None else int(self.state["step"])
+        return Syncer(dict(self.weights.items()), self.fragments, self.settings, range(first, self.recipe.steps))
 
     def world(self, chaos: Chaos, seed: int, log: Callable[[Line], None] = lambda line: None) -> World:
         """The whole in virtual time."""
@@ -73,9 +88,12 @@ class Start:
 def fragments_of(recipe: Recipe, settings: Settings) -> tuple[tuple[str, ...], ...]:
     """The tensors of each fragment: all of the recipe's model but the hash layers' tables, which never change.
 
-    Raises SettingError for more fragments than tensors, and for a recipe with a rule for spikes: no learner goes back
-    by itself.
+    Raises SettingError for more fragments than tensors, for a warm start that leaves no step, and for a recipe with a
+    rule for spikes: no learner goes back by itself.
     """
+    if settings.warm_start >= recipe.steps:
+        expected = f"fewer than the {recipe.steps} steps of the recipe"
+        raise SettingError(f"warm_start: expected {expected}, found {settings.warm_start}")
     if recipe.spikes is not None:
         raise SettingError(f"{recipe.source}: spikes: expected null for Decoupled DiLoCo, found a rule")
     sizes = {name: one.size for name, one in parameters(recipe.model).items() if one.format != "i64"}
@@ -118,8 +136,7 @@ def train(
         stack.enter_context(one_blas_thread())
         made_by = {"settings": asdict(settings), "chaos": chaos._asdict(), "seed": seed, "real": ray is not None}
         _check_same(made, made_by)
-        trainer = begun or reopen(directory, recipe, files)
-        start = Start(recipe, trainer.weights, _feeds(directory, recipe, files), settings)
+        start = _start(directory, begun or reopen(directory, recipe, files), files, settings)
         if ray is None:
             syncer = _virtual(made, start.world(chaos, seed), recipe.checkpoint_interval, watch)
         else:
@@ -157,15 +174,16 @@ def _clock(world: World) -> int:
     return 0 if world.syncer is None else world.syncer.clock
 
 
-def _feeds(directory: RunDirectory, recipe: Recipe, files: Files) -> Callable[[int], Feed]:
-    """The batches of each learner: the same texts, in an order of its own."""
-    tokenizer = Tokenizer.from_file(directory.tokenizer)
+def _start(directory: RunDirectory, trainer: Trainer, files: Files, settings: Settings) -> Start:
+    """How learners begin after the warm start: each with the same texts, in an order of its own."""
+    recipe, tokenizer = trainer.recipe, Tokenizer.from_file(directory.tokenizer)
     documents = {name: read_documents(path, tokenizer) for name, path in files.items()}
+    one = warmed_up(directory, trainer, settings.learners, settings.warm_start, documents)
 
     def feed_of(number: int) -> Feed:
         return TextFeed(replace(recipe, seed=recipe.seed + 1 + number), documents)
 
-    return feed_of
+    return Start(recipe, one.weights, feed_of, settings, one.state())
 
 
 def _check_same(made: RunDirectory, values: dict[str, Any]) -> None:

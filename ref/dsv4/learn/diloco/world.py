@@ -15,7 +15,7 @@ from dsv4.errors import TrainingError
 from dsv4.learn.diloco.chaos import SYNCER, Chaos
 from dsv4.learn.diloco.events import Arrived, Copied, Due, Started, Stepped
 from dsv4.learn.diloco.learner import Learner
-from dsv4.learn.diloco.messages import Fragment, Progress, Request, Update, size_of
+from dsv4.learn.diloco.messages import Change, Fragment, Progress, Request, Update, size_of
 from dsv4.learn.diloco.recovery import copy_of, rejoined
 from dsv4.learn.diloco.syncer import Syncer
 
@@ -49,7 +49,6 @@ class World:
         self.syncer: Syncer | None = make_syncer()
         self.settings = self.syncer.settings
         self.learners: dict[int, Learner] = {m: make_learner(m) for m in range(self.settings.learners)}
-        self.steps = self.learners[0].trainer.recipe.steps
         self.time = 0.0
         self.queue: list[tuple[float, int, Any]] = []
         self.counts: Counter[str] = Counter()
@@ -57,7 +56,7 @@ class World:
         self.tokens: Counter[int] = Counter()
         """What each learner has learnt from."""
         self.lives: dict[int | str, int] = dict.fromkeys([*self.learners, SYNCER], 0)
-        self.inboxes: dict[int, list[Fragment]] = {m: [] for m in self.learners}
+        self.inboxes: dict[int, list[Fragment | Change]] = {m: [] for m in self.learners}
         """Fragments that came during a step: they are put in place when it ends."""
         self.kills = list(chaos.kills)
         """Those that are still to come."""
@@ -114,7 +113,7 @@ class World:
         """How many times longer a learner's steps take."""
         return dict(self.chaos.slow).get(m, 1.0)
 
-    def _told(self, m: int, message: Request | Fragment) -> None:
+    def _told(self, m: int, message: Request | Fragment | Change) -> None:
         """Requests are answered at once, with what the last step has left; fragments wait for the end of the step."""
         learner = self.learners[m]
         if isinstance(message, Request):
@@ -127,7 +126,7 @@ class World:
         else:
             self.inboxes[m].append(message)
 
-    def _receive(self, m: int, fragment: Fragment) -> None:
+    def _receive(self, m: int, fragment: Fragment | Change) -> None:
         if self.learners[m].receive(fragment):
             self._line("received", learner=m, fragment=fragment.fragment, version=fragment.version)
 
@@ -148,9 +147,9 @@ class World:
 
     def _pace(self) -> None:
         """See to it that the next round opens in time, and that the run ends after the last one."""
-        self.is_over = self.is_over or (self._syncer.clock >= self.steps and not self._syncer.rounds)
+        self.is_over = self.is_over or self._syncer.is_over
         due = self._syncer.due(self.time)
-        if due is not None and self._has_rounds and (self.opens is None or due < self.opens):
+        if due is not None and (self.opens is None or due < self.opens):
             self.opens = due
             self._push_at(due, Due("open", None, self.lives[SYNCER]))
 
@@ -162,7 +161,7 @@ class World:
             self._again(int(number or 0))
         elif what == "open" and self.time == self.opens:
             self.opens = None
-            if self._has_rounds and syncer.due(self.time) == self.time:
+            if syncer.due(self.time) == self.time:
                 self._announce(syncer.open(self.time))
             self._pace()
 
@@ -179,21 +178,24 @@ class World:
         self._announce(Request(number, number % len(self._syncer.fragments)))
 
     def _can_end(self, number: int) -> bool:
-        """Whether a round has its quorum, or enough learners have something to say or still do steps."""
+        """Whether a round has its quorum, or may have: by learners with something to say, or unless it is a last one,
+        by those who still do steps.
+        """
         place = number % len(self._syncer.fragments)
-        able = [one for one in self.learners.values() if not one.is_done or one.steps[place]]
-        return self._syncer.rounds[number].closes is not None or len(able) >= self.settings.quorum
+        this = self._syncer.rounds[number]
+        able = [one for one in self.learners.values() if one.steps[place] or not (one.is_done or this.is_last)]
+        return this.closes is not None or len(able) >= self.settings.quorum
 
     def _close(self, number: int) -> None:
         syncer = self._syncer
-        updates = syncer.rounds[number].updates
+        updates, is_last = syncer.rounds[number].updates, syncer.rounds[number].is_last
         learners = sorted(updates)
         fragment = syncer.close(number)
         place = fragment.fragment
         self.saved[place] = syncer.state([place])
         steps, tokens = ([getattr(updates[m], name) for m in learners] for name in ("steps", "tokens"))
         about = {"fragment": place, "version": fragment.version, "learners": learners, "steps": steps, "tokens": tokens}
-        self._line("merged", round=number, **about)
+        self._line("merged", round=number, last=is_last, **about)
         self.counts["merges"] += 1
         if self._is_killed(SYNCER, self.counts["merges"]):
             return
@@ -248,11 +250,6 @@ class World:
     def _report(self, m: int) -> None:
         """A learner says that it is there, where no step says so."""
         self._send(SYNCER, Progress(m, self.learners[m].trainer.step, STEP_SECONDS * self._times(m)))
-
-    @property
-    def _has_rounds(self) -> bool:
-        """Whether there are rounds left to open."""
-        return self._syncer.next_round * self.settings.steps_per_round < self.steps
 
     @property
     def _syncer(self) -> Syncer:

@@ -69,6 +69,7 @@ def on_grid(job: Job) -> tuple[float, ...]:
 
     @cache
     def reached(place: int) -> float:
+        """The utilisation at a place of the grid, computed once."""
         return utilisation(job, GRID[place])
 
     found = []

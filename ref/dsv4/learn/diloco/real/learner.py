@@ -10,7 +10,7 @@ from typing import Any
 
 from dsv4.learn.blas import one_blas_thread
 from dsv4.learn.diloco.chaos import Chaos
-from dsv4.learn.diloco.messages import Fragment, Progress, Request
+from dsv4.learn.diloco.messages import Change, Fragment, Progress, Request
 from dsv4.learn.diloco.real.lines import Line, Outbox
 from dsv4.learn.diloco.real.wire import packed, unpacked
 from dsv4.learn.diloco.recovery import rejoined
@@ -30,7 +30,7 @@ class LearnerProcess:
         self._began, self._syncer, self._syncers_life = began, None, 0
         self._outbox = Outbox(f"{number}.{life}")
         self._lock, self._more = threading.Lock(), threading.Event()
-        self._waiting: list[Fragment] = []
+        self._waiting: list[Fragment | Change] = []
         self._asked: list[tuple[int, Future[tuple[Any, bytes]]]] = []
         deaths = [kill.after for kill in chaos.kills if kill.who == number]
         self._dies_after = deaths[life] if life < len(deaths) else None
@@ -51,8 +51,8 @@ class LearnerProcess:
 
     def hear(self, sent: bytes) -> None:
         """Requests are answered at once, with what the last step has left; fragments wait for the end of the step."""
-        message: Request | Fragment = unpacked(sent)
-        if isinstance(message, Fragment):
+        message: Request | Fragment | Change = unpacked(sent)
+        if not isinstance(message, Request):
             with self._lock:
                 self._waiting.append(message)
             self._more.set()

@@ -6,13 +6,14 @@ import queue
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsv4.learn.diloco.chaos import SYNCER, Chaos
-from dsv4.learn.diloco.messages import Fragment, Progress, Request, Update
+from dsv4.learn.diloco.messages import Change, Fragment, Progress, Request, Update
 from dsv4.learn.diloco.real.files import TAPE, read_fragment, recovered_tape, write_fragment
 from dsv4.learn.diloco.real.lines import Inbox, Tell
 from dsv4.learn.diloco.real.wire import packed, unpacked
@@ -32,7 +33,6 @@ class SyncerProcess:
     def __init__(self, start: Any, directory: str, life: int, chaos: Chaos, seed: int, began: float) -> None:
         """start: makes the syncer; directory: where tape and fragments are; life: how often it was killed before."""
         self.syncer: Syncer = start.syncer()
-        self.steps: int = start.recipe.steps
         self.directory, self.tape = Path(directory), Path(directory) / TAPE
         for place in range(len(self.syncer.fragments)):
             state = read_fragment(self.directory, place)
@@ -49,7 +49,7 @@ class SyncerProcess:
         self._writes = threading.RLock()
         self._messages: queue.Queue[Any] = queue.Queue()
         self._again: dict[int, float] = {}  # when each open round is announced again
-        self._calls = 0
+        self._calls: Counter[int] = Counter()  # how often each round was announced when all learners were done
         if life:
             self._line("restarted", who=SYNCER)
 
@@ -93,7 +93,8 @@ class SyncerProcess:
         return self.syncer.state()
 
     def _is_over(self) -> bool:
-        return (self.syncer.clock >= self.steps and not self.syncer.rounds) or self._calls >= LAST_CALLS
+        calls = [self._calls[number] for number in self.syncer.rounds]
+        return self.syncer.is_over or min(calls, default=0) >= LAST_CALLS
 
     def _take(self, message: Any) -> None:
         match message:
@@ -117,22 +118,17 @@ class SyncerProcess:
                 self._close(number)
             elif this.closes is None and self._again[number] <= now:
                 progress = [known.step for known, _ in self.syncer.learners.values()]
-                self._calls += min(progress, default=0) >= self.steps
+                self._calls[number] += min(progress, default=0) >= self.syncer.steps.stop
                 self._announce(Request(number, number % len(self.syncer.fragments)))
-        due = self._due(now)
+        due = self.syncer.due(now)
         if due is not None and due <= now:
             self._announce(self.syncer.open(now))
-
-    def _due(self, now: float) -> float | None:
-        """When the next round may open, `now` at the earliest."""
-        has_rounds = self.syncer.next_round * self.syncer.settings.steps_per_round < self.steps
-        return self.syncer.due(now) if has_rounds else None
 
     def _next_moment(self) -> float:
         """When something is due, if no message comes before; within an hour."""
         rounds, now = self.syncer.rounds, self._now()
         moments = [self._again[number] if this.closes is None else this.closes for number, this in rounds.items()]
-        due = self._due(now)
+        due = self.syncer.due(now)
         return min([*moments, now + 3600.0, *([] if due is None else [due])])
 
     def _announce(self, request: Request) -> None:
@@ -145,13 +141,13 @@ class SyncerProcess:
     def _close(self, number: int) -> None:
         """Nobody gets a fragment, as a message or in a copy, before it is written."""
         start = time.monotonic()
-        updates = self.syncer.rounds[number].updates
+        updates, is_last = self.syncer.rounds[number].updates, self.syncer.rounds[number].is_last
         learners = sorted(updates)
         steps, tokens = ([getattr(updates[m], name) for m in learners] for name in ("steps", "tokens"))
         with self._writes:
             fragment = self.syncer.close(number)
-            about = {"fragment": fragment.fragment, "version": fragment.version, "learners": learners}
-            self._line("merged", round=number, **about, steps=steps, tokens=tokens, **self._bytes)
+            about = {"fragment": fragment.fragment, "version": fragment.version, "steps": steps, "tokens": tokens}
+            self._line("merged", round=number, last=is_last, learners=learners, **about, **self._bytes)
             write_fragment(self.directory, fragment.fragment, self.syncer.state([fragment.fragment]))
         self._merges += 1
         if self._merges in self._deaths:
@@ -160,7 +156,7 @@ class SyncerProcess:
             self._send(learner, fragment)
         self.syncer.synced(time.monotonic() - start)
 
-    def _send(self, number: int, message: Request | Fragment) -> None:
+    def _send(self, number: int, message: Request | Fragment | Change) -> None:
         """To a learner, if it is there and the message is not lost."""
         learner = self._learners.get(number)
         if learner is not None:
