@@ -100,6 +100,17 @@ def _spread(g, *shape):
     return np.where(np.abs(x) < 1e-4, np.copysign(0, x), x).astype(np.float32)
 
 
+def _routing(by_id, function, experts, chosen):
+    """Logits and biases of which many are equal, and so few different ones that no sums are nearly equal."""
+
+    def arguments(g, b, s):
+        logits = np.round(3 * numbers(g, b, experts), 1).astype(np.float32)
+        by = (g.integers(0, experts, (b, chosen)),) if by_id else (np.round(numbers(g, experts)) / 4, chosen)
+        return logits, *by, function, 1.5
+
+    return call(arguments, (0, 1) if by_id else (0,))
+
+
 def _mhc(g, b, s):
     return numbers(g, b, s, 4, 130), numbers(g, 24, 520) / 20, numbers(g, 24), numbers(g, 3), 20, 1e-6, 1e-6
 
@@ -147,6 +158,10 @@ LARGE: dict[str, Call] = {
     "sparse_attention large": _attention(6, 80, 40, 100, 33),
     "sparse_attention wide": _attention(17, 128, 128, 70, 20),
     "sparse_attention without entries": _attention(5, 72, 33, 0, 0),
+    "route large": _routing(False, "sqrtsoftplus", 300, 6),
+    "route_by_id large": _routing(True, "softmax", 300, 6),
+    **{f"route by {function}": _routing(False, function, 37, 37) for function in ("sigmoid", "softmax")},
+    **{f"route_by_id by {function}": _routing(True, function, 37, 9) for function in ("sigmoid", "sqrtsoftplus")},
     "mhc_weights large": call(_mhc),
     "mhc_head_weights large": call(_mhc_head),
     "mhc_collapse large": call(lambda g, b, s: (numbers(g, b, s, 4, 130), numbers(g, b, s, 4)), (0, 1)),

@@ -33,6 +33,9 @@ def test_as_good_as_numpy(name, batch):
     if "that rounds" in name:  # in float64, too, x is rounded from float32
         truth = run(Ops, "linear", [Ops.fake_quant_fp8(given[0], 128).astype(np.float64), given[1]])
     for one, wide, numpys in zip(found, truth, baseline, strict=True):
+        if numpys.dtype == np.int64:  # which experts were chosen
+            exact(one, numpys)
+            continue
         assert one.dtype == np.float32
         as_good(one, wide, numpys)
 

@@ -12,6 +12,7 @@ from dsv4_accel.numba.moe import expert, experts
 from dsv4_accel.numba.norm import rms_norm, rms_scale
 from dsv4_accel.numba.quantise import fake_quant_fp4, fake_quant_fp8
 from dsv4_accel.numba.rope import rope
+from dsv4_accel.numba.route import route, route_by_id
 from dsv4_accel.numba.weights import place
 
 
@@ -45,5 +46,7 @@ class NumbaOps(Ops):
     mhc_collapse = staticmethod(mhc_collapse)
     mhc_mix = staticmethod(mhc_mix)
 
+    route = staticmethod(route)
+    route_by_id = staticmethod(route_by_id)
     experts = staticmethod(experts)
     expert = staticmethod(expert)

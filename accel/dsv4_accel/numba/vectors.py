@@ -129,6 +129,8 @@ splat_word = of_one(types.uint32, U32x16, _splat)
 """The same uint32 in each lane."""
 lane_sum = of_one(F32x16, types.float32, _reduced(_sum_of_two))
 """The sum of the lanes, always in the same order."""
+lane_max = of_one(F32x16, types.float32, _reduced(_larger_float))
+"""The largest lane; any one where a lane is NaN."""
 lane_max_word = of_one(U32x16, types.uint32, _reduced(_larger_word))
 """The largest lane, as an unsigned number."""
 exchange_1 = of_one(F32x16, F32x16, _exchange(1))
@@ -182,6 +184,9 @@ any_word = of_one(
 
 fma = of_three(_F, lambda builder, a, b, c: call(builder, "llvm.fma.v16f32", FLOATS, a, b, c))
 """a · b + c, rounded once."""
+
+square_root = of_one(_F, _F, lambda builder, a: call(builder, "llvm.sqrt.v16f32", FLOATS, a))
+"""√a, rounded once."""
 
 
 @intrinsic

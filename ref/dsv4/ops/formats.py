@@ -63,7 +63,7 @@ def fp4_pack(codes: Bytes) -> Bytes:
 
 def fp4_unpack(packed: Bytes) -> Array:
     """The values of packed FP4. packed [..., K/2] uint8. Returns [..., K] float32, column 2i from the low nibble."""
-    pairs = FP4_PAIRS[packed]  # [..., K/2] -> [..., K/2, 2]
+    pairs = FP4_PAIRS.take(packed, axis=0)  # [..., K/2] -> [..., K/2, 2]
     return pairs.reshape(*packed.shape[:-1], 2 * packed.shape[-1])
 
 
@@ -78,7 +78,7 @@ def fp8_encode(x: Array) -> Bytes:
 
 def fp8_decode(codes: Bytes) -> Array:
     """The values of FP8 E4M3 codes; 0x7f and 0xff are NaN. codes: any shape, uint8. Returns float32, same shape."""
-    return FP8_VALUES[codes]
+    return FP8_VALUES.take(codes)
 
 
 def e8m0_encode(scales: Array) -> Bytes:

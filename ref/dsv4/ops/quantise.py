@@ -172,13 +172,14 @@ def dequantise(weight: Weight, dtype: npt.DTypeLike = np.float32) -> Array:
     match weight:
         case Fp8Weight(codes, scales):
             _require_scales(scales, (-(-codes.shape[0] // FP8_WEIGHT_BLOCK), -(-codes.shape[1] // FP8_WEIGHT_BLOCK)))
-            return (formats.fp8_decode(codes) * _spread_squares(formats.e8m0_decode(scales), codes.shape)).astype(dtype)
+            values = formats.fp8_decode(codes) * _spread_squares(formats.e8m0_decode(scales), codes.shape)
         case Fp4Weight(packed, scales):
             _require_scales(scales, (packed.shape[0], packed.shape[1] * 2 // FP4_BLOCK))
             blocks = formats.fp4_unpack(packed).reshape(*scales.shape, FP4_BLOCK)
-            return (blocks * formats.e8m0_decode(scales)[..., None]).reshape(weight.shape).astype(dtype)
+            values = (blocks * formats.e8m0_decode(scales)[..., None]).reshape(weight.shape)
         case _:
-            return weight.astype(dtype, copy=False)
+            values = weight
+    return values.astype(dtype, copy=False)
 
 
 def _largest(x: Array, block: int) -> Array:
