@@ -137,7 +137,7 @@ def test_every_module_is_on_a_page_of_the_api():
 def test_every_module_of_the_api_leads_to_its_file():
     """For readers of the repository, where the directive shows nothing."""
     text = "\n".join(page.read_text("utf-8") for page in sorted((DOCS / "api").glob("*.md")))
-    led = re.findall(r"^## (\S+)\n\n\[(ref/\S+)\]\(../../(\S+)\)$", text, re.MULTILINE)
+    led = re.findall(r"^## (\S+)\n\n\[`(ref/\S+)`\]\(../../(\S+)\)$", text, re.MULTILINE)
     assert [module for module, *_ in led] == re.findall(r"^::: (\S+)$", text, re.MULTILINE)
     for module, name, file in led:
         assert name == file
