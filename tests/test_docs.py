@@ -293,6 +293,13 @@ def test_the_marks_of_the_site_stand_on_its_pages():
         assert any(mark in page.read_text(encoding="utf-8") for page in PAGES)
 
 
+@pytest.mark.parametrize("page", [*MARKDOWN, *NOTEBOOKS], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_name_is_read_as_bold_type(page):
+    """Outside code, __init__ is shown as a bold "init"."""
+    without_code = re.sub(r"```.*?```|`[^`]*`", "", prose(page), flags=re.DOTALL)
+    assert re.findall(r"\S*__\w+?__\S*", re.sub(r"\]\(.*?\)", "", without_code)) == []
+
+
 def test_links_are_found_where_there_are_many():
     found = {page: len(list(links.links(prose(page)))) for page in [*MARKDOWN, *NOTEBOOKS]}
     assert found[ROOT / "README.md"] > 20
