@@ -300,6 +300,13 @@ def test_no_name_is_read_as_bold_type(page):
     assert re.findall(r"\S*__\w+?__\S*", re.sub(r"\]\(.*?\)", "", without_code)) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_a_list_begins_after_an_empty_line_or_a_heading(page):
+    """Elsewhere it is a list for readers of the repository, and a run of hyphens on the site."""
+    without_code = re.sub(r"```.*?```", "`code`", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert re.findall(r"^(?![#\-*\d ]).+\n(?:[-*]|\d+\.) .*", without_code, re.MULTILINE) == []
+
+
 def test_links_are_found_where_there_are_many():
     found = {page: len(list(links.links(prose(page)))) for page in [*MARKDOWN, *NOTEBOOKS]}
     assert found[ROOT / "README.md"] > 20
