@@ -1,5 +1,6 @@
 """The documentation keeps its word: the equations' index is complete, examples give what they show, links lead on."""
 
+import ast
 import doctest
 import importlib.util
 import json
@@ -132,6 +133,21 @@ def test_every_module_is_on_a_page_of_the_api():
     assert {
         name for name in modules if not name.startswith(("dsv4_accel.bench", "dsv4.cli", "dsv4.__main__"))
     } == shown - packages
+
+
+def undocumented(node, name):
+    """The public functions, classes and methods in a part of a module that have no docstring."""
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef | ast.ClassDef) and not part.name.startswith("_"):
+            if not ast.get_docstring(part):
+                yield f"{name}.{part.name}"
+            yield from undocumented(part, f"{name}.{part.name}") if isinstance(part, ast.ClassDef) else ()
+
+
+def test_whatever_is_public_has_a_docstring():
+    """The API's pages leave out the others."""
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "ref/dsv4").rglob("*.py"))}
+    assert [name for path, module in modules.items() for name in undocumented(module, path.stem)] == []
 
 
 def test_every_module_of_the_api_leads_to_its_file():
@@ -304,7 +320,7 @@ def test_no_name_is_read_as_bold_type(page):
 def test_a_list_begins_after_an_empty_line_or_a_heading(page):
     """Elsewhere it is a list for readers of the repository, and a run of hyphens on the site."""
     without_code = re.sub(r"```.*?```", "`code`", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert re.findall(r"^(?![#\-*\d ]).+\n(?:[-*]|\d+\.) .*", without_code, re.MULTILINE) == []
+    assert re.findall(r"^(?!#| |[-*] |\d+\. ).+\n(?:[-*]|\d+\.) .*", without_code, re.MULTILINE) == []
 
 
 def test_links_are_found_where_there_are_many():
