@@ -191,7 +191,7 @@ def page(functions: list[Function]) -> str:
     """The index as a page: one table by number, then one section for each function."""
     rows = ["| eq. | report | what it says | computed by |", "|---:|---|---|---|"]
     for number, (section, content) in EQUATIONS.items():
-        found = ", ".join(f"[`{one.name}`](#{_anchor(one)})" for one in functions if number in one.equations)
+        found = ", ".join(f"[`{one.name}`](#{one.name.lower()})" for one in functions if number in one.equations)
         rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found} |')
     sections = [_section(one) for one in sorted(functions, key=lambda one: (one.equations, one.path))]
     return "\n\n".join([INTRODUCTION, "\n".join(rows), "## By function", *sections]) + "\n"
@@ -216,12 +216,7 @@ def _section(function: Function) -> str:
         f"- [`{test.name}`](../tests/{test.file}) in `tests/{test.file}`{' ●' if proven else ''}"
         for test, proven in function.tests.items()
     ]
-    return "\n\n".join([f"### {function.path}", f"{source} · eq. {numbers}", "\n".join(tests)])
-
-
-def _anchor(function: Function) -> str:
-    """Of the function's heading: dots are left out, here as on the site."""
-    return function.path.replace(".", "").lower()
+    return "\n\n".join([f"### {function.name}", f"{source} · eq. {numbers}", "\n".join(tests)])
 
 
 if __name__ == "__main__":

@@ -197,8 +197,10 @@ def _leave_open(hint: str) -> None:
 
 
 def _display_code(file: str, code: str) -> None:
+    """<samp>: pages made by nbconvert give a listing among the outputs the letters of what stands around it."""
     language = "python" if file.endswith(".py") else "cpp"
-    display(Markdown(f"[`{file}`](../{file})\n```{language}\n{code.rstrip()}\n```"))
+    listing = f"```{language}\n{code.rstrip()}\n```"
+    display(Markdown(f"[`{file}`](../{file})\n\n<samp>\n\n{listing}\n\n</samp>"))
 
 
 def _line(lines: list[str], beginning: str, after: int) -> int:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from backends import CUDA_ON_HOST, UNAVAILABLE, Caller, backend_names, create_backend
+from explain.browser import PROGRAMS, Browser, SilentError, program
 from mutants.summary import pytest_terminal_summary
 from required import pytest_configure, pytest_sessionfinish, pytest_sessionstart, skip
 
@@ -53,3 +54,17 @@ def backend(request):
 def ops(backend):
     """Every registered backend in turn, called with NumPy arrays that it must not write to."""
     return Caller(backend)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A real browser, or a visible skip; DSV4_CHROMIUM names one that is not found by itself."""
+    path = program()
+    if path is None:
+        pytest.skip(f"no Chromium found: expected one of {', '.join(PROGRAMS)}, or its path in DSV4_CHROMIUM")
+    try:
+        browser = Browser(path, tmp_path_factory.mktemp("profile"))
+    except SilentError as error:
+        pytest.skip(f"{path} shows no page here: {error}")
+    with browser:
+        yield browser

@@ -1,5 +1,6 @@
 """The documentation keeps its word: the equations' index is complete, examples give what they show, links lead on."""
 
+import ast
 import doctest
 import importlib.util
 import json
@@ -134,10 +135,25 @@ def test_every_module_is_on_a_page_of_the_api():
     } == shown - packages
 
 
+def undocumented(node, name):
+    """The public functions, classes and methods in a part of a module that have no docstring."""
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef | ast.ClassDef) and not part.name.startswith("_"):
+            if not ast.get_docstring(part):
+                yield f"{name}.{part.name}"
+            yield from undocumented(part, f"{name}.{part.name}") if isinstance(part, ast.ClassDef) else ()
+
+
+def test_whatever_is_public_has_a_docstring():
+    """The API's pages leave out the others."""
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "ref/dsv4").rglob("*.py"))}
+    assert [name for path, module in modules.items() for name in undocumented(module, path.stem)] == []
+
+
 def test_every_module_of_the_api_leads_to_its_file():
     """For readers of the repository, where the directive shows nothing."""
     text = "\n".join(page.read_text("utf-8") for page in sorted((DOCS / "api").glob("*.md")))
-    led = re.findall(r"^## (\S+)\n\n\[(ref/\S+)\]\(../../(\S+)\)$", text, re.MULTILINE)
+    led = re.findall(r"^## (\S+)\n\n\[`(ref/\S+)`\]\(../../(\S+)\)$", text, re.MULTILINE)
     assert [module for module, *_ in led] == re.findall(r"^::: (\S+)$", text, re.MULTILINE)
     for module, name, file in led:
         assert name == file
@@ -291,6 +307,20 @@ def test_the_marks_of_the_site_stand_on_its_pages():
     site_only = load("site_only")
     for mark in (site_only.SAMPLE_MARK, site_only.HOSTED_MARK):
         assert any(mark in page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("page", [*MARKDOWN, *NOTEBOOKS], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_name_is_read_as_bold_type(page):
+    """Outside code, __init__ is shown as a bold "init"."""
+    without_code = re.sub(r"```.*?```|`[^`]*`", "", prose(page), flags=re.DOTALL)
+    assert re.findall(r"\S*__\w+?__\S*", re.sub(r"\]\(.*?\)", "", without_code)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_a_list_begins_after_an_empty_line_or_a_heading(page):
+    """Elsewhere it is a list for readers of the repository, and a run of hyphens on the site."""
+    without_code = re.sub(r"```.*?```", "`code`", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert re.findall(r"^(?!#| |[-*] |\d+\. ).+\n(?:[-*]|\d+\.) .*", without_code, re.MULTILINE) == []
 
 
 def test_links_are_found_where_there_are_many():

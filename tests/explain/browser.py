@@ -135,6 +135,22 @@ class Browser:
             assert time.monotonic() - begun < SECONDS, ("the page was never ready", self.complaints)
             time.sleep(0.05)
 
+    def visit(self, path: Path, width: int = 1280, scheme: str = "light") -> None:
+        """Load any page, and wait for its pictures and letters; scheme: "light" or "dark", what the system is."""
+        self.resize(width, 900)
+        self.prefer(scheme)
+        self.send("Page.navigate", url="about:blank")
+        self.send("Page.navigate", url=path.resolve().as_uri())
+        begun = time.monotonic()
+        while self.run("location.protocol + document.readyState") != "file:complete":
+            assert time.monotonic() - begun < SECONDS, f"{path} was never loaded"
+            time.sleep(0.05)
+        self.run("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
+
+    def prefer(self, scheme: str) -> None:
+        """The colours that the system asks for: "light" or "dark"."""
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def resize(self, width: int, height: int) -> None:
         """The size of the page in CSS pixels."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

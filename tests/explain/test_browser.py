@@ -13,24 +13,10 @@ import tiny
 from dsv4.cost.memory import layer_cache_bytes
 from dsv4.explain import record, write_page
 from dsv4.ops import Ops
-from explain.browser import PROGRAMS, Browser, SilentError, program
 
 TEXT = "To be, or not to be: that is the question.\n\nשלום 😀 <｜User｜> x\t" * 5
 LENGTH = 150
 TOKEN, LAYER, HEAD = 140, 1, 2
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    path = program()
-    if path is None:
-        pytest.skip(f"no Chromium found: expected one of {', '.join(PROGRAMS)}, or its path in DSV4_CHROMIUM")
-    try:
-        browser = Browser(path, tmp_path_factory.mktemp("profile"))
-    except SilentError as error:
-        pytest.skip(f"{path} shows no page here: {error}")
-    with browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

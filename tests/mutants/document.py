@@ -16,6 +16,7 @@ from mutants.mutant import Mutant
 PAGE = runner.ROOT / "docs" / "mutants.md"
 HEADING = "## The catalogue"
 SOURCE = "../tests/mutants/catalogue"
+SPELLED = {"Cuda": "CUDA", "Diloco": "DiLoCo", "Dspark": "DSpark"}
 FOUND_BY = re.compile(r"^- \*\*(?P<name>\S+)\*\*: .* Found by `(?P<test>[^`]+)`\.$", re.MULTILINE)
 
 
@@ -33,7 +34,8 @@ def catalogue(killers: dict[str, str]) -> str:
 
 def title(part: str) -> str:
     """The heading of a part: "Numba rows" for numba_rows."""
-    return part.replace("_", " ").capitalize()
+    words = part.replace("_", " ").capitalize().split()
+    return " ".join(SPELLED.get(word, word) for word in words)
 
 
 def beginning(mutant: Mutant) -> str:

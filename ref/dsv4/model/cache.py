@@ -158,11 +158,16 @@ class LayerState(Protocol):
     """What an attention layer reads, and adds to: a `LayerCache`, or what a block of drafts sees in its place."""
 
     @property
-    def window(self) -> Window: ...
+    def window(self) -> Window:
+        """The keys of the last tokens."""
+
     @property
-    def compressor(self) -> CompressorCache | None: ...
+    def compressor(self) -> CompressorCache | None:
+        """The entries, and the tokens whose block is not full yet; None in a layer with a window alone."""
+
     @property
-    def indexer(self) -> CompressorCache | None: ...
+    def indexer(self) -> CompressorCache | None:
+        """The same of the indexer's keys; None but in a CSA layer."""
 
 
 @dataclass

@@ -17,7 +17,9 @@ class Source(Protocol):
     """Where a model's weights come from. `dsv4.Checkpoint` is one; others need no files."""
 
     @property
-    def config(self) -> Config: ...
+    def config(self) -> Config:
+        """The configuration that the weights belong to."""
+
     @property
     def directory(self) -> Path:
         """The name that error messages show. It need not exist."""
@@ -41,7 +43,8 @@ class Weights(Protocol):
     """The weights of one part of the model, whose names begin with `prefix`."""
 
     @property
-    def prefix(self) -> str: ...
+    def prefix(self) -> str:
+        """What the names begin with: "layers.3.attn.", or nothing for the whole model."""
 
     def under(self, prefix: str) -> "Weights":
         """The weights of a part of it: weights.under("attn.")["wkv.weight"] is weights["attn.wkv.weight"]."""
