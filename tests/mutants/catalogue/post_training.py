@@ -217,4 +217,38 @@ POST_TRAINING = (
         new='if split == "held-out" or not is_held_out(task):',
         tests=("learn/post/worlds/test_worlds.py::test_no_task_is_in_both_splits_and_each_split_is_large[verse]",),
     ),
+    Mutant(
+        name="post-rate-falls-at-once",
+        trap="the learning rate falls from the first step of a stage on, and is at its end when the decay should begin",
+        file="learn/post/trainer.py",
+        old="return cosine_decay(step - before, stage.decay_steps, stage.learning_rate",
+        new="return cosine_decay(step, stage.steps, stage.learning_rate",
+        tests=("learn/post/test_trainer.py::test_the_learning_rate_rises_stays_and_falls_to_the_last_step",),
+    ),
+    Mutant(
+        name="post-rate-of-the-end-unused",
+        trap="steps of a stage of post-training have the rate of its beginning to the end",
+        file="learn/post/trainer.py",
+        old="self.optimiser.step(clipped.gradients, rate)",
+        new="self.optimiser.step(clipped.gradients, stage.learning_rate)",
+        tests=(
+            "learn/post/test_trainer.py::test_the_log_has_the_rate_of_each_step_and_a_step_at_the_rate_0_moves_nothing",
+        ),
+    ),
+    Mutant(
+        name="doubts-without-a-mistake",
+        trap='what the examples of mode "max" doubt is always right: saying it twice is all that can be learnt',
+        file="learn/post/worlds/world.py",
+        old="doubted = (self.slip or self.reasoning) + self.doubt",
+        new="doubted = self.reasoning + self.doubt",
+        tests=("learn/post/worlds/test_worlds.py::test_an_example_of_the_mode_max_has_the_slip_and_its_doubt",),
+    ),
+    Mutant(
+        name="one-word-twice-never-judged",
+        trap="no labelled verse ends its lines in one word, and the judge takes that for a rhyme",
+        file="learn/post/worlds/verse.py",
+        old="is_same = has.length and generator.random() < SAME_WORD",
+        new="is_same = has.length and generator.random() < 0",
+        tests=(f"{VERSE}test_lines_that_do_not_rhyme_may_end_in_one_word",),
+    ),
 )

@@ -26,7 +26,7 @@ NEW = "new"
 
 FRONTS = ("student", "teacher")
 
-MAY_BE_ZERO = ("seed", "warmup_steps", "beta", "indexer_weight", "weight")
+MAY_BE_ZERO = ("seed", "warmup_steps", "decay_steps", "final_learning_rate", "beta", "indexer_weight", "weight")
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,17 @@ class Stage:
     """Where the tasks come from, in turn."""
     steps: int
     learning_rate: float
-    """η after the warm-up; it stays the same from there."""
+    """η between the warm-up and the decay."""
     checkpoint_interval: int
     """Steps between two checkpoints."""
     efforts: tuple[Effort, ...] = (Effort.named("non-think"),)
     """The modes of the prompts, in turn."""
     warmup_steps: int = 0
+    """Steps at the beginning in which η rises linearly."""
+    decay_steps: int = 0
+    """Steps at the end in which η falls along a cosine. The report prints no schedule of these stages."""
+    final_learning_rate: float = 0.0
+    """η of the last step of the decay."""
     clip_norm: float = 1.0
     indexer_weight: float = 1.0
     """Of the indexer's own loss: the others do not move it."""
@@ -72,6 +77,13 @@ class Stage:
         flag(f"{name}: quantise", self.quantise)
         check_numbers(self, name, "", MAY_BE_ZERO)
         check_worlds(self.worlds, f"{name}: worlds")
+        if self.warmup_steps + self.decay_steps > self.steps:
+            both = f"{self.warmup_steps} and {self.decay_steps}"
+            most = f"{self.steps} together or less"
+            raise SettingError(f"{name}: warmup_steps, decay_steps: expected {most}, found {both}")
+        if self.final_learning_rate > self.learning_rate:
+            most, found = f"at most the learning rate, {self.learning_rate}", self.final_learning_rate
+            raise SettingError(f"{name}: final_learning_rate: expected {most}, found {found}")
         if not self.efforts or not all(isinstance(effort, Effort) for effort in self.efforts):
             raise SettingError(f"{name}: efforts: expected at least one Effort, found {quoted(self.efforts)}")
 
