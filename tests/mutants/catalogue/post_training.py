@@ -251,4 +251,12 @@ POST_TRAINING = (
         new="is_same = has.length and generator.random() < 0",
         tests=(f"{VERSE}test_lines_that_do_not_rhyme_may_end_in_one_word",),
     ),
+    Mutant(
+        name="modes-of-other-worlds",
+        trap="a world is asked in the modes that are for another one alone, too",
+        file="learn/post/recipe.py",
+        old="own = tuple(effort for effort in self.efforts if world in effort.worlds)",
+        new="own = self.efforts",
+        tests=("learn/post/test_recipe.py::test_a_world_may_have_modes_of_its_own",),
+    ),
 )
