@@ -34,8 +34,9 @@ def test_a_run_its_scores_and_its_picture(dsv4, recipe, tmp_path):
     status, printed, _ = dsv4("posttrain", "score", out / "tuned" / "model", "--world", "rules", "--tasks", 2, "--json")
     assert status == 0
     assert json.loads(printed).keys() == {"world", "mode", "seed", "score", "tokens", "ended"}
-    status, printed, _ = dsv4("posttrain", "score", out / "tuned" / "model", "--world", "rules", "--tasks", 2)
-    assert status == 0 and printed.startswith("rules ")
+    short = ("--world", "rules", "--tasks", 2, "--window", 1)
+    status, printed, _ = dsv4("posttrain", "score", out / "tuned" / "model", *short)
+    assert status == 0 and printed.startswith("rules ") and " 1.0 tokens" in printed
     status, printed, err = dsv4("posttrain", recipe, "--out", out, "--seed", 5, "--resume")
     assert status == 0 and "step" not in err  # all steps are done
     if find_spec("matplotlib"):
@@ -51,6 +52,7 @@ def test_a_run_its_scores_and_its_picture(dsv4, recipe, tmp_path):
         (["RECIPE", "other", "--out", "x"], "recipe: expected one path, found"),
         (["plot"], "posttrain plot: expected the directory of one stage, found []"),
         (["score"], "posttrain score: expected the directory of one model, found []"),
+        (["score", "x", "--window", "0"], "effort non-think: window: expected an integer from 1"),
         (["RECIPE", "--out", "x", "--resume"], "x: expected a run to resume, found none"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,10 @@ def posttrain(
         list[str] | None, typer.Option("--world", help="For score: a world; may be repeated.", show_default="all")
     ] = None,
     mode: Annotated[str, typer.Option("--mode", help="For score: non-think, high or max.")] = "non-think",
+    window: Annotated[
+        int | None,
+        typer.Option("--window", help="For score: the most tokens of an answer.", show_default="the mode's"),
+    ] = None,
     tasks: Annotated[int, typer.Option("--tasks", help="For score: how many held-out tasks of each world.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +50,7 @@ def posttrain(
         _plot(recipe[1:])
         return
     if recipe[0] == SCORE:
-        _score(recipe[1:], world, mode, tasks, seed or 0, backend, as_json)
+        _score(recipe[1:], world, mode, window, tasks, seed or 0, backend, as_json)
         return
     from dsv4.learn.post.recipe import read_post_recipe
     from dsv4.learn.post.run import posttrain as train
@@ -72,7 +77,14 @@ def _plot(directories: list[str]) -> None:
 
 
 def _score(
-    models: list[str], worlds: list[str] | None, mode: str, tasks: int, seed: int, backend: str, as_json: bool
+    models: list[str],
+    worlds: list[str] | None,
+    mode: str,
+    window: int | None,
+    tasks: int,
+    seed: int,
+    backend: str,
+    as_json: bool,
 ) -> None:
     """A line for each world: score, tokens of an answer, and how many came to an end."""
     from dsv4.learn.post.efforts import Effort
@@ -83,10 +95,13 @@ def _score(
 
     if len(models) != 1:
         raise SettingError(f"posttrain score: expected the directory of one model, found {quoted(models)}")
+    effort = Effort.named(mode)
+    if window is not None:
+        effort = replace(effort, window=window)
     model = load(models[0], backend)
     tokenizer = Tokenizer.from_file(models[0])
     for name in worlds or WORLDS:
-        found = score(model, tokenizer, name, Effort.named(mode), tasks, seed)
+        found = score(model, tokenizer, name, effort, tasks, seed)
         if as_json:
             print(json.dumps({"world": name, "mode": mode, "seed": seed, **found._asdict()}))
         else:

@@ -51,6 +51,14 @@ def changed(stage, **changes):
         (changed(FINE, batch="many"), r"^stage tuned: batch: expected an integer from 1 to \d+, found 'many'$"),
         (changed(FINE, group=3), r"^here: expected the keys name, .*, found 'group'$"),
         (changed(FINE, efforts=[]), r"^stage tuned: efforts: expected at least one Effort, found \(\)$"),
+        (changed(FINE, warmup_steps=2, decay_steps=2),
+         r"^stage tuned: warmup_steps, decay_steps: expected 3 together or less, found 2 and 2$"),
+        (changed(FINE, final_learning_rate=0.1),
+         r"^stage tuned: final_learning_rate: expected at most the learning rate, 0\.003, found 0\.1$"),
+        (changed(FINE, efforts=[{"mode": "high", "window": 9, "penalty": 0, "worlds": ["chess"]}]),
+         r"^stage tuned: efforts: worlds: expected some of sums, .*, found \('chess',\)$"),
+        (changed(FINE, efforts=[{"mode": "high", "window": 9, "penalty": 0, "worlds": ["sums"]}]),
+         r"^stage tuned: efforts: expected one for strings, found none$"),
         (changed(REWARDED, group=0), r"^stage rewarded: group: expected an integer from 1 to \d+, found 0$"),
         (changed(REWARDED, group=1), r"^stage rewarded: group: expected an integer of at least 2, found 1$"),
         (changed(REWARDED, updates=4), r"^stage rewarded: updates: .* that divides the 6 answers, found 4$"),
@@ -104,6 +112,18 @@ def test_worlds_and_efforts_come_in_turn():
     ]
     assert found[3:5] == questions(stage, 3, 2)
     assert found[0].task != found[2].task
+
+
+def test_a_world_may_have_modes_of_its_own():
+    """Those that name it; the others have those that name no world."""
+    own = {"mode": "high", "window": 9, "penalty": 0, "worlds": ["sums"]}
+    raw = stage_as_json(REWARDED) | {"worlds": ["sums", "rules"], "efforts": ["non-think", own, "max"]}
+    stage = stage_from_json(json.loads(json.dumps(raw)), "here")
+    assert stage_from_json(stage_as_json(stage), "here") == stage
+    high = Effort("high", 9, 0, ("sums",))
+    assert [(one.world.name, one.effort) for one in questions(stage, 0, 4)] == [
+        *(("sums", high), ("rules", Effort.named("non-think")), ("sums", high), ("rules", Effort.named("max"))),
+    ]
 
 
 def test_a_teacher_is_asked_in_its_own_modes():

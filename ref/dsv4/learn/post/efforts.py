@@ -4,7 +4,7 @@ The report trains each effort with another length penalty and another context wi
 here is ours: an answer of n tokens in a window of W costs `penalty · n / W`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from dsv4.errors import SettingError, quoted
@@ -26,6 +26,8 @@ class Effort:
     """The most tokens of an answer, thoughts included; one that needs more is cut, and worth nothing."""
     penalty: float
     """What an answer costs that fills its window."""
+    worlds: tuple[str, ...] = ()
+    """The worlds that are asked in it, where a stage has efforts for some of its worlds alone; else none."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -42,7 +44,3 @@ class Effort:
     def reward(self, score: float, tokens: int) -> float:
         """score − penalty · tokens / window: what an answer of so many tokens teaches. Not in the report."""
         return score - self.penalty * tokens / self.window
-
-
-KEYS = tuple(entry.name for entry in fields(Effort))
-"""What an effort is written with in a recipe."""

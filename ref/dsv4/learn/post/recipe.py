@@ -17,7 +17,7 @@ from dsv4.checkpoint import config_as_json, config_from_json, read_config
 from dsv4.checkpoint.input_files import read_json
 from dsv4.config import Config
 from dsv4.errors import SettingError, quoted
-from dsv4.learn.post.efforts import KEYS, Effort
+from dsv4.learn.post.efforts import Effort
 from dsv4.learn.post.worlds import WORLDS
 from dsv4.learn.sections import check_numbers, section
 
@@ -26,7 +26,7 @@ NEW = "new"
 
 FRONTS = ("student", "teacher")
 
-MAY_BE_ZERO = ("seed", "warmup_steps", "beta", "indexer_weight", "weight")
+MAY_BE_ZERO = ("seed", "warmup_steps", "decay_steps", "final_learning_rate", "beta", "indexer_weight", "weight")
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,17 @@ class Stage:
     """Where the tasks come from, in turn."""
     steps: int
     learning_rate: float
-    """η after the warm-up; it stays the same from there."""
+    """η between the warm-up and the decay."""
     checkpoint_interval: int
     """Steps between two checkpoints."""
     efforts: tuple[Effort, ...] = (Effort.named("non-think"),)
-    """The modes of the prompts, in turn."""
+    """The modes of the prompts, in turn: those that name the task's world, or where none does, those that name none."""
     warmup_steps: int = 0
+    """Steps at the beginning in which η rises linearly."""
+    decay_steps: int = 0
+    """Steps at the end in which η falls along a cosine. The report prints no schedule of these stages."""
+    final_learning_rate: float = 0.0
+    """η of the last step of the decay."""
     clip_norm: float = 1.0
     indexer_weight: float = 1.0
     """Of the indexer's own loss: the others do not move it."""
@@ -61,7 +66,8 @@ class Stage:
 
     def efforts_of(self, world: str) -> tuple[Effort, ...]:
         """The modes of the questions of one of its worlds, in turn."""
-        return self.efforts
+        own = tuple(effort for effort in self.efforts if world in effort.worlds)
+        return own or tuple(effort for effort in self.efforts if not effort.worlds)
 
     def __post_init__(self) -> None:
         name = f"stage {self.name}"
@@ -72,8 +78,21 @@ class Stage:
         flag(f"{name}: quantise", self.quantise)
         check_numbers(self, name, "", MAY_BE_ZERO)
         check_worlds(self.worlds, f"{name}: worlds")
+        if self.warmup_steps + self.decay_steps > self.steps:
+            both = f"{self.warmup_steps} and {self.decay_steps}"
+            most = f"{self.steps} together or less"
+            raise SettingError(f"{name}: warmup_steps, decay_steps: expected {most}, found {both}")
+        if self.final_learning_rate > self.learning_rate:
+            most, found = f"at most the learning rate, {self.learning_rate}", self.final_learning_rate
+            raise SettingError(f"{name}: final_learning_rate: expected {most}, found {found}")
         if not self.efforts or not all(isinstance(effort, Effort) for effort in self.efforts):
             raise SettingError(f"{name}: efforts: expected at least one Effort, found {quoted(self.efforts)}")
+        for effort in self.efforts:
+            if effort.worlds:
+                check_worlds(effort.worlds, f"{name}: efforts: worlds")
+        for world in self.worlds:
+            if not self.efforts_of(world):
+                raise SettingError(f"{name}: efforts: expected one for {world}, found none")
 
 
 @dataclass(frozen=True)
@@ -154,8 +173,8 @@ class Taught(Sampled):
 
     def efforts_of(self, world: str) -> tuple[Effort, ...]:
         """Those of the world's teacher, if it names any."""
-        [teacher] = [teacher for teacher in self.teachers if world in teacher.worlds]
-        return teacher.efforts or self.efforts
+        of_teacher = [teacher.efforts for teacher in self.teachers if world in teacher.worlds]
+        return (of_teacher and of_teacher[0]) or super().efforts_of(world)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -280,8 +299,12 @@ def _efforts(raw: Any, source: str) -> tuple[Effort, ...]:
 
 
 def _effort(raw: Any, source: str) -> Effort:
-    """The default of a mode's name, or an object with every key."""
-    return Effort.named(raw) if isinstance(raw, str) else Effort(**section(raw, Effort, source, ""))
+    """The default of a mode's name, or an object."""
+    if isinstance(raw, str):
+        return Effort.named(raw)
+    values = section(raw, Effort, source, "")
+    values["worlds"] = _tuple(values.get("worlds", []), f"{source}.worlds")
+    return Effort(**values)
 
 
 def _tuple(raw: Any, source: str) -> tuple[Any, ...]:
@@ -293,9 +316,7 @@ def _tuple(raw: Any, source: str) -> tuple[Any, ...]:
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""
     match value:
-        case Effort():
-            return {key: getattr(value, key) for key in KEYS}
-        case Teacher():
+        case Effort() | Teacher():
             return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
         case tuple():
             return [_plain(one) for one in value]

@@ -12,7 +12,7 @@ from dsv4.learn.gradients import weighted_gradients
 from dsv4.learn.learner import SHARDS, Learner, check_state, in_threads, under
 from dsv4.learn.post.lesson import Lesson, Part
 from dsv4.learn.post.recipe import Stage
-from dsv4.learn.schedule import warm_up
+from dsv4.learn.schedule import cosine_decay, warm_up
 from dsv4.learn.trainable import Trainable, TrainableModel
 from dsv4.ops.types import Array, Ints
 
@@ -65,7 +65,7 @@ class PostTrainer(Learner):
         found = self._gradients()
         learnt = {name: gradient for name, gradient in found.gradients.items() if not name.startswith("mtp.")}
         clipped = clip_gradients(learnt, stage.clip_norm)
-        rate = stage.learning_rate * warm_up(number, stage.warmup_steps)
+        rate = learning_rate(stage, number)
         is_sound = np.isfinite(clipped.norm) and all(map(np.isfinite, found.losses.values()))
         if is_sound:
             self.optimiser.step(clipped.gradients, rate)
@@ -104,6 +104,14 @@ class PostTrainer(Learner):
                 losses = {name: part.share * float(value.data) for name, value in values.items()}
                 total = _added(total, _Found(losses, weighted_gradients(model, values, share), part.tokens))
         return total
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """η of a step, of which the first is 0: it rises linearly, stays, and falls along a cosine to the last step."""
+    before = stage.steps - stage.decay_steps
+    if step >= before:
+        return cosine_decay(step - before, stage.decay_steps, stage.learning_rate, stage.final_learning_rate)
+    return stage.learning_rate * warm_up(step, stage.warmup_steps)
 
 
 class _Found(NamedTuple):

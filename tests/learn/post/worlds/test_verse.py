@@ -45,6 +45,13 @@ def test_a_verse_has_the_points_that_it_was_asked_to_have(wanted):
             assert points(write(np.random.default_rng(seed), wanted, "moon", has), wanted) == has
 
 
+def test_lines_that_do_not_rhyme_may_end_in_one_word():
+    """A judge who never saw that takes it for a rhyme."""
+    verses = [write(np.random.default_rng(seed), 7, "moon", Points(False, True, True)) for seed in range(40)]
+    ends = [[line.split()[-1] for line in verse.split("\n")] for verse in verses]
+    assert 0 < sum(one == other for one, other in ends) < 30
+
+
 def test_the_score_of_verse_is_no_reward():
     assert [name for name, world in WORLDS.items() if not world.has_rule] == ["verse"]
     task = WORLDS["verse"].task("train", 0)

@@ -1,13 +1,15 @@
 """Worlds: their answers against other ways to find them, their splits, and what their checkers let pass."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from dsv4.errors import SettingError
 from dsv4.learn.post.efforts import MODES
-from dsv4.learn.post.worlds import WORLDS
+from dsv4.learn.post.worlds import WORLDS, Task
 from dsv4.learn.post.worlds.calculator import calculate
+from dsv4.learn.post.worlds.world import asked
 from dsv4.text.chat import Control, Text, join
 from dsv4.text.chat.templates import END, END_THINK
 
@@ -85,10 +87,35 @@ def test_sums_and_comparisons_are_right():
         a, b = map(int, re.findall("[0-9]+", question(task)))
         kinds.add("+" in question(task))
         assert task.content == str(a + b if "+" in question(task) else max(a, b))
-        for one, sign, other in re.findall(r"([0-9+]+)([=<>])([0-9]+)", task.reasoning):
-            left = sum(map(int, one.split("+")))
-            assert {"=": left == int(other), "<": left < int(other), ">": left > int(other)}[sign]
+        assert all(map(is_right, task.reasoning.split(", ")))
     assert kinds == {True, False}
+
+
+def is_right(step):
+    """Whether a step such as 3+4+1=8 or 5<7 is true."""
+    one, sign, other = re.fullmatch(r"([0-9+]+)([=<>])([0-9]+)", step).groups()
+    left = sum(map(int, one.split("+")))
+    return {"=": left == int(other), "<": left < int(other), ">": left > int(other)}[sign]
+
+
+def test_doubts_are_right_and_some_of_what_they_doubt_is_wrong():
+    """In mode "max" alone: from examples in which all is right, nobody would learn to correct anything."""
+    wrong = 0
+    for task in tasks("sums", count=200):
+        first, again = (task.slip or task.reasoning).split(", "), task.doubt.removeprefix("; ").split(", ")
+        assert all(map(is_right, again))
+        wrong += not all(map(is_right, first))
+        if task.slip:
+            units, tens = (int(step.split("=")[1]) for step in (again[0], again[-1]))
+            assert int(task.content) == 10 * tens + units % 10
+    assert 10 < wrong < 60
+
+
+def test_an_example_of_the_mode_max_has_the_slip_and_its_doubt():
+    task = Task(asked("1+2?"), "3", "1+2=3", "; 2+1=3", slip="1+2=4")
+    assert "1+2=4; 2+1=3" in join(task.conversation("max"))
+    assert "1+2=3</think>" in join(task.conversation("high"))
+    assert "1+2=3; 2+1=3" in join(replace(task, slip="").conversation("max"))
 
 
 def test_strings_are_right():

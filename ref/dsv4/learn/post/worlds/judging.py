@@ -10,7 +10,7 @@ import numpy as np
 from dsv4.learn.post.worlds.verse import NOUNS, POINTS, RUBRIC, SYLLABLES, drawn_points, points, write
 from dsv4.learn.post.worlds.world import Message, Task, World, asked, pick
 
-LABELLED = 64
+LABELLED = 512
 """How many labelled verses there are to learn from."""
 
 

@@ -33,6 +33,9 @@ VERBS = ("sings", "calls", "waits", "wanders", "listens")
 PLACES = ("at", "by the", "in a", "after the", "over a")
 SYLLABLES = (6, 7, 8)
 
+SAME_WORD = 0.3
+"""Of the two lines that do not rhyme, those that end in one word: else nobody could learn that it is no rhyme."""
+
 
 class Points(NamedTuple):
     """Which of the rubric's points a verse has."""
@@ -67,7 +70,9 @@ def write(generator: np.random.Generator, wanted: int, topic: str, has: Points) 
     """A verse on a topic that has these points of the rubric and lacks the others."""
     group, stranger = generator.permutation(len(ENDINGS))[:2]
     first, second = generator.permutation(ENDINGS[group])[:2]
-    ends = [str(first), str(second) if has.rhyme else pick(generator, ENDINGS[stranger])]
+    is_same = has.length and generator.random() < SAME_WORD
+    unlike = str(first) if is_same else pick(generator, ENDINGS[stranger])
+    ends = [str(first), str(second) if has.rhyme else unlike]
     if not has.length:
         ends = [*ends, str(generator.permutation([one for one in ENDINGS[group] if one not in ends])[0])]
         if not has.rhyme:

@@ -32,6 +32,8 @@ class Task:
     """What it thinks before in mode "high"."""
     doubt: str = ""
     """What it thinks after that in mode "max"."""
+    slip: str = ""
+    """What it thinks there in place of the reasoning, where its doubt has something to correct."""
     tool_calls: tuple[Message, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the checker goes by."""
@@ -42,7 +44,8 @@ class Task:
 
     def conversation(self, mode: str) -> list[Piece]:
         """The same with the good answer behind it, up to the end token: what fine-tuning learns from."""
-        thoughts = {"non-think": "", "high": self.reasoning, "max": self.reasoning + self.doubt}[mode]
+        doubted = (self.slip or self.reasoning) + self.doubt
+        thoughts = {"non-think": "", "high": self.reasoning, "max": doubted}[mode]
         answer: Message = {"role": "assistant", "content": self.content, "reasoning_content": thoughts}
         if self.tool_calls:
             answer["tool_calls"] = list(self.tool_calls)
