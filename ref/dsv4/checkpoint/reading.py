@@ -20,6 +20,7 @@ from dsv4.config import Config
 from dsv4.errors import CheckpointError, quoted
 from dsv4.ops.formats import e8m0_encode
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
+from dsv4.ops.types import Ints
 from dsv4.parameters import Format, Parameter, parameters
 
 DENSE = ("F32", "BF16", "F16")
@@ -116,11 +117,6 @@ class Checkpoint:
             return Fp4Weight(codes, self._scales(name))
         return codes
 
-    @property
-    def routed_nbytes(self) -> int:
-        """The bytes of all routed experts as they are stored, scales included."""
-        return sum(entry.size for name, entry in self.entries.items() if ".ffn.experts." in name)
-
     def stored_bytes(self, name: str) -> int:
         """The bytes of a parameter as it is stored, with its scales. Raises CheckpointError for an unknown one."""
         scales = self.entries.get(self._parameter(name).scale_name)
@@ -146,6 +142,20 @@ class Checkpoint:
         values.check_scales(scales, scale, entry.dtype)
         packed = Fp8Weight if entry.dtype == "F8_E4M3" else Fp4Weight
         return packed(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales))
+
+    def read_rows(self, name: str, numbers: Ints) -> npt.NDArray[Any]:
+        """Rows [N, d] of a dense parameter [.., d], in memory of their own, checked as `check_values` does.
+
+        Raises CheckpointError as `read_weight` does.
+        """
+        self._check_stored(self._parameter(name))
+        entry = self.entries[name]
+        size = entry.size // entry.shape[0]
+        rows = [replace(entry, shape=(1, *entry.shape[1:]), start=entry.start + size * int(row)) for row in numbers]
+        found = [read_tensor(row) for row in rows]
+        for row, values_of_row in zip(rows, found, strict=True):
+            values.check_numbers(values_of_row, row)
+        return np.concatenate(found)
 
     def check_values(self, name: str) -> None:
         """Read a parameter's values and those of its scales, and look for ones that cannot be right.
