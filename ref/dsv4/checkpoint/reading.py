@@ -54,6 +54,7 @@ class Checkpoint:
         self.entries = entries
         self.has_mtp = config.draft_layers > 0 and any(name.startswith("mtp.") for name in entries)
         self._maps: dict[Path, MappedFile] = {}
+        self._checked: set[str] = set()
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
@@ -125,21 +126,19 @@ class Checkpoint:
     def read_weight(self, name: str) -> Weight:
         """A parameter as `weight` gives it, checked as `check_values` does, in memory of its own: no file is mapped.
 
-        Raises CheckpointError as these do, also for a file that is gone or cut short while it is read.
+        Values are checked when it is read for the first time: a file that is changed later is refused. Raises
+        CheckpointError as these do, also for a file that is gone or cut short while it is read.
         """
         parameter = self._parameter(name)
         self._check_stored(parameter)
         entry = self.entries[name]
-        codes = read_tensor(entry)
-        if parameter.format == "i64":
-            values.check_experts(codes, entry, self.config.n_routed_experts)
-        else:
-            values.check_numbers(codes, entry)
-        if entry.dtype not in values.LARGEST_SCALE:
+        scale = self.entries[parameter.scale_name] if entry.dtype in values.LARGEST_SCALE else None
+        codes, scales = read_tensor(entry), read_tensor(scale) if scale else None
+        if name not in self._checked:
+            self._check_numbers(parameter, codes, scales)
+            self._checked.add(name)
+        if scales is None:
             return codes
-        scale = self.entries[parameter.scale_name]
-        scales = read_tensor(scale)
-        values.check_scales(scales, scale, entry.dtype)
         packed = Fp8Weight if entry.dtype == "F8_E4M3" else Fp4Weight
         return packed(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales))
 
@@ -165,14 +164,8 @@ class Checkpoint:
         """
         parameter = self._parameter(name)
         self._check_stored(parameter)
-        entry, tensor = self.entries[name], self.tensor(name)
-        if parameter.format == "i64":
-            values.check_experts(tensor, entry, self.config.n_routed_experts)
-        else:
-            values.check_numbers(tensor, entry)
-        if entry.dtype in values.LARGEST_SCALE:
-            scale = parameter.scale_name
-            values.check_scales(self.tensor(scale), self.entries[scale], entry.dtype)
+        has_scales = self.entries[name].dtype in values.LARGEST_SCALE
+        self._check_numbers(parameter, self.tensor(name), self.tensor(parameter.scale_name) if has_scales else None)
 
     def validate(self) -> None:
         """Check from the headers alone that every parameter is there, with a fitting shape and dtype, and no other.
@@ -194,6 +187,16 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.directory}: expected only tensors of {self.config.source}, found {_list(unknown)}"
             )
+
+    def _check_numbers(self, parameter: Parameter, numbers: npt.NDArray[Any], scales: npt.NDArray[Any] | None) -> None:
+        """What `check_values` looks for, in a parameter's numbers or codes and in the scales beside them."""
+        entry = self.entries[parameter.name]
+        if parameter.format == "i64":
+            values.check_experts(numbers, entry, self.config.n_routed_experts)
+        else:
+            values.check_numbers(numbers, entry)
+        if scales is not None:
+            values.check_scales(scales, self.entries[parameter.scale_name], entry.dtype)
 
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:
