@@ -39,12 +39,11 @@ def test_what_is_no_size(text):
 def test_the_text_is_the_same_and_a_line_says_what_was_read(dsv4):
     arguments = ("generate", "The", "-n", 4, "-t", 0, "-b", "numpy")
     free = dsv4(*arguments)
-    checkpoint = Checkpoint.open(bundled_model())
-    size = checkpoint.nbytes - checkpoint.routed_nbytes // 2 + 2**22  # room for caches, and half of the experts
+    size = Checkpoint.open(bundled_model()).nbytes // 2 + 2**22  # room for caches, and half of the weights
     bounded = dsv4(*arguments, "--memory", size)
     assert free[2] == ""
     assert bounded[:2] == free[:2]
-    assert re.fullmatch(r"read \S+ [kM]?B, \S+ [kM]?B/s; \d+ of \d+ experts were in memory\n", bounded[2])
+    assert re.fullmatch(r"read \S+ [kM]?B, \S+ [kM]?B/s; \d+ of \d+ parts were in memory\n", bounded[2])
 
 
 @pytest.mark.parametrize(

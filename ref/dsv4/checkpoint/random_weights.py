@@ -20,7 +20,7 @@ from dsv4.arguments import integer
 from dsv4.checkpoint.writing import write_checkpoint
 from dsv4.config import Config
 from dsv4.errors import CheckpointError
-from dsv4.ops.formats import fp4_encode, fp4_pack, fp8_encode
+from dsv4.ops.formats import fp4_encode, fp4_pack, fp4_unpack, fp8_decode, fp8_encode
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
 from dsv4.ops.types import Bytes
 from dsv4.parameters import Parameter, parameters
@@ -82,10 +82,10 @@ def random_weights(config: Config, seed: int = 0) -> Iterator[tuple[str, Weight]
         if parameter.format == "i64":
             yield name, _table(parameter, config.n_routed_experts, generator)
         elif config.quantised and parameter.format == "fp4":
-            codes, scales = _coded(parameter, _fp4_pairs(), LARGEST_FP4 / _quantiles(16)[-1], generator)
+            codes, scales = _coded(parameter, _fp4_pairs(), fp4_unpack(_fp4_pairs()), generator)
             yield name, Fp4Weight(codes, scales)
         elif config.quantised and parameter.format == "fp8":
-            codes, scales = _coded(parameter, _fp8_codes(), LARGEST_FP8 / _quantiles(256)[-1], generator)
+            codes, scales = _coded(parameter, _fp8_codes(), fp8_decode(_fp8_codes()), generator)
             yield name, Fp8Weight(codes, scales)
         else:
             narrow = config.quantised and parameter.format == "bf16"
@@ -140,21 +140,21 @@ def _size(parameter: Parameter) -> float:
     """The standard deviation of a parameter's numbers."""
     name, width = parameter.name, parameter.shape[-1]
     if name.endswith("gate.bias"):
-        return 0.2
+        return 0.1
     if len(parameter.shape) == 1 or name.endswith((".ape", "embed.weight", "markov_w1.weight")):
         return 1.0
     return (HEAD_GAIN if name == "head.weight" else MATRIX_GAIN) / math.sqrt(width)
 
 
 def _coded(
-    parameter: Parameter, codes: Bytes, size: float, generator: np.random.Generator
+    parameter: Parameter, codes: Bytes, numbers: npt.NDArray[np.floating], generator: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Packed numbers and their scales. codes [256]: bytes to draw from; size: what their numbers' size is about."""
+    """Packed numbers and their scales. codes [256]: bytes to draw from; numbers: all that they stand for."""
     assert parameter.scale_shape is not None
     rows, width = parameter.shape
     count = rows * width // (2 if parameter.format == "fp4" else 1)
     drawn = generator.integers(0, 2**64 - 1, -(-count // 8), np.uint64, endpoint=True).view(np.uint8)[:count]
-    wanted = math.log2(_size(parameter) / size)
+    wanted = math.log2(_size(parameter) / numbers.std())
     low = math.floor(wanted)
     upper = (4 ** (wanted - low) - 1) / 3  # this share of scales twice as large, and the mean square is as wanted
     scales = E8M0_BIAS + low + (generator.random(parameter.scale_shape) < upper)

@@ -1,5 +1,6 @@
 """The mixture-of-experts sub-layer (report §2.1)."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from dsv4.model.observe import Observer
 from dsv4.model.part import Part
 from dsv4.model.weights import read_expert
-from dsv4.ops import Routing
+from dsv4.ops import Expert, Routing
 from dsv4.ops.types import Array, Ints
 
 
@@ -45,8 +46,8 @@ class MoE:
         if isinstance(self.gate, HashGate):
             self.experts.ahead(self.gate.tid2eid[ids])
 
-    def _mix(self, tokens: Array, routing: Routing) -> Array:
-        return self.ops.experts(tokens, routing, self.experts, self.config.swiglu_limit, self.rounding.on)
+    def _mix(self, tokens: Array, routing: Routing, experts: Sequence[Expert]) -> Array:
+        return self.ops.experts(tokens, routing, experts, self.config.swiglu_limit, self.rounding.on)
 
 
 class Gate(Protocol):

@@ -1,6 +1,6 @@
 """The routed experts of a layer whose weights are held in a bounded memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
@@ -38,49 +38,50 @@ class StoredExperts(Sequence[Expert]):
 
     def ahead(self, numbers: Ints) -> None:
         """These experts will be asked for: numbers of any shape."""
-        self._store.ahead([self.group(number) for number in self._unique(numbers)])
+        self._store.ahead(self._groups(np.unique(self._ops.to_numpy(numbers)).tolist()))
 
     def mixture(self, mix: Mixture, tokens: Array, routing: Routing) -> Array:
-        """What `mix` makes of tokens [T, d] and their experts: [T, d]. It meets only experts that are in memory.
+        """What `mix` makes of tokens [T, d] and their experts: [T, d]. It is given only experts that are in memory.
 
         Where not all of them fit, they come in turns, each with all of its tokens. Every visit of a token to an expert
         is then computed by itself, and a token's visits are added in their order, as all backends do.
         """
-        chosen, turns = self._ops.to_numpy(routing.indices), self.turns(routing.indices)
+        chosen = self._ops.to_numpy(routing.indices)
+        turns = self.turns(np.unique(chosen).tolist())
         if len(turns) == 1:
-            with self._store.use(turns[0]):
-                return mix(tokens, routing)
+            with self._store.use(self._groups(turns[0])) as experts:
+                return mix(tokens, Routing(routing.weights, self._places(chosen, turns[0])), experts)
         outputs = self._ops.zeros((*chosen.shape, tokens.shape[-1]), tokens.dtype)  # [T, k, d]
-        for numbers in self._in_turns(turns):
+        for numbers, following in zip(turns, [*turns[1:], []], strict=True):
             token, slot = np.nonzero(np.isin(chosen, numbers))
-            visits = Routing(routing.weights[token, slot][:, None], routing.indices[token, slot][:, None])
-            outputs = self._ops.write(outputs, (token, slot), mix(tokens[token], visits))
+            with self._store.use(self._groups(numbers)) as experts:
+                self._store.ahead(self._groups(following))
+                visits = Routing(routing.weights[token, slot][:, None], self._places(chosen[token, slot], numbers))
+                outputs = self._ops.write(outputs, (token, slot), mix(tokens[token], visits, experts))
         total: Array = outputs.sum(axis=1)
         return total
 
-    def turns(self, numbers: Ints) -> list[list[Group[Expert]]]:
-        """These experts in groups that fit in memory: one where all fit, else such that the next can be read meanwhile.
+    def turns(self, numbers: list[int]) -> list[list[int]]:
+        """These experts in lists that fit in memory: one where all fit, else such that the next can be read meanwhile.
 
         Those that are in memory already come first.
         """
-        groups = [self.group(number) for number in self._unique(numbers)]
+        groups = self._groups(numbers)
         fit = self._store.room_for(groups) // self._store.size(groups[0])
-        if len(groups) <= fit:
-            return [groups]
-        groups.sort(key=lambda group: not self._store.holds(group))
+        if len(numbers) <= fit:
+            return [numbers]
+        order = sorted(numbers, key=lambda number: not self._store.holds(self.group(number)))
         at_once = max(1, fit // 2)
-        return [groups[start : start + at_once] for start in range(0, len(groups), at_once)]
+        return [order[start : start + at_once] for start in range(0, len(order), at_once)]
 
-    def _in_turns(self, turns: list[list[Group[Expert]]]) -> Iterator[list[int]]:
-        """The numbers of the experts of each turn, which are in memory as long as it lasts."""
-        for turn, following in zip(turns, [*turns[1:], []], strict=True):
-            with self._store.use(turn):
-                self._store.ahead(following)
-                yield [int(group.name.removeprefix(self._prefix).removesuffix(".")) for group in turn]
+    def _groups(self, numbers: list[int]) -> list[Group[Expert]]:
+        return [self.group(number) for number in numbers]
 
-    def _unique(self, numbers: Ints) -> list[int]:
-        unique: list[int] = np.unique(self._ops.to_numpy(numbers)).tolist()
-        return unique
+    def _places(self, chosen: Ints, numbers: list[int]) -> Ints:
+        """Where each chosen expert stands in a list that has all of them, for every token [.., k], placed."""
+        order = np.argsort(numbers)
+        places: Ints = order[np.searchsorted(numbers, chosen, sorter=order)]
+        return self._ops.asarray(places if places.ndim > 1 else places[:, None])
 
 
 def expert_group(prefix: str) -> Group[Expert]:

@@ -163,6 +163,7 @@ class WeightStore:
         finally:
             for held in used:
                 self._change(held, users=held.users - 1)
+            self._make_room(0)
 
     def _begin_use(self, group: Group[Any]) -> Held:
         held = self._held.get(group.name)

@@ -13,8 +13,8 @@ MATRICES = ("w1", "w2", "w3")
 """Of an expert, by their names in the files."""
 
 
-Mixture = Callable[[Array, Routing], Array]
-"""Tokens [T, d] and the experts that they visit -> [T, d]: what the experts of a layer make of them."""
+Mixture = Callable[[Array, Routing, Sequence[Expert]], Array]
+"""Tokens [T, d], the experts that they visit, by their places in a list, and that list -> [T, d]."""
 
 
 class Source(Protocol):
@@ -104,7 +104,7 @@ class Experts(Sequence[Expert]):
 
     def mixture(self, mix: Mixture, tokens: Array, routing: Routing) -> Array:
         """What `mix` makes of tokens [T, d] and their experts: [T, d]."""
-        return mix(tokens, routing)
+        return mix(tokens, routing, self)
 
 
 def read_expert(weights: Weights) -> Expert:
