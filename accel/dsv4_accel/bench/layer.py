@@ -12,8 +12,9 @@ import numpy as np
 from dsv4.checkpoint import Checkpoint, write_checkpoint
 from dsv4.config import Config, Yarn
 from dsv4.errors import CheckpointError, DSV4Error, SettingError
-from dsv4.model.cache import LayerCache, RecentRows
+from dsv4.model.cache import LayerCache
 from dsv4.model.model import Model
+from dsv4.model.rows import RecentRows
 from dsv4.model.span import Span
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
 from dsv4.ops.quantise import Weight

@@ -3,12 +3,13 @@
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
-from dsv4.model.cache import AsComputed, Coding, CompressorCache, LayerCache, LayerState, RecentRows
+from dsv4.model.cache import CompressorCache, LayerCache, LayerState
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
 from dsv4.model.packed_cache import EntryCoding, KeyCoding
 from dsv4.model.part import Part
+from dsv4.model.rows import AsComputed, Coding, RecentRows
 from dsv4.model.span import Span, for_all_layers
 from dsv4.ops import Ops
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
