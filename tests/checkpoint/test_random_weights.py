@@ -10,6 +10,7 @@ from dsv4.checkpoint.random_weights import smaller, write_random
 from dsv4.errors import CheckpointError, ConfigError, SettingError
 from dsv4.ops.quantise import dequantise
 from dsv4.presets import preset
+from full_disk import full_disk
 from tiny_checkpoint import listing, tiny_config
 
 WIDTHS = {"hidden_size": 128, "moe_intermediate_size": 64, "vocab_size": 300, "n_routed_experts": 6}
@@ -112,4 +113,10 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, mon
     with pytest.raises(CheckpointError, match=r"expected 16\d.\d GB of room in .*, found 1.0 GB$") as caught:
         write_random(tmp_path / "m", preset("flash-0731"))
     assert "\n" not in str(caught.value)
+    assert listing(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
+    with full_disk(), pytest.raises(CheckpointError, match="expected files that can be written, found: File too large"):
+        write_random(tmp_path / "m", config())
     assert listing(tmp_path) == []

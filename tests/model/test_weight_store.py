@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dsv4.model.stored_layers import OUTSIDE, draft_weights
 from dsv4.model.weight_groups import Group
 from dsv4.model.weight_store import HALF_LIFE, WeightStore
 from dsv4.ops import Ops
+from dsv4.text.generate import generate
 from tiny_checkpoint import random_tensors, tiny_config
 from verdicts import exact
 
@@ -377,7 +379,7 @@ def test_what_drafts_is_read_when_something_is_drafted(directory):
 def test_a_budget_without_room_for_what_drafts_is_refused_when_it_is_needed(directory):
     least = least_memory(directory) + bytes_of(directory, draft_weights(Checkpoint.open(directory).config))
     model = load(directory, "numpy", memory=least - 1)
-    with pytest.raises(SettingError, match=rf"^memory: expected at least {least} bytes, for what drafts, one layer"):
+    with pytest.raises(SettingError, match=rf"^memory: expected at least {least} bytes, for the head, what drafts, one"):
         model.mtp_logits(model.states([[3, 5]]), [[5, 7]])
 
 
@@ -463,3 +465,16 @@ def test_values_are_checked_when_a_weight_is_read_first_and_not_again(monkeypatc
     for _ in range(2):
         checkpoint.read_weight("layers.0.ffn.experts.1.w1.weight")
     assert len(checked) == 1
+
+
+@pytest.mark.parametrize(("release", "size"), [("dspark_quant", 2_500_000), ("quantized", 1_200_000)])
+def test_texts_with_drafts_are_the_same(release, size):
+    """DSpark and MTP draft in a bounded memory, too."""
+    path = Path(__file__).parents[1] / "data" / "golden" / release
+    texts = []
+    for memory in (None, size):
+        model = load(path, "numpy", memory=memory)
+        tokens = generate(model, [[5, 3, 9, 2], [8, 1]], 12, temperature=0, stop_ids=[], speculative=True)
+        texts.append([(token.sequence, token.id) for token in tokens])
+    assert texts[0] == texts[1]
+    assert model.store.reading.evictions > 0

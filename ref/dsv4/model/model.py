@@ -69,7 +69,7 @@ class Model:
     def drafter(self) -> MTP | DSpark | None:
         """What drafts tokens; with a store its weights, outside its experts, are read when it is first asked for."""
         if isinstance(self.layers, StoredLayers):
-            self.layers.require_room(draft_weights(self.config), "what drafts")
+            self.layers.require_room(draft_weights(self.config), "the head, what drafts")
         return self._drafter()
 
     @property
