@@ -1,6 +1,7 @@
 """Weights in a bounded memory: what is read, what is given back, and that results do not depend on it."""
 
 import json
+import mmap
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import tiny
 from dsv4 import load
-from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint import Checkpoint, direct, write_checkpoint
 from dsv4.checkpoint.direct import read_tensor
 from dsv4.errors import CheckpointError, SettingError
 from dsv4.model.model import Model
@@ -478,3 +479,14 @@ def test_texts_with_drafts_are_the_same(release, size):
         texts.append([(token.sequence, token.id) for token in tokens])
     assert texts[0] == texts[1]
     assert model.store.reading.evictions > 0
+
+
+def test_a_large_tensor_has_pages_to_itself(directory, monkeypatch):
+    """Which go back to the system with it, whatever the C library keeps of what it frees."""
+    monkeypatch.setattr(direct, "LARGE", 100)
+    entries = Checkpoint.open(directory).entries
+    large, small = entries["layers.1.attn.wq_b.weight"], entries["layers.1.attn.attn_sink"]
+    assert isinstance(read_tensor(large).base, mmap.mmap)
+    assert read_tensor(small).base is None
+    for entry in (large, small):
+        assert read_tensor(entry).tobytes() == entry.file.read_bytes()[entry.start : entry.start + entry.size]

@@ -1,5 +1,6 @@
 """Tensors read from their files into memory of their own, which is given back with the array."""
 
+import mmap
 import os
 from typing import Any
 
@@ -10,13 +11,18 @@ from dsv4.checkpoint.header import DTYPES, Entry, stamp_of
 from dsv4.errors import CheckpointError, reason
 
 
+LARGE = 2**18
+"""From so many bytes on, a tensor has pages to itself, which the system gets back with it. The C library keeps much of
+what it frees, the more so the more threads allocate."""
+
+
 def read_tensor(entry: Entry) -> npt.NDArray[Any]:
     """The numbers of a tensor, [*entry.shape], as `Checkpoint.tensor` views them, but read and not mapped.
 
     A file that is cut short while it is read is so no end of the process, as it is where it is mapped. Raises
     CheckpointError where the file is gone, too short, or changed since its header was read.
     """
-    numbers = np.empty(entry.shape, DTYPES[entry.dtype])
+    numbers = _empty(entry)
     place = numbers.reshape(-1).view(np.uint8).data
     try:
         with entry.file.open("rb", buffering=0) as stream:
@@ -36,3 +42,10 @@ def read_tensor(entry: Entry) -> npt.NDArray[Any]:
             f"{entry}: truncated after it was opened: expected {end} bytes of file, found {end - len(place)}"
         )
     return numbers
+
+
+def _empty(entry: Entry) -> npt.NDArray[Any]:
+    """Room for a tensor's numbers."""
+    if entry.size < LARGE:
+        return np.empty(entry.shape, DTYPES[entry.dtype])
+    return np.ndarray(entry.shape, DTYPES[entry.dtype], buffer=mmap.mmap(-1, entry.size))
