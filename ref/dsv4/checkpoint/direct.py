@@ -10,7 +10,6 @@ import numpy.typing as npt
 from dsv4.checkpoint.header import DTYPES, Entry, stamp_of
 from dsv4.errors import CheckpointError, reason
 
-
 LARGE = 2**18
 """From so many bytes on, a tensor has pages to itself, which the system gets back with it. The C library keeps much of
 what it frees, the more so the more threads allocate."""
