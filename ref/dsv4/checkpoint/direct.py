@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -47,4 +48,12 @@ def _empty(entry: Entry) -> npt.NDArray[Any]:
     """Room for a tensor's numbers."""
     if entry.size < LARGE:
         return np.empty(entry.shape, DTYPES[entry.dtype])
-    return np.ndarray(entry.shape, DTYPES[entry.dtype], buffer=mmap.mmap(-1, entry.size))
+    return np.ndarray(entry.shape, DTYPES[entry.dtype], buffer=_pages(entry.size))
+
+
+def _pages(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(
+        -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )  # private ones may be large, and come quickly
