@@ -78,7 +78,7 @@ class WeightStore:
         self._scores: dict[str, tuple[float, int]] = {}
         self._total = self._needed = self._kept = 0
         self._caches: WeakSet[Cache] = WeakSet()
-        self._passes = 0
+        self._passes, self._room = 0, memory
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="dsv4-weights")
         self.reading = Reading()
 
@@ -95,6 +95,7 @@ class WeightStore:
     def keep(self, name: str) -> Any:
         """A weight that stays in memory. Raises CheckpointError where its file can no longer be read."""
         self._kept += self._source.stored_bytes(name)
+        self._room = self.room
         return self._ops.place(self._source.read_weight(name))
 
     def rows(self, name: str, ids: Ints) -> tuple[Array, Ints]:
@@ -124,12 +125,12 @@ class WeightStore:
     def room_for(self, groups: Sequence[Group[Any]]) -> int:
         """The bytes that these groups may take: the room without all others that must stay."""
         found = (self._held.get(group.name) for group in groups)
-        return self.room - self._needed + sum(held.nbytes for held in found if held and held.is_needed)
+        return self._room - self._needed + sum(held.nbytes for held in found if held and held.is_needed)
 
     def begin_pass(self, cache: Cache) -> None:
         """A pass over this cache begins. What an earlier one has asked for and not taken, as it failed, may go."""
         self._caches.add(cache)
-        self._passes += 1
+        self._passes, self._room = self._passes + 1, self.room
         for held in [held for held in self._held.values() if held.awaited]:
             if any(part.exception() for part in held.parts.values()):
                 self._drop(held)
@@ -147,7 +148,7 @@ class WeightStore:
             self.reading.hits += not held.is_needed
             self._change(held, awaited=True)
         for group in groups:
-            if group.name not in self._held and self._needed + self.size(group) + leave <= self.room:
+            if group.name not in self._held and self._needed + self.size(group) + leave <= self._room:
                 self._change(self._begin_reading(group), awaited=True)
 
     @contextmanager
@@ -157,6 +158,7 @@ class WeightStore:
         Those for which there is no room are read all the same. Raises CheckpointError where a file can no longer be
         read.
         """
+        self._room = self.room  # caches grow meanwhile; to ask them for each group would take a while
         used = [self._begin_use(group) for group in groups]
         try:
             yield [self._made(held) for held in used]
@@ -234,8 +236,7 @@ class WeightStore:
 
     def _make_room(self, nbytes: int) -> None:
         """Give back the least useful groups until so many bytes fit, or nothing is left that may go."""
-        room = self.room
-        while self._total + nbytes > room and self._free:
+        while self._total + nbytes > self._room and self._free:
             usefulness, name = heapq.heappop(self._free)
             held = self._held.get(name)
             if held is not None and not held.is_needed and held.usefulness == usefulness:
