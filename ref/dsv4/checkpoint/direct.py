@@ -31,6 +31,7 @@ def read_tensor(entry: Entry) -> npt.NDArray[Any]:
                 raise CheckpointError(
                     f"{entry}: expected the file as it was when it was opened, found it changed since"
                 )
+            _read_no_further(stream.fileno())
             stream.seek(entry.start)
             while place and (count := stream.readinto(place)):
                 place = place[count:]
@@ -49,6 +50,12 @@ def _empty(entry: Entry) -> npt.NDArray[Any]:
     if entry.size < LARGE:
         return np.empty(entry.shape, DTYPES[entry.dtype])
     return np.ndarray(entry.shape, DTYPES[entry.dtype], buffer=_pages(entry.size))
+
+
+def _read_no_further(descriptor: int) -> None:
+    """Tell the system that what lies behind a tensor is not wanted: it would read megabytes of that."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def _pages(size: int) -> mmap.mmap:
