@@ -127,9 +127,13 @@ class WeightStore:
         found = (self._held.get(group.name) for group in groups)
         return self._room - self._needed + sum(held.nbytes for held in found if held and held.is_needed)
 
+    def count(self, cache: Cache) -> None:
+        """From now on a cache counts, for as long as anyone has it."""
+        self._caches.add(cache)
+
     def begin_pass(self, cache: Cache) -> None:
         """A pass over this cache begins. What an earlier one has asked for and not taken, as it failed, may go."""
-        self._caches.add(cache)
+        self.count(cache)
         self._passes, self._room = self._passes + 1, self.room
         for held in [held for held in self._held.values() if held.awaited]:
             if any(part.exception() for part in held.parts.values()):
