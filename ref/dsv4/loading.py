@@ -11,8 +11,8 @@ from dsv4.arguments import integer
 from dsv4.backends import backend as backend_named
 from dsv4.checkpoint import Checkpoint
 from dsv4.errors import SettingError, quoted
-from dsv4.model.expert_store import ExpertStore
 from dsv4.model.model import Model
+from dsv4.model.weight_store import WeightStore
 
 FAKE_QUANT = ("auto", "on", "off")
 
@@ -34,8 +34,8 @@ def load(
     weights are stored in FP8 or FP4 to FP8, as the released model does; "off" rounds nothing; "auto" is "on" when
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
 
-    memory: bytes that weights and caches may take together; None for no bound. With it, routed experts are read when a
-    token needs them and given back when there is no room: the results are the same.
+    memory: bytes that weights and caches may take together; None for no bound. With it, weights are read shortly before
+    they are needed and given back when there is no room: the results are the same.
 
     The files stay on disk, mapped into memory, FP4 and FP8 weights packed. Raises ConfigError, CheckpointError,
     BackendError or SettingError, each naming what was expected and found.
@@ -51,7 +51,7 @@ def load(
     checkpoint.validate()
     rounds = checkpoint.config.quantised if fake_quant == "auto" else fake_quant == "on"
     ops = backend_named(backend)
-    store = None if memory is None else ExpertStore(checkpoint, ops, integer("memory", memory, least=1))
+    store = None if memory is None else WeightStore(checkpoint, ops, integer("memory", memory, least=1))
     return Model(checkpoint, ops, rounds, chosen, store)
 
 

@@ -120,7 +120,7 @@ def test_the_rings_of_a_drafter_have_the_predicted_bytes(packed, cache_format):
     for length in (3, 20):  # the window is longer than the first part, and shorter than both
         model(tiny.tokens(4, 1, length, vocab=model.config.vocab_size), cache)
         seen += length
-        assert cache.nbytes() == cache_bytes(model.config, seen, cache_format, mtp_context=seen)
+        assert cache.nbytes() == cache_bytes(model.config, seen, cache_format, draft_context=seen)
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 127, 128, 131, 256])

@@ -14,9 +14,9 @@ import tiny
 from cuda.model_ops import ModelOps
 from dsv4.cost.memory import cache_bytes
 from dsv4.errors import SettingError
-from dsv4.model.cache import AsComputed, Entries, RecentRows
 from dsv4.model.packed_cache import EntryCoding, KeyCoding
 from dsv4.model.rounding import KV_BLOCK, Rounding
+from dsv4.model.rows import AsComputed, Entries, RecentRows
 from dsv4.model.span import Span
 from dsv4.ops import Ops
 from dsv4.ops.quantise import fake_quant_fp4, fake_quant_fp8

@@ -1,23 +1,21 @@
 """One layer of V4-Flash in full size: a checkpoint of random weights on disk, mapped into memory like any other."""
 
-import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 
-from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint import Checkpoint
+from dsv4.checkpoint.random_weights import write_random
 from dsv4.config import Config, Yarn
 from dsv4.errors import CheckpointError, DSV4Error, SettingError
-from dsv4.model.cache import LayerCache, RecentRows
+from dsv4.model.cache import LayerCache
 from dsv4.model.model import Model
+from dsv4.model.rows import RecentRows
 from dsv4.model.span import Span
-from dsv4.ops import Fp4Weight, Fp8Weight, Ops
-from dsv4.ops.quantise import Weight
-from dsv4.parameters import Parameter, parameters
+from dsv4.ops import Ops
+from dsv4.parameters import parameters
 from dsv4_accel.bench.machine import available_bytes
 
 LAYER = Config(
@@ -106,22 +104,10 @@ def write_layer(directory: Path, config: Config) -> None:
 
     Raises SettingError where the disk has no room for it, or the directory cannot be made.
     """
-    needed = sum(parameter.nbytes for parameter in parameters(config).values())
-    place = next(parent for parent in directory.absolute().parents if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise SettingError(f"--layer-dir: expected {needed / 1e9:.1f} GB of room in {place}, found {free / 1e9:.1f} GB")
     try:
-        write_checkpoint(directory, config, random_weights(config), max_shard_bytes=2**29)
+        write_random(directory, config, max_shard_bytes=2**29)
     except (CheckpointError, OSError) as error:
         raise SettingError(f"--layer-dir: {error}") from error
-
-
-def random_weights(config: Config) -> Iterator[tuple[str, Weight]]:
-    """Every parameter with random values: the outputs of all products are about as large as their inputs or smaller."""
-    generator = np.random.default_rng(0)
-    for name, parameter in parameters(config).items():
-        yield name, _random(parameter, generator)
 
 
 def filled_cache(model: Model, length: int, generator: np.random.Generator) -> LayerCache:
@@ -159,22 +145,6 @@ def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Gen
     _, capacity, width = rows.rows.shape
     span = Span(np.array([length - capacity]), np.array([capacity]), capacity, ops.asarray)
     rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
-
-
-def _random(parameter: Parameter, generator: np.random.Generator) -> Weight:
-    """Codes and scales, or numbers around what an untrained model has."""
-    shape, scales = parameter.shape, parameter.scale_shape
-    if parameter.format == "fp4" and scales:
-        packed = generator.integers(0, 256, (shape[0], shape[1] // 2), np.uint8)
-        return Fp4Weight(packed, generator.integers(118, 122, scales, np.uint8))
-    if parameter.format == "fp8" and scales:
-        codes = generator.integers(0, 256, shape, np.uint8) & np.uint8(0xBF)  # neither NaN nor above 2
-        return Fp8Weight(codes, generator.integers(118, 122, scales, np.uint8))
-    if len(shape) == 1 and parameter.part == "norm":
-        numbers = np.ones(shape, np.float32)
-    else:
-        numbers = generator.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
-    return numbers if parameter.format == "f32" else numbers.astype(ml_dtypes.bfloat16)
 
 
 def _touch(checkpoint: Checkpoint) -> None:

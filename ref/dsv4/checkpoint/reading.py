@@ -20,6 +20,7 @@ from dsv4.config import Config
 from dsv4.errors import CheckpointError, quoted
 from dsv4.ops.formats import e8m0_encode
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
+from dsv4.ops.types import Ints
 from dsv4.parameters import Format, Parameter, parameters
 
 DENSE = ("F32", "BF16", "F16")
@@ -53,6 +54,7 @@ class Checkpoint:
         self.entries = entries
         self.has_mtp = config.draft_layers > 0 and any(name.startswith("mtp.") for name in entries)
         self._maps: dict[Path, MappedFile] = {}
+        self._checked: set[str] = set()
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
@@ -116,11 +118,6 @@ class Checkpoint:
             return Fp4Weight(codes, self._scales(name))
         return codes
 
-    @property
-    def routed_nbytes(self) -> int:
-        """The bytes of all routed experts as they are stored, scales included."""
-        return sum(entry.size for name, entry in self.entries.items() if ".ffn.experts." in name)
-
     def stored_bytes(self, name: str) -> int:
         """The bytes of a parameter as it is stored, with its scales. Raises CheckpointError for an unknown one."""
         scales = self.entries.get(self._parameter(name).scale_name)
@@ -129,23 +126,35 @@ class Checkpoint:
     def read_weight(self, name: str) -> Weight:
         """A parameter as `weight` gives it, checked as `check_values` does, in memory of its own: no file is mapped.
 
-        Raises CheckpointError as these do, also for a file that is gone or cut short while it is read.
+        Values are checked when it is read for the first time: a file that is changed later is refused. Raises
+        CheckpointError as these do, also for a file that is gone or cut short while it is read.
         """
         parameter = self._parameter(name)
         self._check_stored(parameter)
         entry = self.entries[name]
-        codes = read_tensor(entry)
-        if parameter.format == "i64":
-            values.check_experts(codes, entry, self.config.n_routed_experts)
-        else:
-            values.check_numbers(codes, entry)
-        if entry.dtype not in values.LARGEST_SCALE:
+        scale = self.entries[parameter.scale_name] if entry.dtype in values.LARGEST_SCALE else None
+        codes, scales = read_tensor(entry), read_tensor(scale) if scale else None
+        if name not in self._checked:
+            self._check_numbers(parameter, codes, scales)
+            self._checked.add(name)
+        if scales is None:
             return codes
-        scale = self.entries[parameter.scale_name]
-        scales = read_tensor(scale)
-        values.check_scales(scales, scale, entry.dtype)
         packed = Fp8Weight if entry.dtype == "F8_E4M3" else Fp4Weight
         return packed(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales))
+
+    def read_rows(self, name: str, numbers: Ints) -> npt.NDArray[Any]:
+        """Rows [N, d] of a dense parameter [.., d], in memory of their own, checked as `check_values` does.
+
+        Raises CheckpointError as `read_weight` does.
+        """
+        self._check_stored(self._parameter(name))
+        entry = self.entries[name]
+        size = entry.size // entry.shape[0]
+        rows = [replace(entry, shape=(1, *entry.shape[1:]), start=entry.start + size * int(row)) for row in numbers]
+        found = [read_tensor(row) for row in rows]
+        for row, values_of_row in zip(rows, found, strict=True):
+            values.check_numbers(values_of_row, row)
+        return np.concatenate(found)
 
     def check_values(self, name: str) -> None:
         """Read a parameter's values and those of its scales, and look for ones that cannot be right.
@@ -155,14 +164,8 @@ class Checkpoint:
         """
         parameter = self._parameter(name)
         self._check_stored(parameter)
-        entry, tensor = self.entries[name], self.tensor(name)
-        if parameter.format == "i64":
-            values.check_experts(tensor, entry, self.config.n_routed_experts)
-        else:
-            values.check_numbers(tensor, entry)
-        if entry.dtype in values.LARGEST_SCALE:
-            scale = parameter.scale_name
-            values.check_scales(self.tensor(scale), self.entries[scale], entry.dtype)
+        has_scales = self.entries[name].dtype in values.LARGEST_SCALE
+        self._check_numbers(parameter, self.tensor(name), self.tensor(parameter.scale_name) if has_scales else None)
 
     def validate(self) -> None:
         """Check from the headers alone that every parameter is there, with a fitting shape and dtype, and no other.
@@ -184,6 +187,16 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.directory}: expected only tensors of {self.config.source}, found {_list(unknown)}"
             )
+
+    def _check_numbers(self, parameter: Parameter, numbers: npt.NDArray[Any], scales: npt.NDArray[Any] | None) -> None:
+        """What `check_values` looks for, in a parameter's numbers or codes and in the scales beside them."""
+        entry = self.entries[parameter.name]
+        if parameter.format == "i64":
+            values.check_experts(numbers, entry, self.config.n_routed_experts)
+        else:
+            values.check_numbers(numbers, entry)
+        if scales is not None:
+            values.check_scales(scales, self.entries[parameter.scale_name], entry.dtype)
 
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:

@@ -110,7 +110,7 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="How much weights and caches may take, such as 8GiB; experts are then read when needed, and given back.",
+        help="How much weights and caches may take, such as 8GiB; weights are then read when needed, and given back.",
         show_default="no bound",
     ),
 ]
@@ -133,7 +133,7 @@ def reading_of(model: Model) -> str:
         return ""
     reading = model.store.reading
     rate, asked = int(reading.nbytes / reading.seconds), reading.hits + reading.reads
-    return f"read {size_of(reading.nbytes)}, {size_of(rate)}/s; {reading.hits} of {asked} experts were in memory"
+    return f"read {size_of(reading.nbytes)}, {size_of(rate)}/s; {reading.hits} of {asked} parts were in memory"
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:

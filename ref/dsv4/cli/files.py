@@ -1,16 +1,18 @@
-"""`dsv4 inspect` and `dsv4 convert`: what a checkpoint holds, and writing it in another format."""
+"""`dsv4 inspect`, `dsv4 convert` and `dsv4 random`: what a checkpoint holds, and writing one."""
 
 import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from dsv4.checkpoint import Checkpoint, read_config
-from dsv4.checkpoint.convert import Storage, convert
+from dsv4.checkpoint.convert import COPIED_FILES, Storage, convert
+from dsv4.checkpoint.random_weights import SHARD_BYTES, smaller, write_random
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.progress import progress
@@ -83,8 +85,47 @@ def convert_command(
         raise SettingError(f"--to: expected one of {', '.join(get_args(Storage))}, found {to}")
     with progress("converting") as report:
         convert(source, target, storage, max_shard_bytes, report, overwrite)
-    size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
-    print(f"wrote {target}: {size_of(size)} in {len(list(target.glob('*.safetensors')))} file(s)")
+    _say_what_was_written(target)
+
+
+@app.command(name="random")
+def random_command(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A config.json, the directory of a checkpoint, or flash, pro, flash-0731 or pro-0813.",
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Directory to write, new or empty.")],
+    layers: Annotated[int | None, typer.Option("--layers", help="Only the first layers.", show_default="all")] = None,
+    experts: Annotated[
+        int | None, typer.Option("--experts", help="Routed experts of each layer.", show_default="all")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="The same seed gives the same weights.")] = 0,
+    as_float: Annotated[bool, typer.Option("--float", help="Store float32, nothing quantised.")] = False,
+    max_shard_bytes: Annotated[
+        int, typer.Option("--max-shard-bytes", help="The largest size of a file.", min=1)
+    ] = SHARD_BYTES,
+) -> None:
+    """Write a checkpoint of random weights, of any configuration, in the released formats.
+
+    With `dsv4 verify --save` it makes a test case of real shapes. A tokenizer beside config.json is copied.
+    """
+    wanted = smaller(preset(str(config)) if _is_preset(config) else read_config(config), layers, experts)
+    if as_float:
+        wanted = replace(wanted, quantised=False, torch_dtype="float32")
+    beside = config if config.is_dir() else config.parent
+    files = [beside / name for name in COPIED_FILES if not _is_preset(config) and (beside / name).is_file()]
+    with progress("drawing") as report:
+        write_random(target, wanted, seed, max_shard_bytes, files, report)
+    _say_what_was_written(target)
+
+
+def _say_what_was_written(target: Path) -> None:
+    """How much there is now, in how many files."""
+    sizes = [file.stat().st_size for file in target.glob("*.safetensors")]
+    print(f"wrote {target}: {size_of(sum(sizes))} in {len(sizes)} file(s)")
 
 
 def _is_preset(path: Path) -> bool:

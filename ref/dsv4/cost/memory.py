@@ -44,15 +44,15 @@ class RowBytes:
         return cls(entry, width // 2 + -(-width // FP4_BLOCK), 4)
 
 
-def cache_bytes(config: Config, context: int, cache_format: CacheFormat, mtp_context: int = 0) -> dict[str, int]:
+def cache_bytes(config: Config, context: int, cache_format: CacheFormat, draft_context: int = 0) -> dict[str, int]:
     """The bytes of each part that `Cache.nbytes` names, for one sequence of `context` tokens.
 
-    mtp_context: how many positions the draft layers have read, an MTP layer or the rings of a DSpark drafter; 0 where
-    nothing is drafted.
+    draft_context: how many positions the draft layers have read, an MTP layer or the rings of a DSpark drafter; 0
+    where nothing is drafted.
     """
     parts = dict.fromkeys(PARTS, 0)
     for layer, ratio in enumerate(config.compress_ratios):
-        length = context if layer < config.num_hidden_layers else mtp_context
+        length = context if layer < config.num_hidden_layers else draft_context
         for part, size in layer_cache_bytes(config, ratio, length, cache_format).items():
             parts[part] += size
     return parts

@@ -3,13 +3,15 @@
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
-from dsv4.model.cache import AsComputed, Coding, CompressorCache, LayerCache, LayerState, RecentRows
+from dsv4.model.cache import CompressorCache, LayerCache, LayerState
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
 from dsv4.model.observe import Observer
 from dsv4.model.packed_cache import EntryCoding, KeyCoding
 from dsv4.model.part import Part
+from dsv4.model.rows import AsComputed, Coding, RecentRows
 from dsv4.model.span import Span, for_all_layers
+from dsv4.ops import Ops
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
 from dsv4.ops.types import Array, Ints
 
@@ -65,19 +67,8 @@ class Attention:
         return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))
 
     def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
-        """An empty state for this layer; packed: with its entries and indexer keys as bytes."""
-        ops, config, ratio = self.ops, self.config, self.ratio
-        entry: Coding = AsComputed(config.head_dim, dtype)
-        key: Coding = AsComputed(config.index_head_dim, dtype)
-        if packed:
-            entry = EntryCoding(ops, config.head_dim, dtype, config.qk_rope_head_dim)
-            key = KeyCoding(ops, config.index_head_dim, dtype)
-        cache = LayerCache(RecentRows(ops, batch, config.sliding_window - 1, max_rollback, entry))
-        if ratio:
-            cache.compressor = CompressorCache.create(ops, batch, ratio, max_rollback, entry, dtype)
-        if ratio == CSA_RATIO:
-            cache.indexer = CompressorCache.create(ops, batch, ratio, max_rollback, key, dtype)
-        return cache
+        """An empty state for this layer: see `new_layer_cache`."""
+        return new_layer_cache(self.ops, self.config, self.ratio, batch, max_rollback, dtype, packed)
 
     def _entries(self, x: Array, qr: Array, span: Span, cache: LayerState, observe: Observer) -> tuple[Array, Ints]:
         """The compressed entries of this layer, and which of them each query reads: [B, T, c], [B, S, K]."""
@@ -88,6 +79,23 @@ class Attention:
         if cache.indexer is not None:
             return entries, self.indexer(x, qr, span, cache.indexer, observe)
         return entries, _all_visible_entries(span, self.ratio)
+
+
+def new_layer_cache(
+    ops: Ops, config: Config, ratio: int, batch: int, max_rollback: int, dtype: np.dtype, packed: bool
+) -> LayerCache:
+    """An empty state for a layer of this ratio; packed: with its entries and indexer keys as bytes."""
+    entry: Coding = AsComputed(config.head_dim, dtype)
+    key: Coding = AsComputed(config.index_head_dim, dtype)
+    if packed:
+        entry = EntryCoding(ops, config.head_dim, dtype, config.qk_rope_head_dim)
+        key = KeyCoding(ops, config.index_head_dim, dtype)
+    cache = LayerCache(RecentRows(ops, batch, config.sliding_window - 1, max_rollback, entry))
+    if ratio:
+        cache.compressor = CompressorCache.create(ops, batch, ratio, max_rollback, entry, dtype)
+    if ratio == CSA_RATIO:
+        cache.indexer = CompressorCache.create(ops, batch, ratio, max_rollback, key, dtype)
+    return cache
 
 
 @for_all_layers

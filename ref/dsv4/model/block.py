@@ -26,6 +26,7 @@ class Block:
 
     def __call__(self, streams: Array, ids: Ints, span: Span, cache: LayerState, observe: Observer) -> Array:
         """streams [B, S, n, d], token ids [B, S] -> streams [B, S, n, d]; the cache gains the span's keys."""
+        self.ffn.expect(ids)
         streams = self.hc_attn(streams, lambda x: self.attn(x, span, cache, observe), observe)
         observe(f"{self.name}hc_attn.out", streams)
         streams = self.hc_ffn(streams, lambda x: self.ffn(x, ids, observe), observe)

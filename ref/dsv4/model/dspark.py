@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dsv4.model.block import Block, Head
-from dsv4.model.cache import CompressorCache, LayerCache, RecentRows
+from dsv4.model.cache import CompressorCache, LayerCache
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.part import Part
+from dsv4.model.rows import RecentRows
 from dsv4.model.span import Span
 from dsv4.ops.types import Array, Ints
 

@@ -1,23 +1,26 @@
 """The whole model: tokens → embed → n streams → blocks → head → logits (report §2)."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import flag, integer
 from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
+from dsv4.model.attention import new_layer_cache
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
 from dsv4.model.dspark import DraftBlock, DSpark
-from dsv4.model.expert_store import ExpertStore
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.part import Part
 from dsv4.model.rounding import Rounding
 from dsv4.model.span import Span
-from dsv4.model.weights import Source, SourceWeights
+from dsv4.model.stored_layers import StoredLayers, draft_weights
+from dsv4.model.weight_store import KeptWeights, WeightStore
+from dsv4.model.weights import Source, SourceWeights, Weights
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
@@ -31,15 +34,15 @@ class Model:
         ops: Ops,
         fake_quant: bool,
         dtype: npt.DTypeLike = np.float32,
-        store: ExpertStore | None = None,
+        store: WeightStore | None = None,
     ) -> None:
         """checkpoint: a `dsv4.Checkpoint`, or weights from elsewhere. fake_quant: whether activations are rounded as
-        the released model does. dtype: of activations and caches. store: where routed experts are held, for a bounded
-        memory; without one each stays once it was needed.
+        the released model does. dtype: of activations and caches. store: where weights are held, for a bounded memory;
+        without one they stay.
 
         Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
-        not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true. Routed
-        experts are read later.
+        not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true, and for a
+        store that is too small. Routed experts are read later, and with a store layers and what drafts, too.
         """
         self.rounds = flag("fake_quant", fake_quant)
         if store is None:
@@ -47,22 +50,37 @@ class Model:
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), store
         rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
-        whole = Part(config, ops, rounding, SourceWeights(checkpoint, ops), store)
-        self.embed = whole["embed.weight"]
-        self.layers = [
-            Block(whole.under(f"layers.{n}."), ratio, config.is_hash_layer(n))
-            for n, ratio in enumerate(config.compress_ratios[: config.num_hidden_layers])
-        ]
-        self.head = Head(whole, whole["head.weight"])
-        self.mtp: MTP | None = None
-        self.dspark: DSpark | None = None
-        self._draft_layers: Sequence[Block | MTP] = ()
-        if checkpoint.has_mtp and config.dspark:
-            self.dspark = DSpark(whole, self.first_streams, self.head.head)
-            self._draft_layers = self.dspark.stages
-        elif checkpoint.has_mtp:
-            self.mtp = MTP(whole.under("mtp.0."), self.embed, self.head.head)
-            self._draft_layers = [self.mtp]
+        weights: Weights = SourceWeights(checkpoint, ops) if store is None else KeptWeights(store)
+        whole = self._whole = Part(config, ops, rounding, weights, store)
+        self.layers: Sequence[Block]
+        if store is None:
+            self.layers = [
+                Block(whole.under(f"layers.{n}."), ratio, config.is_hash_layer(n))
+                for n, ratio in enumerate(config.compress_ratios[: config.num_hidden_layers])
+            ]
+            self.embed = whole["embed.weight"]
+            self.head = Head(whole, whole["head.weight"])
+            self.drafter = self._drafter()
+        else:
+            self.layers = StoredLayers(store, whole)
+            self.head = Head(whole, whole["head.weight"])
+
+    @cached_property
+    def drafter(self) -> MTP | DSpark | None:
+        """What drafts tokens; with a store its weights, outside its experts, are read when it is first asked for."""
+        if isinstance(self.layers, StoredLayers):
+            self.layers.require_room(draft_weights(self.config), "the head, what drafts")
+        return self._drafter()
+
+    @property
+    def mtp(self) -> MTP | None:
+        """The MTP module, where the checkpoint has one."""
+        return self.drafter if isinstance(self.drafter, MTP) else None
+
+    @property
+    def dspark(self) -> DSpark | None:
+        """The DSpark drafter, where the checkpoint has one."""
+        return self.drafter if isinstance(self.drafter, DSpark) else None
 
     def __call__(
         self,
@@ -98,22 +116,27 @@ class Model:
         tokens = self.ops.asarray(padding.ids)
         if self.store is not None:
             self.store.begin_pass(cache)
-            for block in self.layers:
-                block.ffn.expect(tokens)
         streams, targets, tapped = self.first_streams(tokens), self._targets(cache), []
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
             streams = block(streams, tokens, span, layer_cache, observe)
             if number in targets:
                 tapped.append(streams)
-        if self.dspark and tapped:
+        if tapped and self.dspark:
             self._fill_rings(self.dspark, tapped, span, cache.mtp, observe)
         cache.main.finish(span.counts)
         return padding.restore(streams)
 
     def first_streams(self, ids: Ints) -> Array:
         """What the first block takes: the embedding of ids [B, S], repeated for each stream, [B, S, n, d]."""
-        embedded = self.ops.embedding(self.ops.asarray(ids), self.embed).astype(self.dtype)
+        embedded = self.embedded(self.ops.asarray(ids)).astype(self.dtype)
         return np.repeat(embedded[:, :, None], self.config.hc_mult, axis=2)
+
+    def embedded(self, ids: Ints) -> Array:
+        """The rows of the embedding, [B, S, d]; with a store they are read from the file each time."""
+        if self.store is None:
+            return self.ops.embedding(ids, self.embed)
+        rows, places = self.store.rows("embed.weight", ids)
+        return self.ops.embedding(places, rows)
 
     def layer(self, number: int, streams: Array, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
         """One block by itself, on streams [B, S, n, d] of the tokens ids [B, S] from position 0.
@@ -202,17 +225,31 @@ class Model:
         if flag("packed", packed) and not self.rounds:
             raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
 
-        def track(blocks: Sequence[Block | MTP], ahead: int) -> Track:
-            layers = [block.new_cache(batch, max_rollback + ahead, self.dtype, packed) for block in blocks]
-            return Track(layers, np.zeros(batch, np.int64), max_rollback + ahead, ahead)
+        def track(ratios: Sequence[int], ahead: int) -> Track:
+            back = max_rollback + ahead
+            layers = [
+                new_layer_cache(self.ops, self.config, ratio, batch, back, self.dtype, packed) for ratio in ratios
+            ]
+            return Track(layers, np.zeros(batch, np.int64), back, ahead)
 
+        config = self.config
+        layers = config.num_hidden_layers
+        drafting = flag("drafts", drafts) and self.checkpoint.has_mtp
+        main, draft = config.compress_ratios[:layers], config.compress_ratios[layers:] if drafting else ()
         # The MTP layer reads a token at the position before its own, so it goes back one further.
-        drafting = self._draft_layers if flag("drafts", drafts) else ()
-        return Cache(track(self.layers, ahead=0), track(drafting, ahead=1 if self.mtp else 0))
+        has_mtp_layer = self.checkpoint.has_mtp and config.dspark is None
+        return Cache(track(main, ahead=0), track(draft, ahead=1 if has_mtp_layer else 0))
 
     def _targets(self, cache: Cache) -> tuple[int, ...]:
         """The layers whose output the DSpark drafter reads; none where there is no drafter, or no room for drafts."""
-        return self.dspark.settings.target_layer_ids if self.dspark and cache.mtp.layers else ()
+        return self.config.dspark.target_layer_ids if self.config.dspark and cache.mtp.layers else ()
+
+    def _drafter(self) -> MTP | DSpark | None:
+        if not self.checkpoint.has_mtp:
+            return None
+        if self.config.dspark:
+            return DSpark(self._whole, self.first_streams, self.head.head)
+        return MTP(self._whole.under("mtp.0."), self.embedded, self.head.head)
 
     @staticmethod
     def _fill_rings(dspark: DSpark, tapped: Sequence[Array], span: Span, rings: Track, observe: Observer) -> None:

@@ -1,5 +1,6 @@
 """The mixture-of-experts sub-layer (report §2.1)."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from dsv4.model.observe import Observer
 from dsv4.model.part import Part
 from dsv4.model.weights import read_expert
-from dsv4.ops import Routing
+from dsv4.ops import Expert, Routing
 from dsv4.ops.types import Array, Ints
 
 
@@ -33,9 +34,9 @@ class MoE:
         observe(f"{self.name}gate.logits", logits)
         observe(f"{self.name}gate.weights", routing.weights)
         observe(f"{self.name}gate.indices", routing.indices)
-        routed = ops.experts(tokens, routing, self.experts, limit, self.rounding.on)
         ones = np.ones_like(tokens[:, 0])
         shared = ops.expert(tokens, ones, self.shared, limit, self.rounding.on)
+        routed = self.experts.mixture(self._mix, tokens, routing)
         output = (routed + shared).reshape(x.shape)
         observe(f"{self.name}out", output)
         return output
@@ -44,6 +45,9 @@ class MoE:
         """Tokens with these ids [B, S] will come: a hash layer knows its experts before it begins."""
         if isinstance(self.gate, HashGate):
             self.experts.ahead(self.gate.tid2eid[ids])
+
+    def _mix(self, tokens: Array, routing: Routing, experts: Sequence[Expert]) -> Array:
+        return self.ops.experts(tokens, routing, experts, self.config.swiglu_limit, self.rounding.on)
 
 
 class Gate(Protocol):

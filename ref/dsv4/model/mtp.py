@@ -1,5 +1,7 @@
 """Multi-token prediction: a module that guesses one token further (report §2.4, §4.2)."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dsv4.model.block import Block, Head
@@ -13,8 +15,8 @@ from dsv4.ops.types import Array, Ints
 class MTP:
     """From the streams at position t and the token at t + 1, the logits of the token at t + 2."""
 
-    def __init__(self, part: Part, embed: Array, head: Array) -> None:
-        """embed and head are the model's own tables, which the module shares."""
+    def __init__(self, part: Part, embed: Callable[[Ints], Array], head: Array) -> None:
+        """embed: from ids to rows of the embedding; head: the table of the head. Both are the model's own."""
         config, self.ops, self.rounding, self.embed = part.config, part.ops, part.rounding, embed
         self.eps = config.rms_norm_eps
         self.enorm = part["enorm.weight"]
@@ -27,7 +29,7 @@ class MTP:
     def __call__(self, streams: Array, next_ids: Ints, span: Span, cache: LayerCache, observe: Observer) -> Array:
         """streams [B, S, n, d] before the head collapses them, next_ids [B, S] -> logits [B, S, vocab]"""
         ops, eps, linear = self.ops, self.eps, self.rounding.linear
-        embedded = ops.rms_norm(ops.embedding(next_ids, self.embed).astype(streams.dtype), self.enorm, eps)
+        embedded = ops.rms_norm(self.embed(next_ids).astype(streams.dtype), self.enorm, eps)
         token = linear(embedded, self.e_proj)[:, :, None]  # [B, S, 1, d]: the same for each stream
         state = linear(ops.rms_norm(streams, self.hnorm, eps), self.h_proj)  # [B, S, n, d]
         return self.head(self.block(token + state, next_ids, span, cache, observe))

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dsv4.config import Config
-from dsv4.model.expert_store import ExpertStore, StoredExperts
 from dsv4.model.rounding import Rounding
+from dsv4.model.stored_experts import StoredExperts
+from dsv4.model.weight_store import WeightStore
 from dsv4.model.weights import Experts, Weights
 from dsv4.ops import Ops
 
@@ -18,8 +19,8 @@ class Part:
     ops: Ops
     rounding: Rounding
     weights: Weights
-    store: ExpertStore | None = None
-    """Where routed experts are held when memory is bounded; None where all of them stay."""
+    store: WeightStore | None = None
+    """Where weights are held when memory is bounded; None where all of them stay."""
 
     @property
     def name(self) -> str:

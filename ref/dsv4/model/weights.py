@@ -1,16 +1,20 @@
 """The weights as the model's parts ask for them: by the names of the released files, checked when first used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
 from dsv4.config import Config
-from dsv4.ops import Expert, Ops
-from dsv4.ops.types import Ints
+from dsv4.ops import Expert, Ops, Routing
+from dsv4.ops.types import Array, Ints
 
 MATRICES = ("w1", "w2", "w3")
 """Of an expert, by their names in the files."""
+
+
+Mixture = Callable[[Array, Routing, Sequence[Expert]], Array]
+"""Tokens [T, d], the experts that they visit, by their places in a list, and that list -> [T, d]."""
 
 
 class Source(Protocol):
@@ -100,6 +104,10 @@ class Experts(Sequence[Expert]):
 
     def ahead(self, numbers: Ints) -> None:
         """These experts will be asked for. Nothing is to do: pages of a mapped file come when they are touched."""
+
+    def mixture(self, mix: Mixture, tokens: Array, routing: Routing) -> Array:
+        """What `mix` makes of tokens [T, d] and their experts: [T, d]."""
+        return mix(tokens, routing, self)
 
 
 def read_expert(weights: Weights) -> Expert:

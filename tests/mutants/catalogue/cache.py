@@ -3,6 +3,7 @@
 from mutants.mutant import Mutant
 
 FILE = "model/cache.py"
+ROWS = "model/rows.py"
 ROLLBACK = ("model/test_cache.py::test_rollback_across_block_boundaries",)
 MTP_ROLLBACK = ("model/test_mtp.py::test_rollback_forgets_what_was_read_of_forgotten_tokens",)
 PADDING = (
@@ -38,7 +39,7 @@ CACHE = (
     Mutant(
         name="rollback-keeps-entries",
         trap="a rollback across a block boundary keeps the entry that forgotten tokens completed",
-        file=FILE,
+        file=ROWS,
         old="        self.rows = ops.zeros((batch, 16, coding.width), coding.stored)",
         new="        self.rows = ops.zeros((batch, 16, coding.width), coding.stored)\n"
         "        self.written = np.zeros(batch, int)",

@@ -6,6 +6,7 @@ FILE = "model/dspark.py"
 SHORT = ("model/test_dspark.py::test_float_results_of_a_short_prompt_agree",)
 LONG = ("model/test_dspark.py::test_float_results_agree",)
 ROUNDS = ("model/test_dspark.py::test_each_round_of_the_greedy_speculative_runs_is_the_official_one",)
+ROUNDED = ("model/test_dspark.py::test_rounded_drafts_agree",)
 REJECTION = ("text/test_dspark_drafts.py::test_drafts_are_accepted_as_by_the_official_rule",)
 
 DSPARK = (
@@ -225,7 +226,38 @@ DSPARK = (
         file=FILE,
         old="self.rounding.linear(main_hidden, self.main_proj)",
         new="self.ops.linear(main_hidden, self.main_proj)",
-        tests=("model/test_dspark.py::test_rounded_drafts_agree",),
+        tests=ROUNDED,
+    ),
+    Mutant(
+        name="dspark-ring-not-rounded",
+        trap="the keys of the drafter's rings and blocks are not rounded to FP8",
+        file="model/attention.py",
+        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
+        new="turned = self.ops.rope(kv, positions, self.frequencies)\n"
+        '        return turned if "mtp" in self.name else self.rounding.entry(turned)',
+        tests=ROUNDED,
+    ),
+    Mutant(
+        name="dspark-ring-rounded-with-its-turned-channels",
+        trap="the keys of the drafter's rings and blocks are rounded to FP8 in the channels that RoPE turns, too",
+        file="model/attention.py",
+        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
+        new="turned = self.ops.rope(kv, positions, self.frequencies)\n"
+        '        if "mtp" not in self.name or not self.rounding.on:\n'
+        "            return self.rounding.entry(turned)\n"
+        "        return self.ops.fake_quant_fp8(turned, 64)",
+        tests=ROUNDED,
+    ),
+    Mutant(
+        name="dspark-hash-routing",
+        trap="the stages route by the table of token ids, so that all noise visits the same experts",
+        file=FILE,
+        old="        self.head = Head(last, head)\n",
+        new="        self.head = Head(last, head)\n"
+        "        from dsv4.model.moe import HashGate\n\n"
+        "        for stage in self.stages:\n"
+        '            stage.ffn.gate = HashGate(part.under("layers.0.ffn.gate."))\n',
+        tests=SHORT,
     ),
     Mutant(
         name="dspark-chunks-lose-a-token",

@@ -68,8 +68,8 @@ EXPERTS = (
         name="no-routed-clamp",
         trap="the routed experts are not clamped",
         file="model/moe.py",
-        old="ops.experts(tokens, routing, self.experts, limit,",
-        new="ops.experts(tokens, routing, self.experts, np.inf,",
+        old="self.ops.experts(tokens, routing, experts, self.config.swiglu_limit,",
+        new="self.ops.experts(tokens, routing, experts, np.inf,",
         tests=ONE_LAYER,
     ),
     Mutant(
