@@ -1,0 +1,108 @@
+"""The application: which path leads where."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dsv4.serve.body import read_fields
+from dsv4.serve.chat_task import prepare
+from dsv4.serve.errors import as_request_error
+from dsv4.serve.fields import RequestError
+from dsv4.serve.guard import Guard
+from dsv4.serve.openai_answers import chunks, whole_answer
+from dsv4.serve.openai_chat import read_chat_request
+from dsv4.serve.openai_completions import completion_chunks, jobs_of, read_completion_request, whole_completion
+from dsv4.serve.responses import EventStream, error_response, openai_events, when_whole
+from dsv4.serve.service import Service
+from dsv4.serve.work import Work
+
+Handler = Callable[[Service, Request], Awaitable[Response]]
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page fetches nothing but from this server."""
+
+
+def application(service: Service, host: str = "127.0.0.1") -> ASGIApp:
+    """The endpoint of a service as an ASGI application. host: what the server that runs it is bound to."""
+    routes = [
+        _route("/", page, service),
+        _route("/health", health, service),
+        _route("/metrics", metrics, service),
+        _route("/v1/models", models, service),
+        _route("/v1/chat/completions", chat_completions, service, "POST"),
+        _route("/v1/completions", completions, service, "POST"),
+    ]
+    paths = [route.path for route in routes]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
+    return Guard(app, service.metrics, service.api_key, host, paths)
+
+
+async def page(service: Service, request: Request) -> Response:
+    """The page to talk with the model."""
+    text = (files("dsv4.serve") / "page" / "chat.html").read_text(encoding="utf-8")
+    return HTMLResponse(text, headers={"content-security-policy": PAGE_POLICY, "x-content-type-options": "nosniff"})
+
+
+async def health(service: Service, request: Request) -> Response:
+    """That the server is there."""
+    return JSONResponse({"status": "ok"})
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    """What was counted."""
+    return Response(service.metrics.page(service.engine), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def models(service: Service, request: Request) -> Response:
+    """The one model that is served."""
+    described = {"id": service.name, "object": "model", "created": 0, "owned_by": "dsv4"}
+    return JSONResponse({"object": "list", "data": [described | {"max_model_len": service.context}]})
+
+
+async def chat_completions(service: Service, request: Request) -> Response:
+    """OpenAI's endpoint for conversations."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    asked = await asyncio.to_thread(read_chat_request, fields, service)
+    prepared = await asyncio.to_thread(prepare, service, asked.task)
+    work = Work(service, prepared.jobs, prepared.replies, request.state.account, asked.task.settings.choices)
+    if asked.streams:
+        return EventStream(work, openai_events(chunks(service, asked, work, prepared.ids)))
+    return await when_whole(request, work, whole_answer(service, asked, work, prepared.ids))
+
+
+async def completions(service: Service, request: Request) -> Response:
+    """OpenAI's endpoint for texts."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    asked = await asyncio.to_thread(read_completion_request, fields, service)
+    jobs, replies = jobs_of(service, asked)
+    work = Work(service, jobs, replies, request.state.account, asked.settings.choices)
+    if asked.streams:
+        return EventStream(work, openai_events(completion_chunks(service, asked, work)))
+    return await when_whole(request, work, whole_completion(service, asked, work))
+
+
+def _route(path: str, handler: Handler, service: Service, method: str = "GET") -> Route:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(service, request)
+        except Exception as error:
+            return error_response(as_request_error(error))
+
+    return Route(path, endpoint, methods=[method])
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """A path or a method that there is not."""
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    found = f"{request.method} {request.url.path[:60]!r}"
+    return error_response(RequestError(f"expected a path and a method that are served, found {found}", status=status))
