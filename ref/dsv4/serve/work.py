@@ -139,7 +139,9 @@ class Work:
         self._account.tokens = usage["completion_tokens"]
         self._account.cached = usage["prompt_tokens_details"]["cached_tokens"]
         if self._service.logs_content:
-            self._account.content = " | ".join(self._service.tokenizer.decode(reply.ids) for reply in self.replies)
+            prompts = [job.ids for job in self._jobs[:: self._choices]]
+            texts = [self._service.tokenizer.decode(ids) for ids in (*prompts, *(reply.ids for reply in self.replies))]
+            self._account.content = " | ".join(texts)
         kinds = {"prompt": usage["prompt_tokens"], "completion": self._account.tokens, "cached": self._account.cached}
         for kind, count in (kinds | usage["completion_tokens_details"]).items():
             self._service.metrics.tokens.labels(kind).inc(count)
