@@ -38,6 +38,7 @@ class CudaOps(Ops):
     """The operations on an NVIDIA GPU. Arrays are CuPy's."""
 
     name = "cuda"
+    batch_invariant = ("float32",)
 
     def __init__(self, device: Device | None = None) -> None:
         """device: where to compute; without one the current CUDA device. Raises BackendError if there is none."""

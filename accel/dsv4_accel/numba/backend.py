@@ -19,6 +19,7 @@ class NumbaOps(Ops):
     """The operations on CPU cores. Arrays are NumPy's; what is not overridden here gains nothing and is inherited."""
 
     name = "numba"
+    batch_invariant = ("float32",)
 
     def place(self, weight: Weight) -> Weight:
         """As in `Ops`."""

@@ -1,4 +1,4 @@
-"""Functions of one number that several operations share."""
+"""Functions that several operations and losses share: of one number, and the logarithm of a softmax."""
 
 import numpy as np
 
@@ -14,3 +14,10 @@ def sigmoid(x: Array) -> Array:
 def softplus(x: Array) -> Array:
     """log(1 + e^x), without overflow. x: any shape, float. Returns the same shape and dtype."""
     return np.logaddexp(x, x.dtype.type(0))
+
+
+def log_softmax(logits: Array) -> Array:
+    """log softmax over the last axis. logits [..., vocab] float. Returns the same shape and dtype."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found

@@ -44,6 +44,10 @@ class Ops:
 
     name = "numpy"
 
+    batch_invariant: tuple[str, ...] = ()
+    """The dtypes in which a token's results are the same bits alone and in any batch, and however a prompt is cut into
+    chunks. NumPy: none, since its products add in an order that depends on how many rows they have."""
+
     embedding = staticmethod(embedding)
     linear = staticmethod(linear)
     grouped_linear = staticmethod(grouped_linear)
@@ -121,5 +125,7 @@ class Ops:
 PLACES = ("asarray", "place", "to_numpy", "zeros", "write", "require_room")
 """What is no operation, but says where arrays live."""
 
-OPERATIONS = tuple(name for name in vars(Ops) if not name.startswith("_") and name not in ("name", *PLACES))
+OPERATIONS = tuple(
+    name for name in vars(Ops) if not name.startswith("_") and name not in ("name", "batch_invariant", *PLACES)
+)
 """The names of all operations."""

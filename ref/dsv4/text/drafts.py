@@ -1,7 +1,7 @@
 """Decoding with drafts: a cheap guess of the next tokens, which the model checks in one pass (report §2.4)."""
 
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from dsv4.ops.elementwise import sigmoid
 from dsv4.ops.types import Array, Ints, Mask
 from dsv4.text.decode import Batch, Token
 from dsv4.text.draft_lengths import LengthRule
-from dsv4.text.rounds import Round
+from dsv4.text.rounds import Round, Rounds
 from dsv4.text.sampling import Sampler, residual
 
 
@@ -84,21 +84,41 @@ def decode_with_drafts(batch: Batch, drafting: Drafting, states: Array) -> Itera
                 if batch.remaining[sequence]:  # whoever takes the tokens may end a sequence
                     yield batch.take(sequence, token)
         batch.cache.rollback(step.refused)
-        tokens, present = _in_rows(step.chosen)
+        tokens, present = in_rows(step.chosen)
         drafter.read(step.states[:, : tokens.shape[1]], tokens, batch.cache, present & (batch.remaining[:, None] > 0))
 
 
-def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[int]:
+class Chooser(Protocol):
+    """Who chooses tokens: a batch, or a single sequence."""
+
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def rounds(self) -> Rounds: ...
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+
+Narrow = Callable[[Array, list[int]], Array]
+"""What counts of the logits [vocab] behind the drafts of a step that were kept so far: −∞ for what must not come."""
+
+
+def whole(logits: Array, kept: list[int]) -> Array:
+    """The logits as they are: a `Narrow` for texts that may go on in any way."""
+    return logits
+
+
+def accept(chooser: Chooser, sequence: int, drafts: Drafts, logits: Array, narrow: Narrow = whole) -> list[int]:
     """The accepted drafts, and one token drawn from the model behind them; none behind a draft that is a stop id.
 
     logits [1 + drafts, vocab]: what the model says behind the newest token and behind each draft. A draft is accepted
     with probability min(1, target / guess), which leaves the target's distribution as it is. The last of the tokens
-    is the one that the next step begins with.
+    is the one that the next step begins with. narrow: called for one place after the other, as far as they count.
     """
-    sampler, kept = batch.sampler, list[int]()
+    sampler, kept = chooser.sampler, list[int]()
     while True:
         try:
-            target = sampler.distribution(logits[len(kept)], sequence)
+            target = sampler.distribution(narrow(logits[len(kept)], kept), sequence)
         except DSV4Error:
             if kept:  # a token of the text all the same; the next step reads it again, and fails
                 return kept
@@ -107,11 +127,11 @@ def accept(batch: Batch, sequence: int, drafts: Drafts, logits: Array) -> list[i
             return [*kept, sampler.draw(target, sequence)]
         draft, guess = drafts.ids[len(kept)], drafts.guesses[len(kept)]
         if sampler.chance(sequence) * guess[draft] >= target[draft]:
-            batch.rounds.checked(place=len(kept), kept=False)
+            chooser.rounds.checked(place=len(kept), kept=False)
             return [*kept, sampler.draw(residual(target, guess), sequence)]
-        batch.rounds.checked(place=len(kept), kept=True)
+        chooser.rounds.checked(place=len(kept), kept=True)
         kept.append(draft)
-        if draft in batch.stop_ids:
+        if draft in chooser.stop_ids:
             return kept
 
 
@@ -132,7 +152,7 @@ def _step(batch: Batch, drafting: Drafting, newest: Ints, plain: bool) -> _Step:
     drafted = [Drafts([], []) for _ in newest] if plain else _draft(batch, drafting.drafter)
     lengths = _lengths(batch, drafted, drafting.most, drafting.rule)
     drafts = [Drafts(each.ids[:length], each.guesses) for each, length in zip(drafted, lengths, strict=True)]
-    tokens, present = _in_rows([[token, *each.ids] for token, each in zip(newest, drafts, strict=True)])
+    tokens, present = in_rows([[token, *each.ids] for token, each in zip(newest, drafts, strict=True)])
     present &= batch.remaining[:, None] > 0
     states = batch.model.states(tokens, batch.cache, present)
     logits = batch.model.head(states)
@@ -185,7 +205,7 @@ def _draft(batch: Batch, drafter: Drafter) -> list[Drafts]:
     return drafts
 
 
-def _in_rows(several: list[list[int]]) -> tuple[Ints, Mask]:
+def in_rows(several: Sequence[Sequence[int]]) -> tuple[Ints, Mask]:
     """Lists of tokens as rows [B, S], filled up with zeros, and where there are tokens."""
     lengths = np.array([len(tokens) for tokens in several])
     present = np.arange(max(lengths.max(), 1)) < lengths[:, None]

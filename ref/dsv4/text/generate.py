@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from dsv4.arguments import flag, integer, number
 from dsv4.errors import PromptError, SettingError, quoted
+from dsv4.model.cache import Cache
 from dsv4.model.model import Model
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
@@ -15,8 +16,13 @@ from dsv4.text.decode import Batch, Token, decode
 from dsv4.text.draft_lengths import LengthRule, Scheduler, Threshold
 from dsv4.text.drafters import drafter_of
 from dsv4.text.drafts import Drafter, Drafting, decode_with_drafts
+from dsv4.text.prefill import Prefill
+from dsv4.text.prefixes import Prefixes
 from dsv4.text.rounds import Rounds
 from dsv4.text.sampling import Sampler, Setting
+
+PREFILL_CHUNK = 512
+"""Prompt tokens per pass, unless said otherwise."""
 
 Prompts = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[np.integer]
 
@@ -30,12 +36,13 @@ def generate(
     seed: int | None = None,
     stop_ids: Iterable[int] | None = None,
     speculative: bool | Drafter = False,
-    prefill_chunk: int = 512,
+    prefill_chunk: int = PREFILL_CHUNK,
     *,
     max_drafts: int | None = None,
     draft_threshold: float = 0.0,
     draft_schedule: bool = False,
     plain_steps: Container[int] = (),
+    prefixes: Prefixes | None = None,
 ) -> "Generation":
     """Continue one prompt or several, yielding each token as it is chosen.
 
@@ -50,6 +57,8 @@ def generate(
     not check the drafts from the first one on that the drafter holds less likely to be kept than this, 0 … 1.
     draft_schedule: check as many as give the most tokens per second, by the times that this machine takes; the draws of
     a seed then depend on these times. plain_steps: the numbers of steps without drafts, which tell what drafts gain.
+    prefixes: what earlier calls have read of texts that begin in the same way is not read again, and what this one
+    reads is kept: the prompts, and without drafts the answers; each prompt then goes through the model by itself.
 
     Returns a Generation: iterate over it for Token after Token. A sequence ends early where the model's context ends.
     Raises PromptError for an empty or too long prompt or ids outside the vocabulary, SettingError for settings out
@@ -58,30 +67,45 @@ def generate(
     """
     if not isinstance(model, Model):
         raise SettingError(f"model: expected a model from dsv4.load, found {quoted(model)}")
-    prompts = _as_prompts(ids)
+    prompts = prompts_of(model, ids)
     count = integer("max_new_tokens", max_new_tokens, least=1)
     chunk = integer("prefill_chunk", prefill_chunk, least=1)
     drafter = _as_drafter(model, speculative)
     drafting = _drafting(drafter, max_drafts, _as_rule(draft_threshold, draft_schedule), plain_steps)
+    if prefixes is not None and isinstance(speculative, Drafter):
+        raise SettingError("prefixes: expected them without a Drafter of the caller's, which would not see all tokens")
+    sampler = Sampler(temperature, top_p, seed, len(prompts))
     context = model.config.max_position_embeddings
+    room = np.array([context - len(prompt) + 1 for prompt in prompts])  # the last token need not be read again
+    stops = frozenset(model.config.eos_token_ids if stop_ids is None else as_stop_ids(stop_ids))
+    left = np.minimum(min(count, context), room)
+    batch = Batch(model, sampler, stops, left, drafting.most if drafting else 0, drafts=drafting is not None)
+    return Generation(batch, prompts, drafting, chunk, prefixes)
+
+
+def prompts_of(model: Model, ids: Prompts) -> list[Ints]:
+    """The ids of each prompt, [N] int64. Raises PromptError for what is no prompt for the model, as `generate`."""
+    prompts, context = _as_prompts(ids), model.config.max_position_embeddings
     for place, prompt in enumerate(prompts):
         if len(prompt) > context:
             raise PromptError(f"prompt {place}: expected at most {context} tokens, found {len(prompt)}")
         check_ids(prompt[None], model.config.vocab_size, first_sequence=place)
         prompts[place] = prompt.astype(np.int64)
-    sampler = Sampler(temperature, top_p, seed, len(prompts))
-    room = np.array([context - len(prompt) + 1 for prompt in prompts])  # the last token need not be read again
-    stops = frozenset(model.config.eos_token_ids if stop_ids is None else _as_stop_ids(stop_ids))
-    left = np.minimum(min(count, context), room)
-    batch = Batch(model, sampler, stops, left, drafting.most if drafting else 0, drafts=drafting is not None)
-    return Generation(batch, prompts, drafting, chunk)
+    return prompts
 
 
 class Generation:
     """The tokens of one call of `generate`, made while they are iterated over, once."""
 
-    def __init__(self, batch: Batch, prompts: list[Ints], drafting: Drafting | None, prefill_chunk: int) -> None:
-        self._batch, self._prompts = batch, prompts
+    def __init__(
+        self,
+        batch: Batch,
+        prompts: list[Ints],
+        drafting: Drafting | None,
+        prefill_chunk: int,
+        prefixes: Prefixes | None = None,
+    ) -> None:
+        self._batch, self._prompts, self._prefixes = batch, prompts, prefixes
         self._drafting, self._prefill_chunk = drafting, prefill_chunk
         self.most_tokens = int(batch.remaining.sum())
         """How many tokens all sequences together can have at most."""
@@ -118,12 +142,37 @@ class Generation:
         return self.accepted / self.drafted if self.drafted else 0.0
 
     def _run(self) -> Iterator[Token]:
-        states = self._prefill()
-        if self._drafting is None:
-            yield from decode(self._batch, states)
+        if self._prefixes is None:
+            yield from self._decode(self._prefill())
         else:
-            yield from decode_with_drafts(self._batch, self._drafting, states)
+            yield from self._run_with(self._prefixes)
         self._batch.raise_failure()
+
+    def _decode(self, states: Array) -> Iterator[Token]:
+        """The tokens behind the streams of each prompt's last token, [B, 1, n, d]."""
+        if self._drafting is None:
+            return decode(self._batch, states)
+        return decode_with_drafts(self._batch, self._drafting, states)
+
+    def _run_with(self, prefixes: Prefixes) -> Iterator[Token]:
+        """Read the prompts one by one, as far as they are not known, and keep what was read."""
+        drafting, model = self._drafting, self._batch.model
+        drafter, spare = (drafting.drafter, drafting.most) if drafting else (None, 0)
+        reading, last = list[Prefill](), list[Array]()
+        for ids in self._prompts:
+            prefill = Prefill(model, ids, self._prefill_chunk, prefixes, drafter, spare)
+            while not prefill.done:
+                states = prefill.advance(prefill.size(self._prefill_chunk))
+            reading.append(prefill)
+            last.append(states[0, -1])
+        self._batch.cache = Cache.join([prefill.finish() for prefill in reading])
+        texts = [ids.tolist() for ids in self._prompts]
+        for token in self._decode(np.stack(last)[:, None]):
+            texts[token.sequence].append(token.id)
+            yield token
+        if drafter is None:
+            for sequence, (prefill, text) in enumerate(zip(reading, texts, strict=True)):
+                prefill.keep_answer(self._batch.cache, sequence, np.array(text))
 
     def _prefill(self) -> Array:
         """Put the prompts through the model; the streams of each one's last token, [B, 1, n, d]."""
@@ -199,7 +248,7 @@ def _as_prompt(number: int, tokens: Any) -> Ints:
     return prompt
 
 
-def _as_stop_ids(stop_ids: Iterable[int]) -> Iterator[int]:
+def as_stop_ids(stop_ids: Iterable[int]) -> Iterator[int]:
     """The ids one by one. Raises SettingError for what are no token ids, such as the text of a token."""
     if isinstance(stop_ids, str | bytes) or not isinstance(stop_ids, Iterable):
         raise SettingError(f"stop_ids: expected a list of token ids, found {quoted(stop_ids)}")

@@ -4,13 +4,14 @@ Logits and probabilities stay where the backend computes; only token ids and sin
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import integer, number
 from dsv4.errors import DSV4Error, SettingError, quoted
+from dsv4.ops.elementwise import log_softmax
 from dsv4.ops.types import Array, Ints
 
 Setting = float | Sequence[float] | npt.NDArray[np.floating]
@@ -34,6 +35,18 @@ class Sampler:
             raise SettingError(f"top_p: expected a number above 0 and at most 1, found {quoted(top_p)}")
         seeds = np.random.SeedSequence(None if seed is None else integer("seed", seed))
         self._random = [np.random.default_rng(child) for child in seeds.spawn(batch)]
+
+    @classmethod
+    def join(cls, samplers: "Sequence[Sampler]") -> Self:
+        """One for the sequences of several samplers, at least one, the first one's first: they keep their streams.
+
+        A draw from the joined sampler is one from the stream of its part, too.
+        """
+        joined = cls.__new__(cls)
+        joined.temperatures = [one for each in samplers for one in each.temperatures]
+        joined.top_ps = [one for each in samplers for one in each.top_ps]
+        joined._random = [one for each in samplers for one in each._random]
+        return joined
 
     def choose(self, logits: Array) -> Ints:
         """The next token of every sequence: greedy, or drawn with the sequence's next random number.
@@ -111,6 +124,15 @@ def require_numbers(logits: Array) -> None:
     if not np.isfinite(largest):
         first = int(np.argmax(np.isnan(logits) | (logits == np.inf)))
         raise DSV4Error(f"logits: expected numbers below infinity, found {float(logits[first])} for token {first}")
+
+
+def log_probabilities(logits: Array) -> Array:
+    """How likely each token is without regard to temperature and top-p: log softmax, in float64.
+
+    logits [vocab] float. Returns [vocab] float64, natural logarithms. Raises DSV4Error as `require_numbers` does.
+    """
+    require_numbers(logits)
+    return log_softmax(logits.astype(np.float64))
 
 
 def nucleus(probabilities: Array, top_p: float) -> Array:

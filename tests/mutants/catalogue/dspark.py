@@ -248,7 +248,7 @@ DSPARK = (
         name="text-goes-on-behind-an-end-token",
         trap="a kept draft that ends the text is followed by more drafts",
         file="text/drafts.py",
-        old="        if draft in batch.stop_ids:\n            return kept\n",
+        old="        if draft in chooser.stop_ids:\n            return kept\n",
         new="",
         tests=REJECTION,
     ),

@@ -41,7 +41,7 @@ GENERATION = (
         name="draft-judged-a-place-on",
         trap="a draft behind the first is judged by what the model says about the place behind it",
         file="text/drafts.py",
-        old="target = sampler.distribution(logits[len(kept)], sequence)",
+        old="target = sampler.distribution(narrow(logits[len(kept)], kept), sequence)",
         new="target = sampler.distribution(logits[min(2 * len(kept), len(logits) - 1)], sequence)",
         tests=("text/test_drafts.py",),
     ),

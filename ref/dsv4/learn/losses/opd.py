@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from dsv4.ops.elementwise import log_softmax
 from dsv4.ops.types import Array, Mask
 
 
@@ -38,10 +39,3 @@ def full_kl(logits: Array, teacher_logits: Array) -> Array:
     log_student = log_softmax(logits)
     kl: Array = (np.exp(log_student) * (log_student - log_softmax(teacher_logits))).sum(axis=-1)
     return kl
-
-
-def log_softmax(logits: Array) -> Array:
-    """log softmax over the last axis. logits [..., vocab] float. Returns the same shape and dtype."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    found: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return found
