@@ -252,12 +252,14 @@ def test_log_probabilities_belong_to_the_tokens_that_are_given(stream):
     found = ask(application(service(ScriptedEngine(script))), PATH, body)
     if stream:
         told = [choice["logprobs"] for event in found.events[:-1] for choice in event["choices"] if choice["logprobs"]]
-        logprobs = {kind: sum((each.get(kind, []) for each in told), []) for kind in ("content", "reasoning_content")}
+        logprobs = {
+            kind: [word for each in told for word in each.get(kind, [])] for kind in ("content", "reasoning_content")
+        }
     else:
         logprobs = found.json["choices"][0]["logprobs"]
     for kind, text in (("content", "é ab"), ("reasoning_content", "re")):
         words = logprobs[kind]
-        assert bytes(sum((word["bytes"] for word in words), [])).decode() == text
+        assert b"".join(bytes(word["bytes"]) for word in words).decode() == text
         ids = TOKENIZER.encode(text)
         assert [word["logprob"] for word in words] == [-token / 1000 for token in ids]
         assert all([top["logprob"] for top in word["top_logprobs"]] == [-0.5, -1.5] for word in words)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,9 +21,12 @@ from dsv4.cli.quantities import bytes_of
 from dsv4.errors import SettingError
 from dsv4.text.chat.check import check_mode, check_mode_of
 from dsv4.text.chat.revision import AUTO, revision_of
+from dsv4.text.generate import PREFILL_CHUNK
 from dsv4.text.generation_config import GenerationConfig
+from dsv4.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from dsv4.serve.engine import Engine
     from dsv4.serve.service import Limits
 
 KEY_VARIABLE = "DSV4_API_KEY"
@@ -66,7 +70,7 @@ def serve(
     ] = 64,
     prefill_chunk: Annotated[
         int, typer.Option("--prefill-chunk", help="Tokens of prompts that are read in a pass.", min=1)
-    ] = 256,
+    ] = PREFILL_CHUNK,
     prefix_memory: Annotated[
         str,
         typer.Option(
@@ -125,10 +129,25 @@ def serve(
         )
         server = Server(service, host, port, grace)
         _begin_log()
+        _warm_up(engine, tokenizer)
         print(f"serving {service.name} ({loaded.ops.name}) at {server.address}", flush=True)
         server.run()
     finally:
         engine.stop(finish=False)
+
+
+def _warm_up(engine: "Engine", tokenizer: Tokenizer) -> None:
+    """Make one token, so that what a backend compiles when it first runs does not keep the first client waiting."""
+    from dsv4.serve.job import Ended, Event, Job
+
+    ended = threading.Event()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Ended):
+            ended.set()
+
+    engine.submit(Job((tokenizer.bos_id,), 1), hear)
+    ended.wait()
 
 
 def _require_packages() -> None:

@@ -1,5 +1,6 @@
 """What went wrong, as clients are told: the status of HTTP, and OpenAI's form of an error."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -12,15 +13,15 @@ LOG = logging.getLogger("dsv4.serve")
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
-def as_request_error(error: Exception) -> RequestError:
+def as_request_error(error: BaseException) -> RequestError:
     """What a client is told of an exception; what is no fault of the request is written to the log, and not told."""
     match error:
         case RequestError():
             return error
         case Full():
             return RequestError(f"too many requests: {error}", status=429, code="too_many_requests")
-        case Stopped():
-            return RequestError("the server is about to stop", status=503)
+        case Stopped() | asyncio.CancelledError():  # the latter is what the server does when its time to stop is over
+            return RequestError("the server stops", status=503)
         case DSV4Error():
             return named(error)
     LOG.error("a request failed", exc_info=error)

@@ -1,5 +1,6 @@
 """What stands before every request: the key, the name of the host, one line in the log, and the count."""
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -52,7 +53,7 @@ class Guard:
                 await error_response(error)(scope, receive, noting)
             else:
                 await self._app(scope, receive, noting)
-        except Exception as error:  # nothing that a request does may end more than this request
+        except (Exception, asyncio.CancelledError) as error:  # what a request does ends no more than this request
             refused = as_request_error(error)
             if status == GONE:
                 await error_response(refused)(scope, receive, noting)

@@ -25,7 +25,7 @@ IDLE_SECONDS = 5
 """How long a connection stays open without a byte of a next request."""
 
 DRAIN_SECONDS = 30.0
-"""From the end of an answer until the client has taken all of it."""
+"""How long a client may leave what is ready for it lying there: the buffer of a connection, or the end of an answer."""
 
 MOST_HEAD_BYTES = 16 * 2**10
 
@@ -68,10 +68,11 @@ class Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """A connection that is cut off when the client is too slow to ask, or to take the end of its answer."""
+    """A connection that is cut off when the client is too slow to ask, or to take its answer."""
 
-    _waiting: asyncio.TimerHandle | None = None
-    _draining: asyncio.TimerHandle | None = None
+    _waiting: asyncio.TimerHandle | None = None  # for the head of a request
+    _draining: asyncio.TimerHandle | None = None  # for the end of an answer
+    _full: asyncio.TimerHandle | None = None  # for the buffer to empty
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,32 +80,41 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for timer in (self._waiting, self._draining):
-            if timer is not None:
-                timer.cancel()
+        for timer in (self._waiting, self._draining, self._full):
+            _cancel(timer)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._full = self.loop.call_later(DRAIN_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._full)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._waiting is not None and self.cycle is not None and not self.cycle.response_complete:
-            self._waiting.cancel()
-            self._waiting = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            _cancel(self._waiting)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._await_head()
-        if self._draining is not None:
-            self._draining.cancel()
+        _cancel(self._draining)
         self._draining = self.loop.call_later(DRAIN_SECONDS, self._end_if_full)
 
     def _await_head(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
+        _cancel(self._waiting)
         self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def _end_if_full(self) -> None:
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self.transport.get_write_buffer_size():
             self.transport.abort()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 def _settings(app: ASGIApp, grace: float) -> uvicorn.Config:
