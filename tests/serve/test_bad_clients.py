@@ -71,7 +71,7 @@ def test_a_client_that_never_ends_its_body_is_told_so():
 def test_a_head_that_is_too_large_is_refused():
     with serving(ScriptedEngine(ids_of("x"))) as server, connected(server) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * 2**17)
-        assert all_of(connection).startswith(b"HTTP/1.1 400") or True
+        assert all_of(connection).startswith(b"HTTP/1.1 400")
         assert status_of(server, request()) == 200
 
 
@@ -80,7 +80,7 @@ def test_a_client_that_takes_nothing_is_cut_off(monkeypatch):
     answer = ids_of("word " * 3000, end=False)
     with serving(ScriptedEngine(lambda job: answer)) as server, connected(server) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.sendall(request(stream=True, max_tokens=4000, n=16, logprobs=True, top_logprobs=20))
+        slow.sendall(request(stream=True, max_tokens=4000, n=2, logprobs=True, top_logprobs=20))
         assert status_of(server, request()) == 200
         server_side = next(iter(server.server_state.connections), None)
         while server_side in server.server_state.connections:

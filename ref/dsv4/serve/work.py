@@ -81,6 +81,7 @@ class Work:
         """
         while len(self._ended) < len(self._jobs):
             number, event = await self._events.get()
+            await asyncio.sleep(0)  # however much there is to say: it is everybody's turn
             reply = self.replies[number]
             match event:
                 case Prefilled():
