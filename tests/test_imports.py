@@ -22,6 +22,7 @@ ROOMS = (
         "dsv4.verify",
         "dsv4",
         "dsv4.explain",
+        "dsv4.serve",
         "dsv4.cli",
     ),
     *("dsv4_accel.bench", "dsv4_command", "dsv4.__main__"),

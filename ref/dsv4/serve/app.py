@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,17 +18,13 @@ from dsv4.serve.guard import Guard
 from dsv4.serve.openai_answers import chunks, whole_answer
 from dsv4.serve.openai_chat import read_chat_request
 from dsv4.serve.openai_completions import completion_chunks, jobs_of, read_completion_request, whole_completion
+from dsv4.serve.pages import POLICY, chat_page, explain_page
 from dsv4.serve.responses import EventStream, error_response, openai_events, when_whole
 from dsv4.serve.service import Service
 from dsv4.serve.work import Work
+from dsv4.text.chat.templates import EFFORTS
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
-
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The page fetches nothing but from this server."""
 
 
 def application(service: Service, host: str = "127.0.0.1") -> ASGIApp:
@@ -39,6 +34,7 @@ def application(service: Service, host: str = "127.0.0.1") -> ASGIApp:
         _route("/health", health, service),
         _route("/metrics", metrics, service),
         _route("/v1/models", models, service),
+        _route("/explain", explain, service, "POST"),
         _route("/v1/chat/completions", chat_completions, service, "POST"),
         _route("/v1/completions", completions, service, "POST"),
     ]
@@ -49,8 +45,13 @@ def application(service: Service, host: str = "127.0.0.1") -> ASGIApp:
 
 async def page(service: Service, request: Request) -> Response:
     """The page to talk with the model."""
-    text = (files("dsv4.serve") / "page" / "chat.html").read_text(encoding="utf-8")
-    return HTMLResponse(text, headers={"content-security-policy": PAGE_POLICY, "x-content-type-options": "nosniff"})
+    return HTMLResponse(chat_page(), headers={"content-security-policy": POLICY, "x-content-type-options": "nosniff"})
+
+
+async def explain(service: Service, request: Request) -> Response:
+    """The page of `dsv4 explain` for a text."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    return HTMLResponse(await explain_page(fields, service), headers={"content-security-policy": POLICY})
 
 
 async def health(service: Service, request: Request) -> Response:
@@ -66,7 +67,8 @@ async def metrics(service: Service, request: Request) -> Response:
 async def models(service: Service, request: Request) -> Response:
     """The one model that is served."""
     described = {"id": service.name, "object": "model", "created": 0, "owned_by": "dsv4"}
-    return JSONResponse({"object": "list", "data": [described | {"max_model_len": service.context}]})
+    known = {"max_model_len": service.context, "modes": list(EFFORTS[service.revision]), "mode": service.mode}
+    return JSONResponse({"object": "list", "data": [described | known]})
 
 
 async def chat_completions(service: Service, request: Request) -> Response:

@@ -1,5 +1,6 @@
 """What all requests share: the model behind its engine, the settings they fall back on, and the limits that hold."""
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -49,6 +50,8 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     logs_content: bool = False
     metrics: Metrics = field(default_factory=Metrics)
+    explaining: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a page that explains a pass is made."""
 
     @cached_property
     def grammars(self) -> Grammars:
