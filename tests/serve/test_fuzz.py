@@ -80,7 +80,28 @@ COMPLETION = {
     "stream": False,
     "temperature": 0,
 }
-BODIES = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION}
+MESSAGES = {
+    "system": [{"type": "text", "text": "s"}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "t"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "r", "signature": ""},
+                {"type": "text", "text": "t"},
+                {"type": "tool_use", "id": "t", "name": "add", "input": {"a": 1}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}]},
+    ],
+    "tools": [{"name": "add", "input_schema": SCHEMA}],
+    "tool_choice": {"type": "tool", "name": "add", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 5},
+    "stop_sequences": ["a"],
+    "max_tokens": 5,
+    "stream": True,
+}
+BODIES = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION, "/v1/messages": MESSAGES}
 
 
 @st.composite
@@ -102,7 +123,7 @@ def is_answered(path: str, raw: bytes) -> None:
     if found.status != 200:
         assert set(found.error) == {"message", "type", "param", "code"} and found.error["message"], found.body
     elif found.headers["content-type"].startswith("text/event-stream"):
-        assert found.events[-1] == "[DONE]", (found.body, raw)
+        assert found.events[-1] in ("[DONE]", {"type": "message_stop"}), (found.body, raw)
 
 
 @pytest.mark.parametrize("path", BODIES)

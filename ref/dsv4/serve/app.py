@@ -10,6 +10,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from dsv4.serve.anthropic_answers import message_events, whole_message
+from dsv4.serve.anthropic_messages import read_messages_request
 from dsv4.serve.body import read_fields
 from dsv4.serve.chat_task import prepare
 from dsv4.serve.errors import as_request_error
@@ -37,6 +39,8 @@ def application(service: Service, host: str = "127.0.0.1") -> ASGIApp:
         _route("/explain", explain, service, "POST"),
         _route("/v1/chat/completions", chat_completions, service, "POST"),
         _route("/v1/completions", completions, service, "POST"),
+        _route("/v1/messages", messages, service, "POST"),
+        _route("/v1/messages/count_tokens", count_tokens, service, "POST"),
     ]
     paths = [route.path for route in routes]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
@@ -91,6 +95,25 @@ async def completions(service: Service, request: Request) -> Response:
     if asked.streams:
         return EventStream(work, openai_events(completion_chunks(service, asked, work)))
     return await when_whole(request, work, whole_completion(service, asked, work))
+
+
+async def messages(service: Service, request: Request) -> Response:
+    """Anthropic's endpoint for conversations."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    asked = await asyncio.to_thread(read_messages_request, fields, service)
+    prepared = await asyncio.to_thread(prepare, service, asked.task)
+    work = Work(service, prepared.jobs, prepared.replies, request.state.account, 1)
+    if asked.streams:
+        return EventStream(work, message_events(service, work, asked.task.stops))
+    return await when_whole(request, work, whole_message(service, work, asked.task.stops))
+
+
+async def count_tokens(service: Service, request: Request) -> Response:
+    """How many tokens the prompt of a conversation has, for Anthropic's clients."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    asked = await asyncio.to_thread(read_messages_request, fields, service, True)
+    prepared = await asyncio.to_thread(prepare, service, asked.task)
+    return JSONResponse({"input_tokens": len(prepared.ids)})
 
 
 def _route(path: str, handler: Handler, service: Service, method: str = "GET") -> Route:

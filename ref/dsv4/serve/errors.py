@@ -29,6 +29,6 @@ def as_request_error(error: BaseException) -> RequestError:
 
 
 def described(error: RequestError) -> dict[str, Any]:
-    """OpenAI's form."""
+    """OpenAI's form, which is Anthropic's as well."""
     kind = KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-    return {"error": {"message": str(error), "type": kind, "param": error.field, "code": error.code}}
+    return {"type": "error", "error": {"message": str(error), "type": kind, "param": error.field, "code": error.code}}

@@ -28,7 +28,7 @@ class ChatReply:
         ids: the tokens.
         ended: whether nothing more is given: the job need not go on.
         has_calls: whether a call of a tool is whole, and nothing behind it was cut.
-        note: why the answer ended as it did, where finish_reason has no word for that.
+        note: why the answer ended as it did, where finish_reason has no word for that; the stop text that ended it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ChatReply:
                 return [self._with_logprobs(part)]
             case Content(text=text):
                 text = self._stops.push(text)
-                self.ended = self._stops.ended
+                self.ended, self.note = self._stops.ended, self._stops.found
                 return [self._with_logprobs(Content(text))] if text else []
             case CallBegun() | Arguments():
                 given = self._flush()
@@ -161,7 +161,7 @@ class TextReply:
             self.ended = True
             return self._given(self._rest())
         text = self._stops.push(self._decoder.push(chosen.token))
-        self.ended = self._stops.ended
+        self.ended, self.note = self._stops.ended, self._stops.found
         return self._given(text)
 
     def finish(self, ended: Ended) -> tuple[list[Given], str]:
