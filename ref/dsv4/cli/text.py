@@ -24,6 +24,7 @@ from dsv4.cli.app import (
     Temperature,
     TopP,
     app,
+    bounded,
     draft_settings,
     open_model,
     prompt_ids,
@@ -36,6 +37,7 @@ from dsv4.model.model import Model
 from dsv4.text.chat.check import check_mode, check_mode_of
 from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import Generation, generate
+from dsv4.text.prefixes import PREFIX_MEMORY, Prefixes
 from dsv4.text.stop_texts import StopTexts
 from dsv4.text.tokenizer import Tokenizer
 
@@ -116,6 +118,8 @@ def chat(
     texts_of = revision_of(loaded.config, revision)
     check_mode_of(mode, texts_of)
     context, end_ids = loaded.config.max_position_embeddings, settings["stop_ids"]
+    bound = bounded(memory)
+    prefixes = Prefixes(PREFIX_MEMORY if bound is None else min(PREFIX_MEMORY, bound // 8))
     conversation = Conversation(tokenizer, mode, texts_of, system, context, max_new_tokens, end_ids)
     turn = 0
     for line in typed_lines():
@@ -123,7 +127,7 @@ def chat(
         if not ids:
             continue
         draws = None if seed is None else seed + turn
-        generation = generate(loaded, ids, max_new_tokens, seed=draws, **drafts, **settings)
+        generation = generate(loaded, ids, max_new_tokens, seed=draws, prefixes=prefixes, **drafts, **settings)
         reply = _Reply(tokenizer, streams=True)
         _collect(generation, [reply], streams=True, model=loaded)
         print()

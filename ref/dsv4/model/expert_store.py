@@ -106,9 +106,13 @@ class ExpertStore:
         """Bytes that experts may take: the budget without all other weights and without the caches that are in use."""
         return self._budget - sum(cache.allocated for cache in self._caches)
 
+    def count(self, cache: Cache) -> None:
+        """From now on a cache counts, for as long as anyone has it."""
+        self._caches.add(cache)
+
     def begin_pass(self, cache: Cache) -> None:
         """A pass over this cache begins. Nobody waits any more for what an earlier one has asked for and not taken."""
-        self._caches.add(cache)
+        self.count(cache)
         self._passes += 1
         for held in self._held.values():
             held.awaited = False

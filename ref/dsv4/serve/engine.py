@@ -12,6 +12,7 @@ from dsv4.serve.answer import Answer
 from dsv4.serve.job import Figures, Job, OnEvent
 from dsv4.serve.scheduler import Scheduler
 from dsv4.text.generate import PREFILL_CHUNK
+from dsv4.text.prefixes import PREFIX_MEMORY
 
 
 class Full(DSV4Error):  # noqa: N818 - what has happened, not a mistake
@@ -50,7 +51,7 @@ class Engine:
         running: int = 16,
         waiting: int = 64,
         prefill_chunk: int = PREFILL_CHUNK,
-        prefix_memory: int = 2**28,
+        prefix_memory: int = PREFIX_MEMORY,
         time_limit: float | None = None,
     ) -> None:
         """Start the thread.

@@ -93,7 +93,14 @@ class Prefill:
     def _keep(self, ids: Ints, cache: Cache, sequence: int, state: Array | None) -> None:
         """Keep what the cache knows of these ids, with which its sequence begins."""
         kept = state.copy() if self.drafter is not None and state is not None else None
-        self._prefixes.keep(ids, self._kind, lambda: Prefix(cut(cache, sequence, len(ids)), kept))
+
+        def make() -> Prefix:
+            known = cut(cache, sequence, len(ids))
+            if self.model.store is not None:
+                self.model.store.count(known)
+            return Prefix(known, kept)
+
+        self._prefixes.keep(ids, self._kind, make)
 
     def _tell_drafter(self, states: Array | None, start: int) -> None:
         """Let the drafter read the states [1, S, n, d] from a position on, each with the token behind it."""

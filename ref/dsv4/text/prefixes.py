@@ -14,6 +14,9 @@ from dsv4.config import HCA_RATIO
 from dsv4.model.cache import Cache
 from dsv4.ops.types import Array, Ints
 
+PREFIX_MEMORY = 2**28
+"""Bytes for prefixes, unless said otherwise."""
+
 MOST_EDGES = 16
 """At how many edges of blocks caches of one prompt are kept at most."""
 
