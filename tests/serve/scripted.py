@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import dsv4
+import serve.needed  # noqa: F401
 from dsv4.serve.job import Chosen, Ended, Figures, Job, LogProb, Prefilled
 from dsv4.serve.service import Service
 from dsv4.text.generation_config import GenerationConfig

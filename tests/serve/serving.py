@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import serve.needed  # noqa: F401
 from dsv4.serve.engine import Engine
 from dsv4.serve.server import Server
 from serve.scripted import MODEL, service

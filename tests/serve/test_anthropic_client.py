@@ -5,6 +5,7 @@ import json
 import pytest
 
 import dsv4
+import serve.needed  # noqa: F401
 from dsv4.serve.app import application
 from dsv4.serve.engine import Engine
 from dsv4.text import chat

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import serve.needed  # noqa: F401
 from dsv4.serve import server as server_module
 from dsv4.serve.engine import Engine
 from dsv4.serve.service import Limits

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import serve.needed  # noqa: F401
 from dsv4.serve.app import application
 from dsv4.serve.engine import Full, Stopped
 from dsv4.text import chat

@@ -2,6 +2,7 @@
 
 import pytest
 
+import serve.needed  # noqa: F401
 from dsv4.serve.app import application
 from serve.asking import ask
 from serve.scripted import CONTROL_IDS, TOKENIZER, ScriptedEngine, bytewise, ids_of, service

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+import serve.needed  # noqa: F401
 from dsv4.serve.app import application
 from dsv4.serve.service import Limits
 from serve.asking import ask

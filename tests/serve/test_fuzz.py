@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import serve.needed  # noqa: F401
 from dsv4.serve.app import application
 from serve.asking import ask
 from serve.scripted import ScriptedEngine, ids_of, service

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dsv4
+import serve.needed  # noqa: F401
 from dsv4.text import chat
 from serve.scripted import MODEL, TOKENIZER, ScriptedEngine, ids_of
 from serve.serving import serving

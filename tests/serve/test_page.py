@@ -5,13 +5,12 @@ import time
 
 import pytest
 
+import serve.needed  # noqa: F401
 from dsv4.serve.engine import Engine
 from explain.browser import PROGRAMS, SECONDS, Browser, SilentError, program
 from serve.scripted import MODEL, TOKENIZER, ScriptedEngine, ids_of
 from serve.serving import serving
 from serve.test_chat_completions import ADD, call_text
-
-pytest.importorskip("uvicorn")
 
 
 @pytest.fixture(scope="module")
