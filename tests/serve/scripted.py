@@ -26,6 +26,7 @@ class ScriptedEngine:
         self.script, self.reason, self.message = script, reason, message
         self.jobs: list[Job] = []
         self.cancelled: list[Job] = []
+        self.ended: list[Job] = []
         self.held = threading.Event()
         self.held.set()
         self.refusal: Exception | None = None
@@ -62,6 +63,7 @@ class ScriptedEngine:
         if gone.is_set():
             self.cancelled.append(job)
             reason = "cancelled"
+        self.ended.append(job)
         on_event(Ended(reason, len(tokens), len(self.accepted) + 1, len(self.accepted), self.message))
 
 

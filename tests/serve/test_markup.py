@@ -134,3 +134,10 @@ def test_a_value_of_text_comes_before_it_is_whole_and_one_of_json_when_it_is():
 def test_reasoning_ends_with_its_token_alone():
     message, _ = read([Text("a</think>b"), Control(END_THINK), Text("c"), Control(END)], "high")
     assert (message["reasoning_content"], message["content"]) == ("a</think>b", "c")
+
+
+def test_a_value_that_is_no_json_is_not_given_out():
+    pieces = pieces_of({"content": "", "reasoning": "", "calls": [("f", {"a": 1})]}, "non-think")
+    written = [Text(piece.text.replace(">1<", ">one<")) if isinstance(piece, Text) else piece for piece in pieces]
+    message, markup = read(written, "non-think")
+    assert markup.malformed and message["tool_calls"][0]["function"]["arguments"] == '{"a": '
