@@ -23,6 +23,7 @@ from dsv4.serve.openai_completions import completion_chunks, jobs_of, read_compl
 from dsv4.serve.pages import POLICY, chat_page, explain_page
 from dsv4.serve.responses import EventStream, error_response, openai_events, when_whole
 from dsv4.serve.service import Service
+from dsv4.serve.tokens import detokenized, tokenized, tokenizer_info
 from dsv4.serve.work import Work
 from dsv4.text.chat.templates import EFFORTS
 
@@ -36,6 +37,9 @@ def application(service: Service, host: str = "127.0.0.1") -> ASGIApp:
         _route("/health", health, service),
         _route("/metrics", metrics, service),
         _route("/v1/models", models, service),
+        _route("/tokenizer_info", described_tokenizer, service),
+        _route("/tokenize", tokenize, service, "POST"),
+        _route("/detokenize", detokenize, service, "POST"),
         _route("/explain", explain, service, "POST"),
         _route("/v1/chat/completions", chat_completions, service, "POST"),
         _route("/v1/completions", completions, service, "POST"),
@@ -73,6 +77,23 @@ async def models(service: Service, request: Request) -> Response:
     described = {"id": service.name, "object": "model", "created": 0, "owned_by": "dsv4"}
     known = {"max_model_len": service.context, "modes": list(EFFORTS[service.revision]), "mode": service.mode}
     return JSONResponse({"object": "list", "data": [described | known]})
+
+
+async def described_tokenizer(service: Service, request: Request) -> Response:
+    """What harnesses ask about the tokenizer."""
+    return JSONResponse(tokenizer_info(service))
+
+
+async def tokenize(service: Service, request: Request) -> Response:
+    """From text to token ids."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    return JSONResponse(await asyncio.to_thread(tokenized, fields, service))
+
+
+async def detokenize(service: Service, request: Request) -> Response:
+    """From token ids to text."""
+    fields = await read_fields(request, service.limits.body_bytes, service.limits.body_seconds)
+    return JSONResponse(await asyncio.to_thread(detokenized, fields, service))
 
 
 async def chat_completions(service: Service, request: Request) -> Response:

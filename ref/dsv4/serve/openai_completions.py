@@ -14,6 +14,7 @@ from dsv4.serve.openai_answers import LEAST_LOGPROB
 from dsv4.serve.openai_chat import counts_in_stream, refuse_unknown
 from dsv4.serve.reply import Given, TextReply
 from dsv4.serve.service import MOST_CHOICES, MOST_LIKELY, MOST_STOPS, Service, Settings, read_settings
+from dsv4.serve.tokens import token_ids
 from dsv4.serve.work import Finished, Work
 
 DEFAULT_MAX_TOKENS = 16
@@ -206,21 +207,15 @@ def _prompts(found: Any, service: Service) -> tuple[tuple[int, ...], ...]:
 
 
 def _prompt(where: str, found: Any, service: Service) -> tuple[int, ...]:
-    tokenizer, vocab_size = service.tokenizer, service.model.config.vocab_size
     if isinstance(found, str):
         service.check_characters(len(found), where)
+        begin = [service.tokenizer.bos_id] if service.tokenizer.add_bos else []
         try:
-            begin = [tokenizer.bos_id] if tokenizer.add_bos else []
-            ids = begin + tokenizer.encode(found)
+            ids = begin + service.tokenizer.encode(found)
         except DSV4Error as error:
             raise RequestError(f"{where}: {error}", where) from None
-    elif isinstance(found, list):
-        for place, token in enumerate(found):
-            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
-                raise wrong(f"{where}[{place}]", f"a token id from 0 to {vocab_size - 1}", token)
-        ids = found
     else:
-        raise wrong(where, "a text or a list of token ids", found)
+        ids = token_ids(where, found, service)
     service.check_length(ids, where)
     return tuple(ids)
 

@@ -8,6 +8,7 @@ from dsv4.explain.page import page as explained_page
 from dsv4.explain.record import record
 from dsv4.serve.fields import Fields, RequestError, wrong
 from dsv4.serve.service import Service
+from dsv4.serve.tokens import token_ids
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
@@ -26,14 +27,12 @@ async def explain_page(fields: Fields, service: Service) -> str:
     """The page of `dsv4 explain` for the token ids in a request. One is made at a time. Raises RequestError."""
     ids = fields.value("ids")
     fields.finish()
-    most, vocab_size = service.limits.explained_tokens, service.model.config.vocab_size
+    most = service.limits.explained_tokens
     if service.model.store is not None:
         raise RequestError("ids: expected a model without --memory to look into, found one with it", "ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise wrong("ids", f"a list of 1 to {most} token ids", ids)
-    for place, token in enumerate(ids):
-        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
-            raise wrong(f"ids[{place}]", f"a token id from 0 to {vocab_size - 1}", token)
+    token_ids("ids", ids, service)
     async with service.explaining:
         return await asyncio.to_thread(_explained, service, ids)
 

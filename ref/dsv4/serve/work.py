@@ -97,7 +97,7 @@ class Work:
                 case Ended():
                     self._ended[number] = event
                     given_last, reason = reply.finish(event)
-                    self._account.reasons += (reason if event.reason in ("stop", "length") else event.reason,)
+                    self._account.reasons += (reason if reply.ended else event.reason,)
                     _raise_failure(event, reply.ended)
                     for given in given_last:
                         yield number, given
