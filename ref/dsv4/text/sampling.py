@@ -140,11 +140,13 @@ def nucleus(probabilities: Array, top_p: float) -> Array:
 
     probabilities [vocab] float64, summing to 1; 0 < top_p ≤ 1. Returns [vocab] float64, summing to 1.
     """
-    order = np.argsort(-probabilities, kind="stable")
-    likelier = np.append(0, np.cumsum(probabilities[order])[:-1])  # the mass of all likelier tokens
-    kept = order[(likelier < top_p) | (top_p == 1)]
-    chosen = np.zeros_like(probabilities)
-    chosen[kept] = probabilities[kept]
+    chosen = probabilities
+    if top_p < 1:  # with 1 every token is in, also the last ones, which a rounded sum may leave out
+        order = np.argsort(-probabilities, kind="stable")
+        likelier = np.append(0, np.cumsum(probabilities[order])[:-1])  # the mass of all likelier tokens
+        kept = order[likelier < top_p]
+        chosen = np.zeros_like(probabilities)
+        chosen[kept] = probabilities[kept]
     share: Array = chosen / chosen.sum()
     return share
 

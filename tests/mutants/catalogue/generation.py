@@ -9,8 +9,8 @@ GENERATION = (
         name="top-p-without-the-last",
         trap="top-p leaves out the token whose probability reaches it",
         file="text/sampling.py",
-        old="kept = order[(likelier < top_p) | (top_p == 1)]",
-        new="kept = order[(likelier + probabilities[order] <= top_p) | (top_p == 1) | (likelier == 0)]",
+        old="kept = order[likelier < top_p]",
+        new="kept = order[(likelier + probabilities[order] <= top_p) | (likelier == 0)]",
         tests=("text/test_sampling.py::test_nucleus_includes_the_token_that_reaches_top_p",),
     ),
     Mutant(
