@@ -5,12 +5,13 @@ A grammar speaks of control tokens by their ids, so that no text can stand for o
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from dsv4.errors import shortened
+from dsv4.errors import DSV4Error, reason, shortened
 from dsv4.ops.types import Mask
 from dsv4.serve.fields import RequestError
 from dsv4.text.chat import templates as t
@@ -45,19 +46,28 @@ class Grammar:
         self._matcher, self._vocab_size, self._stop_ids = matcher, vocab_size, stop_ids
 
     def allowed(self) -> Mask:
-        """[vocab] true for what may come; the stop ids alone where the answer is whole, or the grammar has failed."""
+        """[vocab] true for what may come; the stop ids alone where the answer is whole.
+
+        Raises DSV4Error where the library cannot follow the grammar any further.
+        """
         mask = np.zeros(self._vocab_size, bool)
-        if not self._matcher.is_stopped():
-            bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
-            mask[: len(bits)] = bits[: self._vocab_size]
+        with _library_failures():
+            if not self._matcher.is_stopped():
+                bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
+                mask[: len(bits)] = bits[: self._vocab_size]
+            if self._matcher.is_error():
+                raise DSV4Error(
+                    f"grammar: expected one that can be followed, found: {shortened(self._matcher.get_error())}"
+                )
         if not mask.any():
             mask[list(self._stop_ids)] = True
         return mask
 
     def accept(self, token: int) -> None:
-        """Go on behind a token that was allowed."""
+        """Go on behind a token that was allowed. Raises DSV4Error as `allowed`."""
         if token not in self._stop_ids:
-            self._matcher.consume_token(token)
+            with _library_failures():
+                self._matcher.consume_token(token)
 
 
 class Grammars:
@@ -149,10 +159,11 @@ class Grammars:
         library = self._tokens()
         import llguidance
 
-        matcher = llguidance.LLMatcher(library, rules, log_level=0)
+        with _library_failures():
+            matcher = llguidance.LLMatcher(library, rules, log_level=0)
         if matcher.is_error():
-            reason = shortened(matcher.get_error())
-            raise RequestError(f"{field}: expected a schema that can be followed, found: {reason}", field)
+            found = shortened(matcher.get_error())
+            raise RequestError(f"{field}: expected a schema that can be followed, found: {found}", field)
         return Grammar(matcher, self._vocab_size, self._stop_ids)
 
     def _tokens(self) -> Any:
@@ -161,6 +172,17 @@ class Grammars:
             if self._library is None:
                 self._library = _library_tokenizer(self._tokenizer, self._vocab_size, self._stop_ids)
             return self._library
+
+
+@contextmanager
+def _library_failures() -> Iterator[None]:
+    """Raise as DSV4Error what the library raises when it panics, which is no Exception, and in no module."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ != "PanicException":
+            raise
+        raise DSV4Error(f"grammar: expected one that can be followed, found: {reason(error)}") from error
 
 
 class _Vocabulary:
