@@ -119,10 +119,10 @@ class Grammars:
             part = f"{rule}_{number}"
             parts.append(part if name in required else f"{part}?")
             rules.append(f"{part}: {self._parameter(name, kind, schema)}\n")
-        close = self._literal(t.INVOKE_CLOSE)
+        given = " ".join(parts)
         if not any(name in required for name in properties):
-            close = f"{self._literal(t.NO_PARAMETERS)}? {close}"
-        return [f"{rule}: {begin} {' '.join(parts)} {close}\n", *rules]
+            given = " | ".join(filter(None, (self._literal(t.NO_PARAMETERS), given)))
+        return [f"{rule}: {begin} ({given}) {self._literal(t.INVOKE_CLOSE)}\n", *rules]
 
     def _parameter(self, name: str, kind: Any, schema: Mapping[str, Any]) -> str:
         """One parameter: text as it is where the schema wants any string, JSON otherwise."""
