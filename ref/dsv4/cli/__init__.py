@@ -14,7 +14,7 @@ from dsv4.cli.ending import DONE, end, say
 from dsv4.cli.streams import prepare
 
 # Importing a module adds its commands to the app, in the order in which the help lists them.
-from dsv4.cli import text, explain, files, cost, compare, train, posttrain, diloco  # noqa: F401  isort: skip
+from dsv4.cli import text, serve, explain, files, cost, compare, train, posttrain, diloco  # noqa: F401  isort: skip
 
 
 def main() -> None:

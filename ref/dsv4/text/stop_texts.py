@@ -23,16 +23,19 @@ class StopTexts:
         self._held = ""
         self.ended = False
         """Whether a stop text has come: all that follows is left out."""
+        self.found: str | None = None
+        """The stop text that has come."""
 
     def push(self, piece: str) -> str:
         """The text that is certain to come before any stop text, now that this piece has come."""
         if self.ended:
             return ""
         text = self._held + piece
-        found = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
+        found = [(text.find(stop) + len(stop), text.find(stop), stop) for stop in self._stops if stop in text]
         if found:
+            _, begin, self.found = min(found)
             self.ended, self._held = True, ""
-            return text[: min(found)[1]]
+            return text[:begin]
         kept = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - kept :]
         return text[: len(text) - kept]

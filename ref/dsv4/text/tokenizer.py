@@ -33,6 +33,7 @@ class Tokenizer:
         eos_id: the id of the end token.
         add_bos: whether plain text should begin with the begin token, as tokenizer_config.json says.
         vocab_size: one more than the largest id.
+        control_of_id: the text of each control token by its id.
     """
 
     def __init__(self, data: dict[str, Any], config: dict[str, Any], path: Path) -> None:
@@ -41,6 +42,7 @@ class Tokenizer:
         self._official = _build(data)
         vocab = self._official.get_vocab(with_added_tokens=True)
         self._control_ids = {token: vocab[token] for token in _added_tokens(data)}
+        self.control_of_id: dict[int, str] = {token_id: token for token, token_id in self._control_ids.items()}
         for token in CONTROL_TOKENS:
             self._control_id(token)
         self._plain = _build(_without_control_tokens(data))
@@ -132,11 +134,10 @@ class Tokenizer:
             A `Control` for each control token, and a `Text` for each run of other tokens, whatever its characters
             look like. The pieces' texts joined are what `decode` returns. No `Text` is empty.
         """
-        control_of_id = {token_id: token for token, token_id in self._control_ids.items()}
         pieces: list[Piece] = []
-        for is_control, run in groupby(ids, control_of_id.__contains__):
+        for is_control, run in groupby(ids, self.control_of_id.__contains__):
             if is_control:
-                pieces.extend(Control(control_of_id[token_id]) for token_id in run)
+                pieces.extend(Control(self.control_of_id[token_id]) for token_id in run)
             elif text := self.decode(run):
                 pieces.append(Text(text))
         return pieces

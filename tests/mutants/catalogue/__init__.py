@@ -29,6 +29,7 @@ from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.pictures import PICTURES
 from mutants.catalogue.post_training import POST_TRAINING
 from mutants.catalogue.rounding import ROUNDING
+from mutants.catalogue.serving import SERVING
 from mutants.catalogue.text import TEXT
 from mutants.catalogue.training import TRAINING
 from mutants.mutant import Mutant
@@ -57,6 +58,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "explaining": EXPLAINING,
     "post_training": POST_TRAINING,
     "diloco": DILOCO,
+    "serving": SERVING,
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,
