@@ -56,8 +56,8 @@ class StoredLayers(Sequence[Block]):
     def __iter__(self) -> Iterator[Block]:
         """Each layer in turn, whose weights are in memory until the next one is asked for."""
         for number, group in enumerate(self._groups):
+            self._store.ahead(self._groups[number : number + 2], leave=self.experts)
             with self._store.use([group]) as [block]:
-                self._store.ahead(self._groups[number + 1 : number + 2], leave=self.experts)
                 yield block
 
 

@@ -163,8 +163,10 @@ class WeightStore:
         read.
         """
         self._room = self.room  # caches grow meanwhile; to ask them for each group would take a while
-        used = [self._begin_use(group) for group in groups]
+        used: list[Held] = []
         try:
+            for group in groups:
+                used.append(self._begin_use(group))
             yield [self._made(held) for held in used]
         finally:
             for held in used:
@@ -232,8 +234,9 @@ class WeightStore:
 
     def _drop(self, held: Held) -> None:
         """Forget a group, but not how useful it was."""
-        if self._held.pop(held.group.name, None) is not held:
+        if self._held.get(held.group.name) is not held:
             return
+        del self._held[held.group.name]
         self._scores[held.group.name] = held.score, held.when
         self._total -= held.nbytes
         self._needed -= held.nbytes if held.is_needed else 0

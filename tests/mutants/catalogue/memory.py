@@ -113,8 +113,8 @@ MEMORY = (
         name="next-layer-not-read-ahead",
         trap="a layer is read when it is needed, and nothing computes meanwhile",
         file="model/stored_layers.py",
-        old="self._groups[number + 1 : number + 2]",
-        new="self._groups[number + 1 : number + 1]",
+        old="self._groups[number : number + 2]",
+        new="self._groups[number : number + 1]",
         tests=(f"{STORE}::test_the_next_layer_is_read_while_one_computes",),
     ),
     Mutant(
