@@ -1,6 +1,7 @@
 """`/v1/chat/completions`: what of an answer goes where, whole and in a stream, wherever its tokens end."""
 
 import json
+import threading
 
 import pytest
 
@@ -346,3 +347,21 @@ def test_a_job_that_fails_is_an_error_whole_and_in_a_stream():
     assert found.status == 500 and found.error["message"] == "logits: no number"
     events = ask(app, PATH, {"messages": HELLO, "stream": True}).events
     assert events[-1]["error"]["message"] == "logits: no number" and events[-2]["choices"][0]["delta"]["content"]
+
+
+def test_of_answers_that_cannot_all_be_had_none_is_left_running():
+    engine = ScriptedEngine(ids_of("x"))
+    engine.held.clear()
+    submit = engine.submit
+
+    def refusing(job, on_event):
+        if len(engine.jobs) == 2:
+            raise Full("as many wait as may")
+        return submit(job, on_event)
+
+    engine.submit = refusing
+    assert ask(application(service(engine)), PATH, {"messages": HELLO, "n": 3}).status == 429
+    engine.held.set()
+    while len(engine.ended) < 2:
+        threading.Event().wait(0.01)
+    assert len(engine.cancelled) == 2

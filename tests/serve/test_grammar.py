@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import serve.needed  # noqa: F401
+from dsv4.errors import ChatError
 from dsv4.serve.fields import RequestError
 from dsv4.serve.grammar import Grammars
 from dsv4.text import chat
@@ -54,11 +55,19 @@ def drawn(grammar, seed: int, patience: int = 12) -> list[int]:
     return ids
 
 
+def read(ids: list[int], thinking: bool) -> dict:
+    """The message, which is well formed."""
+    try:
+        return chat.parse(TOKENIZER.decode_pieces(ids), "high" if thinking else "non-think")
+    except ChatError as error:
+        raise AssertionError(str(error)) from error
+
+
 @pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_an_answer_of_a_schema_is_json_of_it(seed, thinking):
     ids = drawn(GRAMMARS.json(SCHEMA, thinking, "response_format"), seed)
-    message = chat.parse(TOKENIZER.decode_pieces(ids), "high" if thinking else "non-think")
+    message = read(ids, thinking)
     value = json.loads(message["content"])
     assert value.keys() == {"kind", "size"} and value["kind"] in ("a", "é") and 0 <= value["size"] <= 99
     assert not message["tool_calls"]
@@ -69,7 +78,7 @@ def test_an_answer_of_a_schema_is_json_of_it(seed, thinking):
 @pytest.mark.parametrize("seed", range(8))
 def test_calls_that_have_to_come_are_well_formed_and_the_tools_own(seed, one, thinking):
     ids = drawn(GRAMMARS.calls(TOOLS, one, thinking, "tools"), seed)
-    message = chat.parse(TOKENIZER.decode_pieces(ids), "high" if thinking else "non-think")
+    message = read(ids, thinking)
     calls = [call["function"] for call in message["tool_calls"]]
     assert message["content"] == "" and (len(calls) == 1 if one else calls)
     for call in calls:

@@ -142,6 +142,22 @@ SERVING = (
         tests=("serve/test_gone.py",),
     ),
     Mutant(
+        name="answers-left-running",
+        trap="of several answers, those that were taken go on when one is refused",
+        file="serve/work.py",
+        old="        except BaseException:\n            self.cancel()\n            raise\n",
+        new="        except BaseException:\n            raise\n",
+        tests=(f"{CHAT}::test_of_answers_that_cannot_all_be_had_none_is_left_running",),
+    ),
+    Mutant(
+        name="no-parameters-behind-some",
+        trap="the line that stands for no parameters may follow parameters, and the call cannot be read",
+        file="serve/grammar.py",
+        old='            given = " | ".join(filter(None, (self._literal(t.NO_PARAMETERS), given)))\n',
+        new='            given += f" {self._literal(t.NO_PARAMETERS)}?"\n',
+        tests=("serve/test_grammar.py::test_calls_that_have_to_come_are_well_formed_and_the_tools_own",),
+    ),
+    Mutant(
         name="prompt-scores-one-off",
         trap="the echoed log-probabilities stand beside the wrong tokens",
         file="serve/openai_completions.py",
