@@ -54,7 +54,7 @@ NUMBA_ROUTING = (
         trap="the weights of chosen experts are made to sum to 1 under softmax, too",
         old="share = weights[place] if score_function == SOFTMAX else weights[place] / total",
         new="share = weights[place] / total",
-        tests=large("route by softmax"),
+        tests=large("route_by_id large"),
     ),
     route(
         name="numba-routing-without-its-scale",
