@@ -1,7 +1,6 @@
 """From the path of a checkpoint to a model."""
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ def load(
 
 def bundled_model() -> Path:
     """The directory of the model that comes with the package."""
-    return Path(str(files("dsv4"))) / "bundled"
+    return Path(__file__).parent / "bundled"
 
 
 def _float_type(dtype: npt.DTypeLike) -> np.dtype:

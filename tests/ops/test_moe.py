@@ -110,6 +110,24 @@ def test_among_equal_scores_the_lowest_number_comes_first(ops):
     close(many.weights, np.full((3, 6), 0.25))
 
 
+@pytest.mark.parametrize(
+    ("score_function", "expected"),
+    [
+        ("sqrtsoftplus", [1 / (1 + math.sqrt(0.999)), 1 / (1 + math.sqrt(1 / 0.999))]),
+        ("sigmoid", [0.5, 0.5]),
+        ("softmax", [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))]),
+    ],
+)
+def test_large_logits_do_not_overflow(ops, score_function, expected):
+    logits, chosen = np.array([[1000, 999, -1000]], np.float32), np.array([[0, 1]])
+    for found in (
+        ops.route(logits, np.array([2, 1, 0], np.float32), 2, score_function, 1.0),
+        ops.route_by_id(logits, chosen, score_function, 1.0),
+    ):
+        exact(found.indices, chosen)
+        close(found.weights, np.array([expected]))
+
+
 def test_an_unknown_score_function_is_refused(ops):
     for route, second in ((ops.route, np.zeros(2)), (ops.route_by_id, np.zeros((1, 1), np.int64))):
         arguments = (second, 1) if second.ndim == 1 else (second,)

@@ -12,8 +12,8 @@ from dsv4.ops import Expert, Ops, Routing
 from dsv4.ops.quantise import Weight
 from dsv4.ops.rope import rope_frequencies
 from dsv4.ops.types import Array, Ints
-from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest
-from dsv4_accel.bench.stage import Stage, in_turn, nbytes, place
+from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest, Goal
+from dsv4_accel.bench.stage import NUMPY, Stage, in_turn, nbytes, place
 from dsv4_accel.bench.timing import Contestant
 
 TORCH = "torch"
@@ -43,8 +43,8 @@ def operation_cases() -> list[Case]:
         Case("experts.decode", "6 FP4 experts × 1 token", MEMORY, partial(_experts, tokens=1)),
         Case("experts.prefill", "6 of all FP4 experts × 128 tokens", ARITHMETIC, partial(_experts, tokens=128)),
         Case("expert", "shared FP8 expert × 1 token", MEMORY, _shared_expert),
-        Case("route", "512 tokens, 6 of 256 experts", ARITHMETIC, _route),
-        Case("route_by_id", "512 tokens, 6 of 256 experts", ARITHMETIC, _route_by_id),
+        Case("route", "512 tokens, 6 of 256 experts", ARITHMETIC, _route, (Goal(5, NUMPY),)),
+        Case("route_by_id", "512 tokens, 6 of 256 experts", ARITHMETIC, _route_by_id, (Goal(5, NUMPY),)),
         Case("embedding", "512 tokens of 32,768 × 4096, bf16", MEMORY, _embedding),
         Case("rms_norm", "512 tokens × 4096", MEMORY, _rms_norm),
         Case("rms_scale", "512 tokens × 64 heads × 512", MEMORY, _rms_scale),

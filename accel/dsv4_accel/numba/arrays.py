@@ -14,11 +14,10 @@ LINE = 16
 
 def are_float32(*arrays: Any) -> bool:
     """Whether all of these are NumPy arrays of float32, the only numbers that kernels compute with."""
-    return all(map(_is_float32, arrays))
-
-
-def _is_float32(array: Any) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype == FLOAT32
+    found = True
+    for array in arrays:  # a loop takes half the time of `all`, and each operation asks
+        found = found and isinstance(array, np.ndarray) and array.dtype == FLOAT32
+    return found
 
 
 def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -30,5 +29,5 @@ def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def aligned(*shape: int) -> npt.NDArray[np.float32]:
     """Room for float32 that begins where a cache line begins, so that loads of vectors do not lie across two."""
     room = np.empty(math.prod(shape) + LINE, np.float32)
-    skip = -(room.ctypes.data // 4) % LINE
+    skip = -(room.__array_interface__["data"][0] // 4) % LINE
     return room[skip : skip + math.prod(shape)].reshape(shape)

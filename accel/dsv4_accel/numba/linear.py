@@ -41,19 +41,19 @@ def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
 
 def _memory(x: Array, weight: Weight, groups: int) -> Flat | None:
     """The weight as kernels take it, or None where x or the weight is not for them: float64, empty, or unfit."""
-    rows, width = weight.shape
-    fits = are_float32(x) and x.ndim and x.size and rows and x.shape[-1] == groups * width
-    return flat(weight) if fits else None
+    if not are_float32(x) or not x.size or not x.ndim:
+        return None
+    memory = flat(weight)
+    return memory if memory is not None and memory.rows and x.shape[-1] == groups * memory.width else None
 
 
 def _product(x: Array, memory: Flat, groups: int, rounds: bool) -> Array:
     """x [..., groups·in] times the weight's rows, each group of channels with its own run of rows."""
-    tokens = compact(x).reshape(-1, x.shape[-1] // groups)  # [T·groups, in]
+    tokens = compact(x).reshape(-1, memory.width)  # [T·groups, in]
     storage, tokens = _prepared(tokens, memory, rounds)
-    layout = memory.layout
-    out = np.empty((*x.shape[:-1], layout.rows), np.float32)
-    flat_out = out.reshape(-1, layout.rows)
-    work = flat_out.shape[0] * layout.rows * layout.chunks * CHUNK // groups
+    out = np.empty((*x.shape[:-1], memory.rows), np.float32)
+    flat_out = out.reshape(-1, memory.rows)
+    work = flat_out.size * memory.columns
     KERNELS[storage](work, memory.items, memory.scales, memory.fields, groups, tokens, flat_out)
     return out
 

@@ -20,12 +20,18 @@ class Flat:
     """A weight's memory, without a copy where its rows are whole chunks."""
 
     def __init__(
-        self, storage: Storage, items: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], layout: Layout
+        self,
+        storage: Storage,
+        items: np.ndarray[Any, Any],
+        scales: np.ndarray[Any, Any],
+        layout: Layout,
+        width: int,
     ) -> None:
-        """items: bytes of FP4 or FP8, bits of bfloat16, or float32; scales: bytes."""
+        """items: bytes of FP4 or FP8, bits of bfloat16, or float32; scales: bytes; width: the weight's columns."""
         self.storage, self.layout = storage, layout
         self.items, self.scales = items.reshape(-1), scales.reshape(-1)
         self.fields = np.array(layout, np.int64)
+        self.rows, self.width, self.columns = layout.rows, width, layout.chunks * CHUNK
         self.addresses = self.items.ctypes.data, self.scales.ctypes.data
 
 
@@ -81,7 +87,7 @@ def _flat_fp4(packed: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Fla
     items, blocks = _whole_chunks(packed, CHUNK // 2), _whole_chunks(scales, FP4_CHUNK)
     chunks = items.shape[1] // (CHUNK // 2)
     layout = Layout(rows, chunks, items.shape[1], CHUNK // 2, blocks.shape[1], FP4_CHUNK, 1)
-    return Flat(FP4, items, blocks, layout)
+    return Flat(FP4, items, blocks, layout, 2 * width)
 
 
 def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat | None:
@@ -91,13 +97,13 @@ def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat
         return None
     items = _whole_chunks(codes, CHUNK)
     layout = Layout(rows, squares[1], items.shape[1], CHUNK, squares[1], 1, FP8_WEIGHT_BLOCK)
-    return Flat(FP8, items, compact(scales), layout)
+    return Flat(FP8, items, compact(scales), layout, width)
 
 
 def _flat_dense(storage: Storage, weight: np.ndarray[Any, Any]) -> Flat:
     items = _whole_chunks(weight, CHUNK)
     layout = Layout(weight.shape[0], items.shape[1] // CHUNK, items.shape[1], CHUNK, 0, 0, 1)
-    return Flat(storage, items, NO_SCALES, layout)
+    return Flat(storage, items, NO_SCALES, layout, weight.shape[1])
 
 
 def _whole_chunks(rows: np.ndarray[Any, Any], chunk: int) -> np.ndarray[Any, Any]:

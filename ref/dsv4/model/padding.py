@@ -27,7 +27,9 @@ class Padding:
             raise PromptError(f"token ids: expected [batch, length], at least one token, found shape {tokens.shape}")
         if not np.issubdtype(tokens.dtype, np.integer):
             raise PromptError(f"token ids: expected integers, found {tokens.dtype}")
-        real = np.ones(tokens.shape, bool) if mask is None else _as_mask(mask)
+        if mask is None:
+            return cls(tokens, np.ones(tokens.shape, bool))
+        real = _as_mask(mask)
         if real.shape != tokens.shape:
             raise PromptError(f"mask: expected the shape of the ids, {tokens.shape}, found {real.shape}")
         rows = np.arange(len(tokens))[:, None]

@@ -1,8 +1,9 @@
 """What decoding with drafts has done: the steps, the drafts of each place, and the time they took."""
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,4 @@ class Rounds:
         """Tokens per second of the steps with drafts, over those of the plain steps; None without steps of both."""
         if not self._plain_rates or not self._drafting_tokens:
             return None
-        return self._drafting_tokens / self._drafting_seconds / statistics.median(self._plain_rates)
+        return self._drafting_tokens / self._drafting_seconds / float(np.median(self._plain_rates))

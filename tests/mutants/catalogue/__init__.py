@@ -24,6 +24,7 @@ from mutants.catalogue.numba_connections import NUMBA_CONNECTIONS
 from mutants.catalogue.numba_derivatives import NUMBA_DERIVATIVES
 from mutants.catalogue.numba_processes import NUMBA_PROCESSES
 from mutants.catalogue.numba_products import NUMBA_PRODUCTS
+from mutants.catalogue.numba_routing import NUMBA_ROUTING
 from mutants.catalogue.numba_rows import NUMBA_ROWS
 from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.pictures import PICTURES
@@ -62,6 +63,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "numba_rows": NUMBA_ROWS,
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,
+    "numba_routing": NUMBA_ROUTING,
     "numba_attention": NUMBA_ATTENTION,
     "numba_derivatives": NUMBA_DERIVATIVES,
     "numba_processes": NUMBA_PROCESSES,
