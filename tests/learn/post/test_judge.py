@@ -14,15 +14,13 @@ from dsv4.learn.post.reinforcement import Reinforcement
 from dsv4.learn.post.rollout_log import Rollout
 from dsv4.learn.post.worlds.verse import RUBRIC
 from dsv4.text.chat import Control, Text
-from dsv4.text.chat.templates import END, END_THINK
+from dsv4.text.chat.templates import END
 
 STAGE = GRPO("verses", "start", ("verse", "sums"), 1, 0.1, 1, (Effort("non-think", 40, 0.2),), questions=2, group=2)
 
-THOUGHTS = (Text("rhyme yes"), Control(END_THINK))
 
-
-def rollout(tokenizer, text, ends=True, thoughts=()):
-    answer = tokenizer.encode_pieces([*thoughts, Text(text), *([Control(END)] if ends else [])])
+def rollout(tokenizer, text, ends=True):
+    answer = tokenizer.encode_pieces([Text(text), *([Control(END)] if ends else [])])
     return Rollout(np.array([0]), np.array(answer), np.zeros(len(answer)), [None] * len(answer), Choices({}, {}))
 
 
@@ -36,7 +34,7 @@ def judged_as(monkeypatch, tokenizer):
         def draw(model, prompts, drawing, file):
             asked.extend(tokenizer.decode(prompt.tolist()) for prompt in prompts)
             assert len(prompts) == len(texts)
-            return [rollout(tokenizer, text, thoughts=THOUGHTS) for text in texts]
+            return [rollout(tokenizer, text) for text in texts]
 
         monkeypatch.setattr(judge, "draw_rollouts", draw)
         return asked
@@ -46,9 +44,8 @@ def judged_as(monkeypatch, tokenizer):
 
 @pytest.mark.parametrize(("text", "score"), [("Score: 3", 1), ("Score: 1", 1 / 3), ("Score: 9", 0), ("good", 0)])
 def test_a_judgement_without_its_form_is_worth_nothing(text, score, tokenizer):
-    assert judgement(rollout(tokenizer, text, thoughts=THOUGHTS).answer, tokenizer) == pytest.approx(score)
-    assert judgement(rollout(tokenizer, text, ends=False, thoughts=THOUGHTS).answer, tokenizer) == 0
-    assert judgement(rollout(tokenizer, text).answer, tokenizer) == 0  # it has not even thought
+    assert judgement(rollout(tokenizer, text).answer, tokenizer) == pytest.approx(score)
+    assert judgement(rollout(tokenizer, text, ends=False).answer, tokenizer) == 0
 
 
 def test_the_judge_reads_the_rubric_and_the_verse(tokenizer, judged_as, tmp_path):
@@ -61,7 +58,6 @@ def test_the_judge_reads_the_rubric_and_the_verse(tokenizer, judged_as, tmp_path
     assert found == pytest.approx([2 / 3, 0, 1, 0])  # what says nothing or has no end is not even read
     rubric = RUBRIC.format(syllables=question.task.facts["syllables"])
     assert f"{rubric}\nred moon waits\nby the tree\nScore?" in asked[0]
-    assert asked[0].endswith("<think>")
 
 
 def test_the_reward_of_verse_is_the_judgement_and_not_the_hidden_score(tokenizer, judged_as, tmp_path):

@@ -20,9 +20,8 @@ from dsv4.ops.types import Ints
 from dsv4.text.chat import encode_pieces, parse
 from dsv4.text.tokenizer import Tokenizer
 
-MODE, WINDOW = "high", 24
-"""A judgement is a short sentence after a thought about each of the rubric's points. Who learns the points one by one
-learns more from a labelled verse than who learns their number."""
+MODE, WINDOW = "non-think", 8
+"""A judgement is a short sentence, without thoughts."""
 
 SEED_OF_JUDGE = 1_000_000
 """Apart from the numbers of the efforts, which have seeds of their own beside it."""
