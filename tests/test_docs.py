@@ -291,6 +291,31 @@ def test_the_code_is_one_more_click_away(page, file, name):
     assert {links.resolve(ROOT / page, link).relative_to(ROOT).as_posix() for link in found} == {file}
 
 
+def test_a_notebook_is_rendered_as_it_is_read(tmp_path):
+    pytest.importorskip("latex2mathml", reason="the documentation's packages are not installed (extra docs)")
+    rendered = load("rendered")
+    text = ["# A\n", "\n", "$a_1 * b$ and `$c$`\n", "\n", "$$\\frac{1}{2}$$"]
+    drawn = {"output_type": "display_data", "data": {"text/html": ["<img>"], "text/plain": ["<Figure>"]}}
+    listing = ["<samp>\n", "\n", "```python\n", "x = '$'\n", "```\n", "\n", "</samp>"]
+    shown = {"output_type": "display_data", "data": {"text/markdown": listing, "text/plain": ["<Markdown>"]}}
+    printed = {"output_type": "stream", "text": ["1\n", "2\n"]}
+    cells = [
+        {"cell_type": "markdown", "source": text},
+        {"cell_type": "code", "source": ["draw()"], "metadata": {"tags": ["hide-input"]}, "outputs": [drawn]},
+        {"cell_type": "code", "source": ["print(1)"], "metadata": {}, "outputs": [printed, shown]},
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    found = rendered.rendered(tmp_path / "a.ipynb")
+    assert found.count("<math") == 2
+    assert "`$c$`" in found
+    assert "<mfrac>" in found
+    assert "_1" not in found
+    assert '<details markdown="1"><summary>Code</summary>\n\n~~~~~~ python\ndraw()\n~~~~~~\n\n</details>' in found
+    assert "<div><img></div>" in found
+    assert "~~~~~~ text\n1\n2\n~~~~~~" in found
+    assert found.endswith("```python\nx = '$'\n```\n\n")
+
+
 def test_what_only_the_site_has_stands_at_its_marks():
     site_only = load("site_only")
     marks = f"a\n\n{site_only.SAMPLE_MARK}\n\n{site_only.HOSTED_MARK}\n"
