@@ -1,4 +1,4 @@
-"""Compression, compared with one softmax per channel written out slot by slot, and the overlap with its slots by name."""
+"""Compression against one softmax per channel written out slot by slot, and the overlap against its slots by name."""
 
 import math
 
