@@ -1,8 +1,9 @@
 """What the build of the site adds: a page for each source file that a page links to, and what site_only.py makes.
 
 Pages link to sources as they lie in the repository, so that the links work where the pages are read as files. On the
-site each such link leads to the page that shows the file, or to the description in the API. A link that leads to
-nothing, in the repository or on the site, fails the build.
+site each such link leads to the page that shows the file, or to the description in the API; notebooks and Markdown are
+rendered (rendered.py), other files shown as they are. A link that leads to nothing, in the repository or on the site,
+fails the build.
 """
 
 import re
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import links
 import site_only
+from rendered import SUFFIXES, rendered
 
 _CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
 
@@ -23,7 +25,8 @@ _CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
 def on_files(files, config):
     """Add the sample page, and the pages that show sources, to those that lie in docs/."""
     files.append(File.generated(config, site_only.SAMPLE, content=site_only.sample()))
-    shown = {path for file in files.documentation_pages() for path in _linked_sources(file)}
+    pages = {file.src_uri: file.content_string for file in files.documentation_pages()}
+    shown = {path for uri, content in pages.items() for path in _linked_sources(links.DOCS / uri, content)}
     while shown:
         path = shown.pop()
         uri = links.source_uri(path)
@@ -46,13 +49,7 @@ def on_page_markdown(markdown, page, config, **_):
     """Lead links to sources to the pages that show them, show pictures as the site's scheme is, and fill the marks."""
     if page.file.src_uri.startswith("source/"):
         return markdown
-    path, api = links.DOCS / page.file.src_uri, links.api_pages()
-    try:
-        for link in reversed([link for link in links.links(markdown) if link.is_relative]):
-            start, end = link.span
-            markdown = markdown[:start] + links.on_site(path, link, api) + markdown[end:]
-    except links.BrokenLinkError as error:
-        raise PluginError(str(error)) from error
+    markdown = _as_on_site(links.DOCS / page.file.src_uri, markdown)
     way_to_root = "../" * page.file.src_uri.count("/")
     markdown = site_only.put_in(markdown, way_to_root, config.repo_url, links.ROOT / "notebooks")
     return links.pictures_on_site(markdown)
@@ -64,11 +61,22 @@ def on_page_content(html, page, **_):
     return html
 
 
-def _linked_sources(file) -> set[Path]:
-    """The files that a page links to and that the site does not have of itself, relative to the repository."""
-    page = links.DOCS / file.src_uri
+def _as_on_site(path: Path, markdown: str) -> str:
+    """The text of a page, with its links as they lead on the site."""
+    api = links.api_pages()
     try:
-        found = {links.resolve(page, link) for link in links.links(file.content_string) if link.is_relative}
+        for link in reversed([link for link in links.links(markdown) if link.is_relative]):
+            start, end = link.span
+            markdown = markdown[:start] + links.on_site(path, link, api) + markdown[end:]
+    except links.BrokenLinkError as error:
+        raise PluginError(str(error)) from error
+    return markdown
+
+
+def _linked_sources(page: Path, markdown: str) -> set[Path]:
+    """The files that a page links to and that the site does not have of itself, relative to the repository."""
+    try:
+        found = {links.resolve(page, link) for link in links.links(markdown) if link.is_relative}
     except links.BrokenLinkError as error:
         raise PluginError(str(error)) from error
     return {path.relative_to(links.ROOT) for path in found if not links.is_of_site(path)}
@@ -76,11 +84,15 @@ def _linked_sources(file) -> set[Path]:
 
 def _source_page(path: Path) -> tuple[str, set[Path]]:
     """The page that shows a file or the content of a directory, and the files that it links to."""
+    file = links.ROOT / path
+    if path.suffix in SUFFIXES:
+        markdown = rendered(file)
+        return f"---\nhide: [navigation]\n---\n{_as_on_site(file, markdown)}", _linked_sources(file, markdown)
     head = f"---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n# `{path.as_posix()}`\n\n"
-    if (links.ROOT / path).is_dir():
-        inside = sorted(one.relative_to(links.ROOT) for one in (links.ROOT / path).glob("*.py"))
+    if file.is_dir():
+        inside = sorted(one.relative_to(links.ROOT) for one in file.glob("*.py"))
         items = [f"- [`{one.name}`]({one.name}.md)" for one in inside]
         return head + "\n".join(items) + "\n", set(inside)
-    language = {".py": "python", ".md": "markdown", ".toml": "toml", ".yml": "yaml"}.get(path.suffix, "text")
-    text = (links.ROOT / path).read_text(encoding="utf-8")
+    language = {".py": "python", ".toml": "toml", ".yml": "yaml"}.get(path.suffix, "text")
+    text = file.read_text(encoding="utf-8")
     return f'{head}~~~~~~ {{.{language} linenums="1"}}\n{text}~~~~~~\n', set()

@@ -123,21 +123,21 @@ def line_of(path: Path, name: str) -> int | None:
 
 
 def on_site(page: Path, link: Link, api: dict[str, str]) -> str:
-    """Path and anchor of a relative link of a page of docs/ on the site; api: the page of each module of the API.
+    """Path and anchor of a relative link of a page on the site; api: the page of each module of the API.
 
     Raises BrokenLinkError as `resolve` does.
     """
     path = resolve(page, link)
-    if is_of_site(path):
-        return link.path + link.anchor
-    uri, anchor = source_uri(path.relative_to(ROOT)), ""
+    if not link.path:
+        return link.anchor
+    uri, anchor = uri_of(path), link.anchor
     if path.suffix == ".py" and link.name:
         module = _module(path)
         if module in api:
             uri, anchor = api[module], f"#{module}.{link.name}"
         else:
             anchor = f"#__codelineno-0-{line_of(path, link.name)}"
-    return posixpath.relpath(uri, page.parent.relative_to(DOCS).as_posix()) + anchor
+    return posixpath.relpath(uri, posixpath.dirname(uri_of(page)) or ".") + anchor
 
 
 def pictures_on_site(markdown: str) -> str:
@@ -152,6 +152,11 @@ def pictures_on_site(markdown: str) -> str:
 def is_of_site(path: Path) -> bool:
     """Whether the site takes a file as it is: all of docs/ but the code that builds it."""
     return path.is_relative_to(DOCS) and path.is_file() and path.suffix != ".py"
+
+
+def uri_of(path: Path) -> str:
+    """Where the site shows a file or directory, relative to its top."""
+    return path.relative_to(DOCS).as_posix() if is_of_site(path) else source_uri(path.relative_to(ROOT))
 
 
 def source_uri(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Hypothesis strategies for the arrays that the operations take: shapes, scales, memory layouts, ties, indices.
 
-Values come from a drawn seed and not from Hypothesis itself: sums of well-behaved numbers can be held to tight
+Values come from a drawn seed and not from Hypothesis itself: sums of well-behaved numbers allow tight
 tolerances, and what a test needs beyond that (ties, zeros, extreme scales, −1) is mixed in by name.
 """
 

@@ -242,7 +242,6 @@ def test_every_link_leads_to_something_to_read(page):
             links.resolve(page, link)
 
 
-README = ROOT / "README.md"
 QUESTIONS = {
     "Where is the visibility rule, and its code?": ("docs/concepts/csa.md", "visible to query", "Span.visible"),
     "Why is the output rotated back?": ("docs/concepts/rope-windows-sinks.md", "rotated back", "absolute positions"),
@@ -255,7 +254,7 @@ QUESTIONS = {
     "How do I add a backend?": ("docs/extending.md#a-backend", "class FastOps(Ops)", "dsv4.ops"),
     "How do I write logits for comparison?": ("docs/porting.md#logits", "dsv4 logits MODEL"),
 }
-"""What people ask, the page that answers, and words of the answer: one click from the README, so two to the code."""
+"""What people ask, the page that answers, and words of it: one click from where readers begin, and two to the code."""
 
 
 def answer(target):
@@ -268,11 +267,13 @@ def answer(target):
     return next(section for section in sections if anchor in links.headings(section))
 
 
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_is_answered_one_click_from_the_readme(question):
+def test_a_question_is_answered_one_click_from_where_readers_begin(question, start):
     target, *words = QUESTIONS[question]
-    led = [link for link in links.links(prose(README)) if link.is_relative]
-    assert target in {one for link in led for one in (link.path, link.path + link.anchor)}
+    led = [link for link in links.links(prose(ROOT / start)) if link.is_relative]
+    files = [(links.resolve(ROOT / start, link).relative_to(ROOT).as_posix(), link.anchor) for link in led]
+    assert target in {one for file, anchor in files for one in (file, file + anchor)}
     assert [word for word in words if word not in answer(target)] == []
 
 
@@ -289,6 +290,31 @@ def test_a_question_is_answered_one_click_from_the_readme(question):
 def test_the_code_is_one_more_click_away(page, file, name):
     found = [link for link in links.links(prose(ROOT / page)) if link.name == name]
     assert {links.resolve(ROOT / page, link).relative_to(ROOT).as_posix() for link in found} == {file}
+
+
+def test_a_notebook_is_rendered_as_it_is_read(tmp_path):
+    pytest.importorskip("latex2mathml", reason="the documentation's packages are not installed (extra docs)")
+    rendered = load("rendered")
+    text = ["# A\n", "\n", "$a_1 * b$ and `$c$`\n", "\n", "$$\\frac{1}{2}$$"]
+    drawn = {"output_type": "display_data", "data": {"text/html": ["<img>"], "text/plain": ["<Figure>"]}}
+    listing = ["<samp>\n", "\n", "```python\n", "x = '$'\n", "```\n", "\n", "</samp>"]
+    shown = {"output_type": "display_data", "data": {"text/markdown": listing, "text/plain": ["<Markdown>"]}}
+    printed = {"output_type": "stream", "text": ["1\n", "2\n"]}
+    cells = [
+        {"cell_type": "markdown", "source": text},
+        {"cell_type": "code", "source": ["draw()"], "metadata": {"tags": ["hide-input"]}, "outputs": [drawn]},
+        {"cell_type": "code", "source": ["print(1)"], "metadata": {}, "outputs": [printed, shown]},
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    found = rendered.rendered(tmp_path / "a.ipynb")
+    assert found.count("<math") == 2
+    assert "`$c$`" in found
+    assert "<mfrac>" in found
+    assert "_1" not in found
+    assert '<details markdown="1"><summary>Code</summary>\n\n~~~~~~ python\ndraw()\n~~~~~~\n\n</details>' in found
+    assert "<div><img></div>" in found
+    assert "~~~~~~ text\n1\n2\n~~~~~~" in found
+    assert found.endswith("```python\nx = '$'\n```\n\n")
 
 
 def test_what_only_the_site_has_stands_at_its_marks():

@@ -36,9 +36,10 @@ def site():
 
 @pytest.fixture(scope="module")
 def pages(site):
-    """What is meant to be read; the pages that show sources as they are lie below source/."""
-    found = [page for page in sorted(site.rglob("*.html")) if "source" not in page.relative_to(site).parts]
-    assert len(found) > 50
+    """What is meant to be read: all but the pages below source/ that show a file as it is."""
+    shown = [page for page in sorted(site.rglob("*.html")) if "source" not in page.relative_to(site).parts]
+    found = [*shown, *sorted(site.glob("source/**/*.ipynb.html")), *sorted(site.glob("source/**/*.md.html"))]
+    assert len(found) > 70
     return [page for page in found if page.name != "404.html"]  # its links hold only where the site is served
 
 

@@ -1,4 +1,4 @@
-"""Every operation at shapes at which kernels take all of their ways, held to NumPy's in float64."""
+"""Every operation at shapes at which kernels take all of their ways, compared with NumPy's in float64."""
 
 import numpy as np
 import pytest

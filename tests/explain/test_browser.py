@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium: every view opened, and what it shows held to the recorded numbers.
+"""The page in a real headless Chromium: every view opened, and what it shows compared with the recorded numbers.
 
 Skipped where there is no Chromium; DSV4_CHROMIUM names one that is not found by itself.
 """

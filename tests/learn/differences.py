@@ -1,4 +1,4 @@
-"""Gradients held to differences in float64, number by number."""
+"""Gradients compared with differences in float64, number by number."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Muon, held to the singular value decomposition and to arithmetic with single numbers."""
+"""Muon, compared with the singular value decomposition and with arithmetic with single numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The backends that the operations are held to: those of all tests, and CUDA's kernels on the host."""
+"""The backends that run the tests of operations: those of all tests, and CUDA's kernels on the host."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sparse attention, held to one softmax written out for each query and head, and to what the sink and −1 must do."""
+"""Sparse attention against one softmax written out for each query and head, and what the sink and −1 must do."""
 
 import math
 

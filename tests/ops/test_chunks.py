@@ -1,4 +1,4 @@
-"""Runs of queries, held to the computation in one go: a prompt may be cut anywhere without a trace."""
+"""Runs of queries, compared with the computation in one go: a prompt may be cut anywhere without a trace."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Compression, held to one softmax per channel written out slot by slot, and the overlap to its slots by name."""
+"""Compression against one softmax per channel written out slot by slot, and the overlap against its slots by name."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The scalar functions, held to the standard library's, over the whole range of the dtype."""
+"""The scalar functions, compared with the standard library's, over the whole range of the dtype."""
 
 import math
 

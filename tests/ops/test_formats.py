@@ -1,4 +1,4 @@
-"""The codecs, held to ml_dtypes for every code, to a search over exact fractions for rounding, and to hand examples."""
+"""The codecs against ml_dtypes for every code, a search over exact fractions for rounding, and examples by hand."""
 
 from fractions import Fraction
 

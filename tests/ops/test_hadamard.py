@@ -1,4 +1,4 @@
-"""The Walsh–Hadamard rotation, held to the recursion that defines Sylvester's order and to the official outputs."""
+"""The Walsh–Hadamard rotation against the recursion that defines Sylvester's order, and the official outputs."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Index scores, held to the sum written out head by head, and top-k to a sort of one query's visible entries."""
+"""Index scores against the sum written out head by head, and top-k against a sort of one query's visible entries."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What every operation of every backend promises alike, held to one example call of each."""
+"""What every operation of every backend promises alike, compared with one example call of each."""
 
 import inspect
 

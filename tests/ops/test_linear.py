@@ -1,4 +1,4 @@
-"""Matrix products, held to sums written out one product at a time, over weights of every storage form."""
+"""Matrix products, compared with sums written out one product at a time, over weights of every storage form."""
 
 import ml_dtypes
 import numpy as np

@@ -1,4 +1,4 @@
-"""Hyper-connections, held to the formulas written out for one token, to the official outputs, and by hand."""
+"""Hyper-connections, compared with the formulas written out for one token, with the official outputs, and by hand."""
 
 import math
 

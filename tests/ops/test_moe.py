@@ -1,4 +1,4 @@
-"""Routing and experts, held to formulas written out token by token, and to hand examples of each clamp."""
+"""Routing and experts, compared with formulas written out token by token, and with hand examples of each clamp."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""RMSNorm, held to its formula written out for one vector, and to its invariances."""
+"""RMSNorm, compared with its formula written out for one vector, and with its invariances."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Block scales, fake quantisation and packed weights, held to the official outputs, ml_dtypes and hand examples."""
+"""Block scales, fake quantisation and packed weights against the official outputs, ml_dtypes and examples by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The rotary embedding, held to complex rotations written out pair by pair, and YaRN to frequencies worked by hand."""
+"""The rotary embedding against complex rotations written out pair by pair, and YaRN against frequencies by hand."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Every rule of the tape that computes, held to differences in float64; the others are in test_rules_shapes."""
+"""Every rule of the tape that computes, compared with differences in float64; the others are in test_rules_shapes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every rule of the tape that only moves numbers about, held to differences in float64."""
+"""Every rule of the tape that only moves numbers about, compared with differences in float64."""
 
 import numpy as np
 import pytest

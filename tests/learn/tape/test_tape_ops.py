@@ -1,4 +1,4 @@
-"""Every operation of the reference on the tape, held to central differences in float64."""
+"""Every operation of the reference on the tape, compared with central differences in float64."""
 
 import re
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Gradients by finite differences of the operation itself, in float64: what every pullback is held to."""
+"""Gradients by finite differences of the operation itself, in float64: what every pullback is compared with."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Sparse attention's pullback, held to finite differences, block by block and for every kind of index."""
+"""Sparse attention's pullback, compared with finite differences, block by block and for every kind of index."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pullbacks of the compressor and of the indexer's scores, held to finite differences."""
+"""The pullbacks of the compressor and of the indexer's scores, compared with finite differences."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pullbacks of matrix products and of the embedding, held to finite differences."""
+"""The pullbacks of matrix products and of the embedding, compared with finite differences."""
 
 import numpy as np
 from hypothesis import given

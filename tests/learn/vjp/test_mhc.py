@@ -1,4 +1,4 @@
-"""The hyper-connections' pullbacks, held to finite differences, and Sinkhorn's to all of its rounds."""
+"""The hyper-connections' pullbacks, compared with finite differences, and Sinkhorn's with all of its rounds."""
 
 import numpy as np
 from hypothesis import given

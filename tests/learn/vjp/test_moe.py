@@ -1,4 +1,4 @@
-"""The experts' pullbacks, held to finite differences on both sides of the clamps, with experts that nobody met."""
+"""The experts' pullbacks against finite differences on both sides of the clamps, with experts that no token visited."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pullbacks of RMSNorm, RoPE and the Hadamard rotation, held to finite differences."""
+"""The pullbacks of RMSNorm, RoPE and the Hadamard rotation, compared with finite differences."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The hand-derived products behind a model on the tape, held to the tape's own rules."""
+"""The hand-derived products behind a model on the tape, compared with the tape's own rules."""
 
 import numpy as np
 import pytest
