@@ -9,7 +9,7 @@ import tiny
 from dsv4.errors import CheckpointError, PromptError, SettingError
 from dsv4.serve.job import Job
 from dsv4.serve.scheduler import Scheduler
-from serve.alone import Heard, Rule
+from serve.alone import Heard, Rule, every_third_but_one
 
 POISON = 38
 """A token whose embedding is no number, and whatever is computed from it."""
@@ -103,6 +103,18 @@ def test_several_short_prompts_are_read_in_one_step(model):
     run.step()
     assert [bool(heard.tokens) for heard in first][:3] == [True] * 3
     run.finish()
+
+
+@pytest.mark.parametrize("speculative", [False, True])
+def test_a_mixed_company_changes_no_bit(model, speculative):
+    """Jobs of all kinds that begin and end one after the other, each with log-probabilities."""
+    run = Run(model, chunk=32)
+    for seed, (length, new) in enumerate([(10, 9), (40, 3), (45, 12), (150, 7), (3, 9), (70, 5)]):
+        rule = Rule(every_third_but_one, 40) if seed % 2 else None
+        run.add(length, new, seed=seed, top_logprobs=2, temperature=0.9, speculative=speculative, constraint=rule)
+        run.step(seed % 3)
+    run.finish()
+    assert run.scheduler.figures().ended["length"] == 6
 
 
 def test_no_more_than_may_run_together_do_and_the_others_wait_in_turn(model):

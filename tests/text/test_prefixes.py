@@ -9,6 +9,7 @@ import tiny
 from dsv4.errors import SettingError
 from dsv4.text.generate import generate
 from dsv4.text.prefixes import MOST_EDGES, Prefix, Prefixes, edges
+from serve.conftest import backend
 
 
 class Size:
@@ -139,6 +140,9 @@ def conversation(model, prefixes, speculative):
     finally:
         del model.states
     return answers, counts
+
+
+__all__ = ["backend"]
 
 
 @pytest.fixture(scope="module", params=["mtp", "dspark"])

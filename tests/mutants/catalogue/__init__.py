@@ -29,6 +29,7 @@ from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.pictures import PICTURES
 from mutants.catalogue.post_training import POST_TRAINING
 from mutants.catalogue.rounding import ROUNDING
+from mutants.catalogue.serving import SERVING
 from mutants.catalogue.text import TEXT
 from mutants.catalogue.training import TRAINING
 from mutants.mutant import Mutant
@@ -46,6 +47,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "generation": GENERATION,
     "dspark": DSPARK,
     "text": TEXT,
+    "serving": SERVING,
     "learning": LEARNING,
     "derivatives": DERIVATIVES,
     "optimisers": OPTIMISERS,
