@@ -10,6 +10,7 @@ from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
 from mutants.catalogue.diloco import DILOCO
 from mutants.catalogue.dspark import DSPARK
+from mutants.catalogue.engine import ENGINE
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.explaining import EXPLAINING
 from mutants.catalogue.formats import FORMATS
@@ -29,7 +30,6 @@ from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.pictures import PICTURES
 from mutants.catalogue.post_training import POST_TRAINING
 from mutants.catalogue.rounding import ROUNDING
-from mutants.catalogue.serving import SERVING
 from mutants.catalogue.text import TEXT
 from mutants.catalogue.training import TRAINING
 from mutants.mutant import Mutant
@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "generation": GENERATION,
     "dspark": DSPARK,
     "text": TEXT,
-    "serving": SERVING,
+    "engine": ENGINE,
     "learning": LEARNING,
     "derivatives": DERIVATIVES,
     "optimisers": OPTIMISERS,

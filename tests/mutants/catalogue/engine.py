@@ -6,9 +6,7 @@ COMPANY = ("serve/test_scheduler.py::test_a_mixed_company_changes_no_bit",)
 
 CUT = ("model/test_cut.py::test_what_is_cut_goes_on_like_the_beginning_alone",)
 
-CONVERSATION = ("text/test_prefixes.py::test_a_conversation_is_the_same_with_what_is_kept",)
-
-SERVING = (
+ENGINE = (
     Mutant(
         name="whole-prompt-taken-from-what-is-kept",
         trap="a prefix that is the whole prompt is reused, and nothing gives the logits behind its last token",
@@ -55,7 +53,7 @@ SERVING = (
         file="text/prefill.py",
         old="self.cache = cut(found.cache, 0, self.cached, back)",
         new="self.cache = found.cache",
-        tests=CONVERSATION,
+        tests=("serve/test_scheduler.py::test_a_second_turn_reads_only_what_is_new",),
     ),
     Mutant(
         name="prefix-with-and-without-drafts",
@@ -64,14 +62,6 @@ SERVING = (
         old="self._kind: Hashable = (drafter is not None, 0 if",
         new="self._kind: Hashable = (False, 0 if",
         tests=("serve/test_scheduler.py::test_the_same_prompt_again_computes_its_last_token_alone",),
-    ),
-    Mutant(
-        name="answer-kept-with-its-unread-token",
-        trap="an answer is kept under all its tokens, although the model has not read the last one",
-        file="text/prefill.py",
-        old="self._keep(ids[:length], cache, sequence, state)",
-        new="self._prefixes.keep(ids, self._kind, lambda: Prefix(cut(cache, sequence, length), state))",
-        tests=("text/test_prefixes.py::test_a_turn_reads_only_what_it_adds",),
     ),
     Mutant(
         name="chunk-cut-by-the-company",
