@@ -4,7 +4,8 @@ import numpy as np
 
 from dsv4.arguments import integer
 from dsv4.errors import PromptError
-from dsv4.model.cache import Cache, CompressorCache, Entries, LayerCache, RecentRows, Track
+from dsv4.model.cache import Cache, CompressorCache, LayerCache, Track
+from dsv4.model.rows import Entries, RecentRows
 
 
 def cut(cache: Cache, sequence: int, length: int, max_rollback: int = 0) -> Cache:
