@@ -8,10 +8,12 @@ Needs a built site, whose directory DSV4_SITE names:
 
 import os
 import re
-from functools import cache
+from functools import cache, partial
 from html import unescape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from threading import Thread
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
@@ -117,3 +119,37 @@ def test_a_system_that_turns_dark_turns_an_open_page_dark(chromium, site):
         assert chromium.run(COMES_TRUE.format(f"document.body.dataset.mdColorScheme === '{body}'"))
     chromium.prefer("light")
     assert chromium.run(COMES_TRUE.format("document.body.dataset.mdColorScheme === 'default'"))
+
+
+SEARCHED = {
+    "perplexity": "concepts/number-formats.html",
+    "inverse RoPE": "concepts/rope-windows-sinks.html",
+    "200k context": "cost.html",
+    "quantization error": "concepts/number-formats.html",
+    "KV cache size": "cost.html",
+    "visibility rule": "concepts/csa.html",
+}
+"""What people type into the search, and a page that should be among the first three."""
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The site over HTTP: the search does not work from files."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("words", SEARCHED)
+def test_what_people_search_for_is_found_first(chromium, address, words):
+    found = "Array.from(document.querySelectorAll('.md-search-result__item > a.md-search-result__link'))"
+    chromium.visit(f"{address}/index.html?q={quote(words)}")
+    assert chromium.run(COMES_TRUE.format(f"{found}.length > 0")), "nothing found"
+    pages = list(dict.fromkeys(chromium.run(f"{found}.map((one) => one.pathname.slice(1))")))
+    assert SEARCHED[words] in pages[:3]
