@@ -69,6 +69,18 @@ def test_every_link_of_the_site_leads_to_its_place(pages):
     assert [line for page in pages for line in broken(page)] == []
 
 
+def test_formulas_stand_within_their_sentences(pages):
+    """A formula at the beginning of a line would be taken for a block, and end its paragraph."""
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages if page.name.endswith(".ipynb.html")}
+    assert len(texts) > 15
+    sentences = {
+        name: re.findall(r"<(?:p|li|td)\b[^>]*>(.*?)</(?:p|li|td)>", text, re.DOTALL) for name, text in texts.items()
+    }
+    within = {name: sum(one.count("<math") for one in found) for name, found in sentences.items()}
+    assert within == {name: text.count("<math") - text.count('display="block"') for name, text in texts.items()}
+    assert sum(within.values()) > 100
+
+
 CUT = "article .highlight:not(.highlighttable) code, article .md-typeset__scrollwrap"
 """Blocks of code and tables. Files that are shown with line numbers scroll."""
 
