@@ -69,7 +69,8 @@ def markdown(notebook):
 
 def listings(notebook):
     """The displayed listings of the project's code, as (file, language, code)."""
-    return re.findall(r"^\[`(\S+)`\]\(\S+\)\n```(\w+)\n(.*?)\n```$", markdown(notebook), re.DOTALL | re.MULTILINE)
+    listing = r"^\[`(\S+)`\]\(\S+\)\n\n<samp>\n\n```(\w+)\n(.*?)\n```\n\n</samp>$"
+    return re.findall(listing, markdown(notebook), re.DOTALL | re.MULTILINE)
 
 
 def calls(source, name):
