@@ -19,6 +19,9 @@ import links
 import site_only
 from rendered import SUFFIXES, rendered
 
+SEARCH_BOOST = {"concepts/": 4.0, "api/": 0.3, "source/": 0.5}
+"""How much a page counts in the search: who types "visibility rule" wants the concept first, then the API."""
+
 _CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
 
 
@@ -47,7 +50,10 @@ def on_nav(nav, files, **_):
 
 def on_page_markdown(markdown, page, config, **_):
     """Lead links to sources to the pages that show them, show pictures as the site's scheme is, and fill the marks."""
-    if page.file.src_uri.startswith("source/"):
+    top = page.file.src_uri.partition("/")[0] + "/"
+    if top in SEARCH_BOOST:
+        page.meta.setdefault("search", {})["boost"] = SEARCH_BOOST[top]
+    if top == "source/":
         return markdown
     markdown = _as_on_site(links.DOCS / page.file.src_uri, markdown)
     way_to_root = "../" * page.file.src_uri.count("/")

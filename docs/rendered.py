@@ -68,4 +68,5 @@ def _formula(match: re.Match[str]) -> str:
         return match["code"]
     if match["block"]:
         return f"\n\n<div class='formula'>{convert(match['block'], display='block')}</div>\n\n"
-    return re.sub(r"[*_]", lambda mark: f"&#{ord(mark[0])};", convert(match["inline"]))
+    formula = re.sub(r"[*_]", lambda mark: f"&#{ord(mark[0])};", convert(match["inline"]))
+    return f"<span>{formula}</span>"  # <math> at the beginning of a line would end the paragraph

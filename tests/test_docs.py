@@ -308,6 +308,7 @@ def test_a_notebook_is_rendered_as_it_is_read(tmp_path):
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
     found = rendered.rendered(tmp_path / "a.ipynb")
     assert found.count("<math") == 2
+    assert "<span><math" in found
     assert "`$c$`" in found
     assert "<mfrac>" in found
     assert "_1" not in found

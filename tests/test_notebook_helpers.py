@@ -232,7 +232,7 @@ def test_panels_may_share_labels_and_a_legend():
 
 def test_a_listing_of_a_method_is_python_as_it_stands(shown):
     show.source(Tokenizer.encode, Tokenizer)
-    method, whole = (text.partition("```python\n")[2].removesuffix("\n```") for text in shown)
+    method, whole = (text.partition("```python\n")[2].removesuffix("\n```\n\n</samp>") for text in shown)
     assert ast.parse(method).body[0].name == "encode"
     assert textwrap.indent(method, "    ", lambda line: line.strip()) in whole
     assert shown[0].startswith("[`ref/dsv4/text/tokenizer.py`](../ref/dsv4/text/tokenizer.py)\n")

@@ -69,7 +69,8 @@ def markdown(notebook):
 
 def listings(notebook):
     """The displayed listings of the project's code, as (file, language, code)."""
-    return re.findall(r"^\[`(\S+)`\]\(\S+\)\n```(\w+)\n(.*?)\n```$", markdown(notebook), re.DOTALL | re.MULTILINE)
+    listing = r"^\[`(\S+)`\]\(\S+\)\n\n<samp>\n\n```(\w+)\n(.*?)\n```\n\n</samp>$"
+    return re.findall(listing, markdown(notebook), re.DOTALL | re.MULTILINE)
 
 
 def calls(source, name):
@@ -187,6 +188,8 @@ def test_as_a_page_it_shows_the_pictures_with_their_texts_and_not_the_folded_cod
     text = re.sub(r"<[^>]+>", "", page)
     assert "show.picture" not in text
     assert "exercise_1(...)" in text
+    fixed_width = re.findall(r'<samp>\s*<div class="highlight"><pre>', page)
+    assert len(fixed_width) == len(listings(stored(source))), "listings need the letters of code"
     alts = [image["alt"] for image in images(page) if image["src"].startswith("data:")]
     assert alts == [picture["alt"] for picture in pictures(stored(source))]
 

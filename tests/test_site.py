@@ -8,10 +8,12 @@ Needs a built site, whose directory DSV4_SITE names:
 
 import os
 import re
-from functools import cache
+from functools import cache, partial
 from html import unescape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from threading import Thread
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
@@ -67,6 +69,18 @@ def test_every_link_of_the_site_leads_to_its_place(pages):
     assert [line for page in pages for line in broken(page)] == []
 
 
+def test_formulas_stand_within_their_sentences(pages):
+    """A formula at the beginning of a line would be taken for a block, and end its paragraph."""
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages if page.name.endswith(".ipynb.html")}
+    assert len(texts) > 15
+    sentences = {
+        name: re.findall(r"<(?:p|li|td)\b[^>]*>(.*?)</(?:p|li|td)>", text, re.DOTALL) for name, text in texts.items()
+    }
+    within = {name: sum(one.count("<math") for one in found) for name, found in sentences.items()}
+    assert within == {name: text.count("<math") - text.count('display="block"') for name, text in texts.items()}
+    assert sum(within.values()) > 100
+
+
 CUT = "article .highlight:not(.highlighttable) code, article .md-typeset__scrollwrap"
 """Blocks of code and tables. Files that are shown with line numbers scroll."""
 
@@ -117,3 +131,37 @@ def test_a_system_that_turns_dark_turns_an_open_page_dark(chromium, site):
         assert chromium.run(COMES_TRUE.format(f"document.body.dataset.mdColorScheme === '{body}'"))
     chromium.prefer("light")
     assert chromium.run(COMES_TRUE.format("document.body.dataset.mdColorScheme === 'default'"))
+
+
+SEARCHED = {
+    "perplexity": "concepts/number-formats.html",
+    "inverse RoPE": "concepts/rope-windows-sinks.html",
+    "200k context": "cost.html",
+    "quantization error": "concepts/number-formats.html",
+    "KV cache size": "cost.html",
+    "visibility rule": "concepts/csa.html",
+}
+"""What people type into the search, and a page that should be among the first three."""
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The site over HTTP: the search does not work from files."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("words", SEARCHED)
+def test_what_people_search_for_is_found_first(chromium, address, words):
+    found = "Array.from(document.querySelectorAll('.md-search-result__item > a.md-search-result__link'))"
+    chromium.visit(f"{address}/index.html?q={quote(words)}")
+    assert chromium.run(COMES_TRUE.format(f"{found}.length > 0")), "nothing found"
+    pages = list(dict.fromkeys(chromium.run(f"{found}.map((one) => one.pathname.slice(1))")))
+    assert SEARCHED[words] in pages[:3]

@@ -135,15 +135,15 @@ class Browser:
             assert time.monotonic() - begun < SECONDS, ("the page was never ready", self.complaints)
             time.sleep(0.05)
 
-    def visit(self, path: Path, width: int = 1280, scheme: str = "light") -> None:
-        """Load any page, and wait for its pictures and letters; scheme: "light" or "dark", what the system is."""
+    def visit(self, place: Path | str, width: int = 1280, scheme: str = "light") -> None:
+        """Load any file or address, and wait for its pictures and letters; scheme: "light" or "dark", of the system."""
         self.resize(width, 900)
         self.prefer(scheme)
         self.send("Page.navigate", url="about:blank")
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
         begun = time.monotonic()
-        while self.run("location.protocol + document.readyState") != "file:complete":
-            assert time.monotonic() - begun < SECONDS, f"{path} was never loaded"
+        while not self.run("location.protocol !== 'about:' && document.readyState === 'complete'"):
+            assert time.monotonic() - begun < SECONDS, f"{place} was never loaded"
             time.sleep(0.05)
         self.run("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
 
