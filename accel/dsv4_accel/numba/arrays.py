@@ -28,6 +28,7 @@ def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def aligned(*shape: int) -> npt.NDArray[np.float32]:
     """Room for float32 that begins where a cache line begins, so that loads of vectors do not lie across two."""
-    room = np.empty(math.prod(shape) + LINE, np.float32)
+    size = math.prod(shape)
+    room = np.empty(size + LINE, np.float32)
     skip = -(room.__array_interface__["data"][0] // 4) % LINE
-    return room[skip : skip + math.prod(shape)].reshape(shape)
+    return room[skip : skip + size].reshape(shape)
