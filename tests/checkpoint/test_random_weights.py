@@ -1,5 +1,7 @@
 """Checkpoints of random weights: of any configuration, the same for a seed, and no degenerate model."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,18 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
     with full_disk(), pytest.raises(CheckpointError, match="expected files that can be written, found: File too large"):
         write_random(tmp_path / "m", config())
     assert listing(tmp_path) == []
+
+
+def test_memory_does_not_grow_with_the_checkpoint(tmp_path, monkeypatch):
+    """It is that of a file and of what is drawn at once, however many layers and experts there are."""
+    monkeypatch.setattr(random_weights, "ROWS_AT_ONCE", 10_000)
+    peaks = []
+    for experts in (4, 40):
+        wanted = tiny_config(True, hidden_size=128, moe_intermediate_size=128, n_routed_experts=experts)
+        tracemalloc.start()
+        write_random(tmp_path / str(experts), wanted, max_shard_bytes=200_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    sizes = [Checkpoint.open(tmp_path / str(experts)).nbytes for experts in (4, 40)]
+    assert sizes[1] > sizes[0] + 3_000_000
+    assert peaks[1] < peaks[0] + 1_000_000

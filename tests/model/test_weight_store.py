@@ -1,7 +1,9 @@
 """Weights in a bounded memory: what is read, what is given back, and that results do not depend on it."""
 
+import gc
 import json
 import mmap
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -496,3 +498,24 @@ def test_a_large_tensor_has_pages_to_itself(directory, monkeypatch):
     assert read_tensor(small).base is None
     for entry in (large, small):
         assert read_tensor(entry).tobytes() == entry.file.read_bytes()[entry.start : entry.start + entry.size]
+
+
+def test_a_checkpoint_without_what_drafts_has_none_in_a_bounded_memory(tmp_path):
+    config = tiny_config(True)
+    write_checkpoint(tmp_path / "m", config, random_tensors(config, include_mtp=False).items())
+    model = load(tmp_path / "m", "numpy", memory=2**30)
+    assert model.mtp is model.dspark is None
+    assert model.new_cache().mtp.layers == []
+
+
+def test_a_model_is_gone_when_nobody_has_it(directory):
+    """What drafts does not keep it: its arrays would stay until Python looks for circles."""
+    model = load(directory, "numpy")
+    assert model.mtp is not None
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,6 +1,6 @@
 """The whole model: tokens → embed → n streams → blocks → head → logits (report §2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -68,8 +68,6 @@ class Model:
     @cached_property
     def drafter(self) -> MTP | DSpark | None:
         """What drafts tokens; with a store its weights, outside its experts, are read when it is first asked for."""
-        if isinstance(self.layers, StoredLayers):
-            self.layers.require_room(draft_weights(self.config), "the head, what drafts")
         return self._drafter()
 
     @property
@@ -247,9 +245,12 @@ class Model:
     def _drafter(self) -> MTP | DSpark | None:
         if not self.checkpoint.has_mtp:
             return None
+        if isinstance(self.layers, StoredLayers):
+            self.layers.require_room(draft_weights(self.config), "the head, what drafts")
         if self.config.dspark:
             return DSpark(self._whole, self.first_streams, self.head.head)
-        return MTP(self._whole.under("mtp.0."), self.embedded, self.head.head)
+        embedded = _look_up(self.ops, self.embed) if self.store is None else self.embedded
+        return MTP(self._whole.under("mtp.0."), embedded, self.head.head)
 
     @staticmethod
     def _fill_rings(dspark: DSpark, tapped: Sequence[Array], span: Span, rings: Track, observe: Observer) -> None:
@@ -271,6 +272,11 @@ class Model:
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
         return Span(starts, counts, ids.shape[1], self.ops.asarray)
+
+
+def _look_up(ops: Ops, table: Array) -> Callable[[Ints], Array]:
+    """From ids to rows of a table, without the model, which would stay in memory for as long as its own MTP module."""
+    return lambda ids: ops.embedding(ids, table)
 
 
 def _check_cache(cache: Cache, layers: int) -> None:

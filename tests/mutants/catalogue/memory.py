@@ -1,8 +1,9 @@
-"""Mistakes of a bounded memory: what it holds, what it gives back, and what it counts."""
+"""Mistakes of a bounded memory, in what it holds, gives back and counts, and of checkpoints of random weights."""
 
 from mutants.mutant import Mutant
 
 STORE = "model/test_weight_store.py"
+RANDOM = "checkpoint/test_random_weights.py"
 
 MEMORY = (
     Mutant(
@@ -124,5 +125,21 @@ MEMORY = (
         old="        self.ffn.expect(ids)\n",
         new="",
         tests=(f"{STORE}::test_a_hash_layer_has_its_experts_read_before_it_begins",),
+    ),
+    Mutant(
+        name="random-scales-of-one-size",
+        trap="all scales of a random matrix are the next power of two below, so that every product shrinks",
+        file="checkpoint/random_weights.py",
+        old="(generator.random(parameter.scale_shape) < upper)",
+        new="(generator.random(parameter.scale_shape) < 0)",
+        tests=(f"{RANDOM}::test_a_matrix_has_the_size_that_keeps_the_size_of_its_input",),
+    ),
+    Mutant(
+        name="random-tables-repeat-experts",
+        trap="a random table sends a token to one expert twice",
+        file="checkpoint/random_weights.py",
+        old="np.argsort(part, axis=1)[:, :chosen]",
+        new="(experts * part[:, :chosen]).astype(np.int64)",
+        tests=(f"{RANDOM}::test_experts_of_a_token_are_distinct_in_hash_layers",),
     ),
 )
