@@ -9,7 +9,6 @@ from dsv4.errors import DSV4Error, reason
 from dsv4.model.model import Model
 from dsv4.ops.types import Array
 from dsv4.serve.job import Chosen, Ended, Event, Job, LogProb, OnEvent, Prefilled, Reason
-from dsv4.text.drafters import drafter_of
 from dsv4.text.drafts import Drafts, accept
 from dsv4.text.generate import as_stop_ids, prompts_of
 from dsv4.text.prefill import Prefill
@@ -29,7 +28,7 @@ class Answer:
         self.stop_ids = frozenset(as_stop_ids(job.stop_ids))
         self.top = None if job.top_logprobs is None else integer("top_logprobs", job.top_logprobs, most=vocab)
         flag("prompt_logprobs", job.prompt_logprobs)
-        self.drafter = drafter_of(model) if flag("speculative", job.speculative) else None
+        self.speculative = flag("speculative", job.speculative)
         self.job, self.number, self.deadline, self._on_event = job, number, deadline, on_event
         self._to_numpy, self._asarray = model.ops.to_numpy, model.ops.asarray
         room = context - len(self.ids) + 1  # the last token need not be read again

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -18,7 +19,8 @@ from dsv4.model.model import Model
 from dsv4.ops.types import Array
 from dsv4.serve.answer import Answer
 from dsv4.serve.job import Ended, Event, Figures, Job, OnEvent, Reason
-from dsv4.text.drafts import Drafts, in_rows
+from dsv4.text.drafters import drafter_of
+from dsv4.text.drafts import Drafter, Drafts, in_rows
 from dsv4.text.prefill import Prefill, is_batch_invariant
 from dsv4.text.prefixes import Prefixes
 from dsv4.text.sampling import Sampler
@@ -70,7 +72,9 @@ class Scheduler:
                 self.ended[event.reason] += 1
             on_event(event)
 
-        return Answer(self.model, job, tell, number, deadline)
+        answer = Answer(self.model, job, tell, number, deadline)
+        self._drafter_for(answer)
+        return answer
 
     def add(self, answer: Answer) -> None:
         """Let a job wait for its turn."""
@@ -124,6 +128,8 @@ class Scheduler:
                 answer.end("cancelled")
             elif now >= answer.deadline:
                 answer.end("time")
+            if answer.ended:
+                answer.prefill = None  # its owner may hold the answer for long
         self._waiting = deque(answer for answer in self._waiting if not answer.ended)
         self._reading = deque(answer for answer in self._reading if not answer.ended)
         for group in self._groups:
@@ -161,7 +167,9 @@ class Scheduler:
     def _begin(self, answer: Answer) -> Prefill:
         """Find out how much of the prompt is known. Whoever asks for log-probabilities has all of it read."""
         known = Prefixes(0) if answer.job.prompt_logprobs else self.prefixes
-        answer.prefill = Prefill(self.model, answer.ids, self._chunk, known, answer.drafter, _spare(answer))
+        drafter = self._drafter_for(answer)
+        spare = drafter.max_drafts if drafter else 0
+        answer.prefill = Prefill(self.model, answer.ids, self._chunk, known, drafter, spare)
         self._counts["cached_tokens"] += answer.prefill.cached
         return answer.prefill
 
@@ -184,8 +192,8 @@ class Scheduler:
     def _join(self, ready: Sequence[tuple[Answer, Cache]]) -> None:
         """Let answers whose prompts are read join their groups."""
         for drafting in (False, True):
-            joining = [one for one in ready if (one[0].drafter is not None) == drafting]
-            groups = [group for group in self._groups if (group.answers[0].drafter is not None) == drafting]
+            joining = [one for one in ready if one[0].speculative == drafting]
+            groups = [group for group in self._groups if group.answers[0].speculative == drafting]
             if not self._together:
                 self._groups += [Group([answer], cache) for answer, cache in joining]
             elif joining and groups:
@@ -222,7 +230,7 @@ class Scheduler:
 
     def _draft(self, answers: list[Answer], cache: Cache, states: Array, chosen: list[list[int]]) -> None:
         """Let the drafter read what was chosen behind the states [B, S, n, d], and draft what may follow."""
-        drafter = answers[0].drafter
+        drafter = self._drafter_for(answers[0])
         if drafter is None:
             return
         tokens, present = in_rows(chosen)
@@ -235,6 +243,14 @@ class Scheduler:
                     ids, guesses, confidence = drafter.draft(row, sampler)
                     answer.drafts = Drafts(ids[: answer.remaining - 1], guesses, confidence)
 
+    def _drafter_for(self, answer: Answer) -> Drafter | None:
+        """What drafts for an answer, if it wants drafts: the same for all. Raises CheckpointError if there is none."""
+        return self._drafter if answer.speculative else None
+
+    @cached_property
+    def _drafter(self) -> Drafter:
+        return drafter_of(self.model)
+
     @contextmanager
     def _failing(self, answers: list[Answer]) -> Iterator[None]:
         """What raises inside ends these jobs, and no others."""
@@ -243,8 +259,3 @@ class Scheduler:
         except Exception as error:
             for answer in answers:
                 answer.fail(error)
-
-
-def _spare(answer: Answer) -> int:
-    """How many tokens of an answer may have to be rolled back at once."""
-    return answer.drafter.max_drafts if answer.drafter else 0

@@ -70,8 +70,13 @@ class Prefill:
         return states
 
     def finish(self) -> Cache:
-        """The cache of the whole prompt, which can go back as many tokens as was asked for."""
-        return cut(self.cache, 0, len(self.ids), self._spare)
+        """The cache of the whole prompt, which can go back as many tokens as was asked for; nothing is read after this.
+
+        The larger one with which the prompt was read is given up.
+        """
+        cache = cut(self.cache, 0, len(self.ids), self._spare)
+        del self.cache
+        return cache
 
     def keep_answer(self, cache: Cache, sequence: int, ids: Ints, state: Array | None = None) -> None:
         """Keep prompt and answer, the ids [M], up to where the cache of a batch has read them in this sequence.
