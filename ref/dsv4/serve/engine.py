@@ -108,11 +108,12 @@ class Engine:
         """
         with self._wake:
             self._stopping, self._cancelling = True, self._cancelling or not finish
-            self._wake.notify()
+            self._wake.notify_all()
         self._thread.join(timeout)
         if self._thread.is_alive():
             with self._wake:
                 self._cancelling = True
+                self._wake.notify_all()
             self._thread.join()
 
     def _run(self) -> None:

@@ -35,7 +35,7 @@ class Prefill:
         self.cached = 0
         """How many tokens were taken from a prefix."""
         found = prefixes.find(ids, self._kind) if self._edges else None
-        back = max(chunk, spare)  # so far that every edge in a pass can be gone back to
+        back = max(min(chunk, len(ids)), spare)  # so far that every edge in a pass can be gone back to
         if found is None:
             self.cache = model.new_cache(1, back, drafts=drafter is not None)
         else:

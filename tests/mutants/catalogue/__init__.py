@@ -10,6 +10,7 @@ from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
 from mutants.catalogue.diloco import DILOCO
 from mutants.catalogue.dspark import DSPARK
+from mutants.catalogue.engine import ENGINE
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.explaining import EXPLAINING
 from mutants.catalogue.formats import FORMATS
@@ -47,6 +48,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "generation": GENERATION,
     "dspark": DSPARK,
     "text": TEXT,
+    "engine": ENGINE,
     "learning": LEARNING,
     "derivatives": DERIVATIVES,
     "optimisers": OPTIMISERS,
