@@ -26,7 +26,8 @@ class Metrics:
         """All counters and the engine's figures as text."""
         figures = CollectorRegistry()
         figures.register(_Figures(engine))
-        return generate_latest(self._registry) + generate_latest(figures)
+        text: bytes = generate_latest(self._registry) + generate_latest(figures)
+        return text
 
 
 class _Figures(Collector):

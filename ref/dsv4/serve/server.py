@@ -74,7 +74,7 @@ class _Connection(H11Protocol):
     _draining: asyncio.TimerHandle | None = None  # for the end of an answer
     _full: asyncio.TimerHandle | None = None  # for the buffer to empty
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._await_head()
 
