@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import tiny
 from dsv4 import chat
 from dsv4.cli import main, text
 from dsv4.text.decode import Token
+from dsv4.text.generate import generate
 from dsv4.text.tokenizer import Tokenizer
+from one_by_one import OneByOne
 
 TOKENIZER = Tokenizer.from_file(Path(__file__).parents[1] / "data" / "tokenizer")
 END = "<｜end▁of▁sentence｜>"
@@ -86,6 +90,34 @@ def test_a_malformed_answer_is_kept_as_text_without_its_end_token(talk, mode, ma
     assert status == 0
     assert err.startswith("(kept as plain text: completion: expected ")
     assert prompts[1] == prompt_of("Hi", malformed, "Bye", mode=mode)
+
+
+def test_a_turn_reads_only_what_it_adds(monkeypatch):
+    """Of the second prompt at most what follows the last but one token of the first, and the tokens of its answer."""
+    model = tiny.model(OneByOne(), dtype=np.float32, vocab_size=1024)
+    states, read, prompts = model.states, [], []
+
+    def counted(ids, *rest):
+        read[-1] += np.size(ids)
+        return states(ids, *rest)
+
+    def asked(model, ids, *rest, **settings):
+        prompts.append(ids)
+        read.append(0)
+        return generate(model, ids, *rest, **settings)
+
+    lines = iter(["Hello, how are you today?", "Good."])
+    monkeypatch.setattr(model, "states", counted)
+    monkeypatch.setattr(text, "generate", asked)
+    monkeypatch.setattr(text, "open_model", lambda *_: (model, TOKENIZER))
+    monkeypatch.setattr(text, "wanted_settings", lambda *_: {"temperature": 0.0, "top_p": 1.0, "stop_ids": ()})
+    monkeypatch.setattr("builtins.input", lambda _="": next(lines, ""))
+    monkeypatch.setattr(sys, "argv", ["dsv4", "chat", "-n", "4"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    first, second = map(len, prompts)
+    assert read[0] == first + 3
+    assert read[1] <= second - (first - 1) + 3 < second
 
 
 def test_a_malformed_answer_that_ran_out_of_tokens_is_kept_whole(talk):

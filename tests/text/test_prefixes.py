@@ -178,11 +178,13 @@ def test_a_drafter_reads_with_what_follows_now(model):
     prefixes = Prefixes(2**26)
     for token in (3, 4, 5):
         ids = [*begin, token, 6]
-        one, other = (
-            generate(model, ids, 20, 0.0, stop_ids=[], speculative=True, prefixes=each) for each in (prefixes, None)
-        )
-        assert [token.id for token in one] == [token.id for token in other]
-        assert (one.drafted, one.accepted) == (other.drafted, other.accepted)
+        drafts = []
+        for known in (prefixes, None):
+            generation = generate(model, ids, 20, 0.0, stop_ids=[], speculative=True, prefixes=known)
+            rounds = []
+            generation.rounds.watch = rounds.append
+            drafts.append(([token.id for token in generation], rounds))
+        assert drafts[0] == drafts[1]
 
 
 def test_prompts_of_one_call_help_each_other_and_stay_apart(model):
