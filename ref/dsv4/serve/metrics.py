@@ -26,8 +26,8 @@ class Metrics:
         """All counters and the engine's figures as text."""
         figures = CollectorRegistry()
         figures.register(_Figures(engine))
-        parts: list[bytes] = [generate_latest(self._registry), generate_latest(figures)]
-        return b"".join(parts)
+        text: bytes = generate_latest(self._registry) + generate_latest(figures)
+        return text
 
 
 class _Figures(Collector):

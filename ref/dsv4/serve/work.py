@@ -155,7 +155,9 @@ def _tell(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], event: Any
 
 def _raise_failure(ended: Ended, is_whole: bool) -> None:
     """Raises RequestError for what is no answer. is_whole: the answer had ended before the job did."""
+    if is_whole:
+        return
     if ended.reason == "error":
         raise RequestError(ended.message or "the model failed on this request", status=500)
-    if ended.reason == "cancelled" and not is_whole:
+    if ended.reason == "cancelled":
         raise RequestError("the server stops before this answer is whole", status=503)

@@ -62,12 +62,20 @@ async function* events(answer) {
   }
 }
 
+/** Do something that makes the page longer, and stay at its end if that is where the reader is. */
+function growing(grow) {
+  const page = document.documentElement;
+  const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 80;
+  grow();
+  if (atEnd) page.scrollTop = page.scrollHeight;
+}
+
 function addTurn(role, text = "") {
   const turn = made("section", `turn ${role}`);
   const said = made("div", "said", text);
   turn.append(made("b", "", role), said);
   at("turns").append(turn);
-  turn.scrollIntoView({ block: "end" });
+  document.documentElement.scrollTop = document.documentElement.scrollHeight;
   return turn;
 }
 
@@ -165,11 +173,13 @@ async function answer() {
   at("stop").disabled = false;
   let problem = "";
   try {
-    for await (const chunk of events(await ask("/v1/chat/completions", request(), running.signal))) reply.take(chunk);
+    for await (const chunk of events(await ask("/v1/chat/completions", request(), running.signal))) {
+      growing(() => reply.take(chunk));
+    }
   } catch (error) {
     problem = running.signal.aborted ? "stopped" : error.message;
   }
-  reply.finish(problem);
+  growing(() => reply.finish(problem));
   running = null;
   at("send").disabled = false;
   at("stop").disabled = true;
