@@ -292,8 +292,8 @@ print(f"killed after {gone:.0f} s, back after {back:.0f} s")
 
 # %% [markdown]
 # ## What a quorum buys
-# With $K = 1$ a merge needs any learner; with $K = 4$ it needs all of them, as data parallelism does. When all steps are
-# done, every fragment is merged once more, so that no step is lost.
+# With $K = 1$ a merge needs any learner; with $K = 4$ it needs all of them, as data parallelism does. When all steps
+# are done, every fragment is merged once more, so that no step is lost.
 
 # %% tags=["hide-input"]
 figure, (upper, middle, lower) = plt.subplots(3, 1, figsize=(9.5, 6.2), sharex=True, height_ratios=(1, 1, 1.1))
