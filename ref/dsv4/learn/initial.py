@@ -15,12 +15,12 @@ def initial_values(config: Config, seed: int, hc_scale: float) -> dict[str, npt.
     """The first values of every parameter by official name: float64, and int64 for tid2eid.
 
     Matrices and the embedding are normal with standard deviation GAIN / √(input width), an embedding's width being
-    that of a row. Norms are ones. The mHC gating factors (`hc_*_scale`) are hc_scale. Zeros are the compressors' position
-    biases, the sinks, the routers' biases and hc_*_base: so each layer reads half of every stream and adds its whole
-    output to each, the streams are mixed evenly, and the whole starts as a plain residual network. Each token of a hash
-    layer has distinct experts.
-    Source: V3 (arXiv 2412.19437) §4.2, std .006; mHC (arXiv 2512.24880) table 5, gating factors .01; the rest is not in
-    the report: the usual start.
+    that of a row. Norms are ones. The mHC gating factors (`hc_*_scale`) are hc_scale. Zeros are the compressors'
+    position biases, the sinks, the routers' biases and hc_*_base: so each layer reads half of every stream and adds
+    its whole output to each, the streams are mixed evenly, and the whole starts as a plain residual network. Each
+    token of a hash layer has distinct experts.
+    Source: V3 (arXiv 2412.19437) §4.2, std .006; mHC (arXiv 2512.24880) table 5, gating factors .01; the rest is not
+    in the report: the usual start.
     """
     generator = np.random.default_rng(seed)
     return {name: _first(parameter, config, hc_scale, generator) for name, parameter in parameters(config).items()}

@@ -92,11 +92,16 @@ class Chooser(Protocol):
     """Who chooses tokens: a batch, or a single sequence."""
 
     @property
-    def sampler(self) -> Sampler: ...
+    def sampler(self) -> Sampler:
+        """What draws, a stream for each sequence."""
+
     @property
-    def rounds(self) -> Rounds: ...
+    def rounds(self) -> Rounds:
+        """Where steps with drafts are counted."""
+
     @property
-    def stop_ids(self) -> frozenset[int]: ...
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence."""
 
 
 Narrow = Callable[[Array, list[int]], Array]
