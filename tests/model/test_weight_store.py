@@ -257,16 +257,17 @@ def test_a_store_does_what_its_definition_says(steps, sizes, room):
                     assert store._needed == sum(sizes[name] for name in needed & held(store))
                     assert store.nbytes <= max(room, store._needed)
                 awaited -= set(given_step)
+        used = set(given_step) if what == "use" else set()
+        for name in used:
+            plain.uses.setdefault(name, []).append(plain.passes)
         gone = before - held(store)
-        assert gone <= (before if what == "pass" else free)
-        assert all(plain.at_most(one, other) for one in gone for other in free & held(store))
+        assert gone - used <= (before if what == "pass" else free)
+        assert all(plain.at_most(one, other) for one in gone - used for other in free & held(store))
+        assert all(plain.at_most(one, other) for one in gone & used for other in held(store) - awaited)
         assert store.nbytes == sum(sizes[name] for name in held(store))
         assert store._needed == sum(sizes[name] for name in awaited)
         if gone and what == "ahead":
             assert store.nbytes + max(sizes[name] for name in gone) > room
-        if what == "use":
-            for name in given_step:
-                plain.uses.setdefault(name, []).append(plain.passes)
 
 
 # --- with a model -----------------------------------------------------------------------------------------------------
