@@ -7,23 +7,10 @@ import pytest
 
 import serve.needed  # noqa: F401
 from dsv4.serve.engine import Engine
-from explain.browser import PROGRAMS, SECONDS, Browser, SilentError, program
+from explain.browser import SECONDS
 from serve.scripted import MODEL, TOKENIZER, ScriptedEngine, ids_of
 from serve.serving import serving
 from serve.test_chat_completions import ADD, call_text
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    path = program()
-    if path is None:
-        pytest.skip(f"no Chromium found: expected one of {', '.join(PROGRAMS)}, or its path in DSV4_CHROMIUM")
-    try:
-        browser = Browser(path, tmp_path_factory.mktemp("profile"))
-    except SilentError as error:
-        pytest.skip(f"{path} shows no page here: {error}")
-    with browser:
-        yield browser
 
 
 @pytest.fixture
