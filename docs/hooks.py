@@ -24,6 +24,9 @@ SEARCH_BOOST = {"concepts/": 4.0, "api/": 0.3, "source/": 0.5}
 
 _CODE_LINE = re.compile(r'id="(__codelineno-\d+-\d+)"')
 
+_SHORT_CODE = re.compile(r"<code>(?=[^<\n]{1,24}</code>)")
+"""Code of so few characters fits in a line of a phone, so it need not be broken: a line does not end with `--`."""
+
 
 def on_files(files, config):
     """Add the sample page, and the pages that show sources, to those that lie in docs/."""
@@ -62,9 +65,9 @@ def on_page_markdown(markdown, page, config, **_):
 
 
 def on_page_content(html, page, **_):
-    """Let the build know of the anchors of code lines, so that it can check the links to them."""
+    """Let the build know of the anchors of code lines, so that it can check the links to them; mark short code."""
     page.present_anchor_ids |= set(_CODE_LINE.findall(html))
-    return html
+    return _SHORT_CODE.sub('<code class="short">', html)
 
 
 def _as_on_site(path: Path, markdown: str) -> str:

@@ -49,7 +49,7 @@ def _output(output: dict[str, Any]) -> str:
     if "text/html" in data:
         return f"<div>{''.join(data['text/html'])}</div>"
     if "text/markdown" in data:
-        return _prose("".join(data["text/markdown"]))
+        return f'<div class="output" markdown="1">\n\n{_prose("".join(data["text/markdown"]))}\n\n</div>'
     return _fenced("".join(data["text/plain"]), "text")
 
 

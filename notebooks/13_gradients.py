@@ -403,7 +403,7 @@ left.fill_between(np.arange(1, 21), values[:, 0], values[:, 8], color=show.BLUE,
 left.semilogy(np.arange(1, 21), np.maximum(values[:, 9:12], 1e-17), color=show.ORANGE)
 left.axhline(1e-17, color=show.GREY)
 left.text(6, 1.5, "nine that stay", color=show.BLUE)
-left.text(2, 1e-13, "columns: shrinking", color=show.ORANGE)
+left.text(2, 1e-14, "columns:\nshrinking", color=show.ORANGE)
 left.text(2, 1e-16, "rows: dead", color=show.GREY)
 left.set(
     title="singular values of the Jacobian",

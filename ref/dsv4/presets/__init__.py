@@ -1,8 +1,8 @@
 """The configurations of released models, by name: the config.json of each release, as it was published.
 
-from dsv4.presets import preset
+    from dsv4.presets import preset
 
-preset("flash").num_hidden_layers      # 43
+    preset("flash").num_hidden_layers      # 43
 """
 
 from importlib.resources import files

@@ -1,11 +1,11 @@
 """The recipe of post-training: stages that start from a checkpoint, or from what an earlier stage has made.
 
-{"stages": [
-  {"kind": "sft",  "name": "start",   "start": "runs/base/model", "worlds": ["sums", "strings"], …},
-  {"kind": "grpo", "name": "sums",    "start": "start",           "worlds": ["sums"], …},
-  {"kind": "grpo", "name": "strings", "start": "start",           "worlds": ["strings"], …},
-  {"kind": "opd",  "name": "student", "start": "start",
-   "teachers": [{"start": "sums", "worlds": ["sums"]}, {"start": "strings", "worlds": ["strings"]}], …}]}
+    {"stages": [
+      {"kind": "sft",  "name": "start",   "start": "runs/base/model", "worlds": ["sums", "strings"], …},
+      {"kind": "grpo", "name": "sums",    "start": "start",           "worlds": ["sums"], …},
+      {"kind": "grpo", "name": "strings", "start": "start",           "worlds": ["strings"], …},
+      {"kind": "opd",  "name": "student", "start": "start",
+       "teachers": [{"start": "sums", "worlds": ["sums"]}, {"start": "strings", "worlds": ["strings"]}], …}]}
 """
 
 from dataclasses import dataclass, fields

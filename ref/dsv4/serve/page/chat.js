@@ -152,6 +152,7 @@ class Reply {
 
   askForResults() {
     this.blocks.forEach((block) => block.append(made("textarea", "result")));
+    this.blocks.forEach((block) => (block.lastChild.placeholder = block.lastChild.ariaLabel = "the tool's result"));
     const button = made("button", "results", "send the results");
     button.onclick = () => {
       button.disabled = true;
