@@ -1,12 +1,12 @@
 """What a training run leaves in its directory, so that it can be killed at any moment and resumed to the same bits.
 
-recipe.json         what is trained, and how
-tokenizer.json, …   what the texts are read with
-texts.json          the texts' names and hashes
-states/00000400.safetensors    everything that changes, after so many steps: the newest, and what a way back may need
-log.jsonl           a line for each step
-model/              the weights after the newest state, as an ordinary checkpoint
-.lock               held by the process that trains here
+- `recipe.json`: what is trained, and how
+- `tokenizer.json`, …: what the texts are read with
+- `texts.json`: the texts' names and hashes
+- `states/00000400.safetensors`: everything that changes, after so many steps: the newest, and what a way back may need
+- `log.jsonl`: a line for each step
+- `model/`: the weights after the newest state, as an ordinary checkpoint
+- `.lock`: held by the process that trains here
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The configurations of released models, by name: the config.json of each release, as it was published.
+"""The configurations of released models, by name.
+
+Each is the config.json of a release, as it was published.
 
     from dsv4.presets import preset
 

@@ -1,12 +1,12 @@
 """A run of Decoupled DiLoCo, from texts to a checkpoint; it may be killed, and is resumed.
 
-DIR/recipe.json, texts.json, tokenizer, states/    as `dsv4 train` leaves them, at the first step: how the run begins
-DIR/diloco/run.json         settings, what goes wrong, and the seed
-DIR/diloco/tape.jsonl       a line for each event; `replay.replayed` makes the run again from it
-DIR/diloco/states/          in virtual time: snapshots of all learners, the syncer and the messages on their way
-DIR/diloco/fragment-…       with real processes: what the syncer has of each fragment
-DIR/diloco/plot.png         loss, goodput and bytes
-DIR/model/                  the syncer's model, an ordinary checkpoint
+- `DIR/recipe.json`, `texts.json`, `tokenizer`, `states/`: as `dsv4 train` leaves them at the first step
+- `DIR/diloco/run.json`: settings, what goes wrong, and the seed
+- `DIR/diloco/tape.jsonl`: a line for each event; `replay.replayed` makes the run again from it
+- `DIR/diloco/states/`: in virtual time: snapshots of all learners, the syncer and the messages on their way
+- `DIR/diloco/fragment-…`: with real processes: what the syncer has of each fragment
+- `DIR/diloco/plot.png`: loss, goodput and bytes
+- `DIR/model/`: the syncer's model, an ordinary checkpoint
 """
 
 import json

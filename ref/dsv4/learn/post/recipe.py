@@ -1,4 +1,6 @@
-"""The recipe of post-training: stages that start from a checkpoint, or from what an earlier stage has made.
+"""The recipe of post-training.
+
+Its stages start from a checkpoint, or from what an earlier stage has made.
 
     {"stages": [
       {"kind": "sft",  "name": "start",   "start": "runs/base/model", "worlds": ["sums", "strings"], …},
