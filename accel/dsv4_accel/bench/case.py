@@ -112,7 +112,7 @@ class Case:
 
     name: as `--only` selects it; what: the operation and its shapes; bound_by: MEMORY, ARITHMETIC or CALLS;
     prepare: makes the contest, which is dropped after it; threads: how many instead of all; large: whether it is left
-    out of a quick run unless it is asked for.
+    out of a quick run unless it is asked for; on_cpu: whether it says nothing about a GPU.
     """
 
     name: str
@@ -122,6 +122,7 @@ class Case:
     goals: Sequence[Goal] = ()
     threads: int | None = None
     large: bool = False
+    on_cpu: bool = False
 
     def measure(self, stage: Stage) -> Row:
         """Run the contest and judge it."""

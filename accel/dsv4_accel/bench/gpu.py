@@ -9,7 +9,6 @@ from dsv4_accel.bench.models import CONTEXTS, TRANSFORMERS
 from dsv4_accel.bench.peer_cupy import CUPY, CUPY_HALF
 from dsv4_accel.bench.products import large_product
 from dsv4_accel.bench.selection import attention
-from dsv4_accel.bench.training import TRAIN_STEP
 
 GOALS: dict[str, Sequence[Goal]] = {
     "fp4.matvec": (Goal(0.8, ROOF),),
@@ -27,8 +26,8 @@ PROMPTS = 256, 1024, 4096
 
 
 def gpu_cases(cases: Sequence[object]) -> list[Case]:
-    """The rows that make sense on a GPU, with its goals, and those of larger sizes. Training computes on the CPU."""
-    kept = [case for case in cases if isinstance(case, Case) and case.threads is None and case.name != TRAIN_STEP]
+    """The rows that make sense on a GPU, with its goals, and those of larger sizes."""
+    kept = [case for case in cases if isinstance(case, Case) and case.threads is None and not case.on_cpu]
     more = [
         Case(f"attention.decode.{batch}", f"64 heads × 512, 640 keys, 1 token × {batch}", ARITHMETIC, prepare, goals)
         for batch in BATCHES

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from functools import partial
 
 from dsv4_accel.bench.case import MEMORY, Case, Contest, Goal
 from dsv4_accel.bench.models import layer_steps
@@ -42,13 +41,13 @@ class Neighbours:
 def load_cases() -> list[Case]:
     """A decoding step of the large layer, beside neighbours and alone."""
     goal = Goal(1 / 2.2, ALONE, of=BESIDE)
-    prepare = partial(_beside_neighbours, length=LENGTH)
-    return [Case("load.layer.decode.4k", "V4-Flash layer, every core busy", MEMORY, prepare, (goal,), large=True)]
+    what = "V4-Flash layer, every core busy"
+    return [Case("load.layer.decode.4k", what, MEMORY, _beside_neighbours, (goal,), large=True)]
 
 
-def _beside_neighbours(stage: Stage, length: int) -> Contest:
+def _beside_neighbours(stage: Stage) -> Contest:
     neighbours = Neighbours(stage.threads)
     stage.resources.callback(neighbours.end)
-    step = layer_steps(stage.layer.model(stage.ops), stage, length)
+    step = layer_steps(stage.layer.model(stage.ops), stage, LENGTH)
     contestants = {BESIDE: Contestant(step, neighbours.begin), ALONE: Contestant(step, neighbours.end)}
     return Contest(contestants, None)

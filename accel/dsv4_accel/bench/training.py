@@ -20,9 +20,6 @@ from dsv4_accel.bench.models import TRANSFORMERS, bundled_in_transformers
 from dsv4_accel.bench.stage import NUMPY, OURS, Stage
 from dsv4_accel.bench.timing import Contestant
 
-TRAIN_STEP = "train.step"
-"""The name of the row."""
-
 BATCH, LENGTH = 8, 256
 
 
@@ -30,7 +27,7 @@ def training_cases() -> list[Case]:
     """A step's forward and backward pass, as `dsv4 train` makes them."""
     goals = Goal(2.5, TRANSFORMERS), Goal(1.6, TRANSFORMERS, of=NUMPY)
     what = f"bundled, gradients of {BATCH} × {LENGTH} tokens"
-    return [Case(TRAIN_STEP, what, ARITHMETIC, _train_step, goals)]
+    return [Case("train.step", what, ARITHMETIC, _train_step, goals, on_cpu=True)]
 
 
 def _train_step(stage: Stage) -> Contest:

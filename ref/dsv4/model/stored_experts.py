@@ -1,10 +1,8 @@
 """The routed experts of a layer whose weights are held in a bounded memory."""
 
-from collections.abc import Sequence
-from typing import overload
-
 import numpy as np
 
+from dsv4.model.on_demand import OnDemand
 from dsv4.model.weight_groups import Group
 from dsv4.model.weight_store import WeightStore
 from dsv4.model.weights import MATRICES, Mixture, Weights, read_expert
@@ -12,7 +10,7 @@ from dsv4.ops import Expert, Ops, Routing
 from dsv4.ops.types import Array, Ints
 
 
-class StoredExperts(Sequence[Expert]):
+class StoredExperts(OnDemand[Expert]):
     """As `dsv4.model.weights.Experts`, which keeps all of them; here they come and go."""
 
     def __init__(self, store: WeightStore, ops: Ops, prefix: str, count: int) -> None:
@@ -22,13 +20,8 @@ class StoredExperts(Sequence[Expert]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, number: int) -> Expert: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Expert]: ...
-    def __getitem__(self, number: int | slice) -> Expert | list[Expert]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(len(self))[number]]
+    def item(self, number: int) -> Expert:
+        """One expert, its weights read from the file if they are not in memory."""
         with self._store.use([self.group(number)]) as [expert]:
             return expert
 

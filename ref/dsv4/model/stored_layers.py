@@ -1,13 +1,13 @@
 """The layers of a model whose weights are held in a bounded memory."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import overload
 
 from dsv4.config import Config
 from dsv4.model.block import Block
+from dsv4.model.on_demand import OnDemand
 from dsv4.model.part import Part
 from dsv4.model.stored_experts import expert_group
 from dsv4.model.weight_groups import Group
@@ -16,7 +16,7 @@ from dsv4.model.weights import Weights
 from dsv4.parameters import parameters
 
 
-class StoredLayers(Sequence[Block]):
+class StoredLayers(OnDemand[Block]):
     """Blocks that are made when their weights have come: while one computes, those of the next are read."""
 
     def __init__(self, store: WeightStore, whole: Part) -> None:
@@ -43,13 +43,8 @@ class StoredLayers(Sequence[Block]):
     def __len__(self) -> int:
         return len(self._groups)
 
-    @overload
-    def __getitem__(self, number: int) -> Block: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Block]: ...
-    def __getitem__(self, number: int | slice) -> Block | list[Block]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(len(self))[number]]
+    def item(self, number: int) -> Block:
+        """One layer, its weights read from the file if they are not in memory."""
         with self._store.use([self._groups[number]]) as [block]:
             return block
 

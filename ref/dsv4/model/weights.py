@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 from dsv4.config import Config
+from dsv4.model.on_demand import OnDemand
 from dsv4.ops import Expert, Ops, Routing
 from dsv4.ops.types import Array, Ints
 
@@ -79,7 +80,7 @@ class SourceWeights:
         return self.ops.place(self.source.weight(full_name))
 
 
-class Experts(Sequence[Expert]):
+class Experts(OnDemand[Expert]):
     """The routed experts of a layer, each read from the file when a token first needs it."""
 
     def __init__(self, weights: Weights, count: int) -> None:
@@ -90,13 +91,8 @@ class Experts(Sequence[Expert]):
     def __len__(self) -> int:
         return len(self._loaded)
 
-    @overload
-    def __getitem__(self, number: int) -> Expert: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Expert]: ...
-    def __getitem__(self, number: int | slice) -> Expert | list[Expert]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(len(self))[number]]
+    def item(self, number: int) -> Expert:
+        """One expert, read from the file the first time."""
         expert = self._loaded[number]
         if expert is None:
             expert = self._loaded[number] = read_expert(self._weights.under(f"{number}."))

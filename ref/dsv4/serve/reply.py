@@ -23,9 +23,8 @@ class ChatReply:
     """The answer of one job in V4's chat format.
 
     Attributes:
-        tokens, accepted, reasoning_tokens: how many tokens came, how many of them were accepted drafts, and how many
-            belong to the reasoning.
-        ids: the tokens.
+        ids: the tokens that came.
+        accepted, reasoning_tokens: how many of them were accepted drafts, and how many belong to the reasoning.
         ended: whether nothing more is given: the job need not go on.
         has_calls: whether a call of a tool is whole, and nothing behind it was cut.
         note: why the answer ended as it did, where finish_reason has no word for that; the stop text that ended it.
@@ -43,11 +42,6 @@ class ChatReply:
         self.ended = self.has_calls = False
         self.note: str | None = None
         self._whole_calls = 0
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens came."""
-        return len(self.ids)
 
     def take(self, chosen: Chosen) -> list[Given]:
         """One more token: what is certain now."""
@@ -132,7 +126,7 @@ class ChatReply:
 class TextReply:
     """The answer of one job as plain text: control tokens have none.
 
-    Attributes: as those of `ChatReply`; has_calls is never true.
+    Attributes: as those of `ChatReply`, but for calls, which it never has.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], stop_ids: frozenset[int]) -> None:
@@ -141,13 +135,8 @@ class TextReply:
         self._waiting: list[LogProb] = []
         self.ids: list[int] = []
         self.accepted = self.reasoning_tokens = 0
-        self.ended = self.has_calls = False
+        self.ended = False
         self.note: str | None = None
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens came."""
-        return len(self.ids)
 
     def take(self, chosen: Chosen) -> list[Given]:
         """One more token: what is certain now."""
