@@ -136,7 +136,7 @@ def quantise_fp8(weight: Array) -> Fp8Weight:
     Raises ValueError if the matrix holds a NaN or a magnitude above 448 · 2^119, the largest that a float32 can read
     back. Source: code, the released FP8 weights.
     """
-    _require_range(weight, formats.FP8_MAX * 2.0**FP8_LARGEST_POWER, "quantise_fp8")
+    require_range(weight, formats.FP8_MAX * 2.0**FP8_LARGEST_POWER, "quantise_fp8")
     out, width = weight.shape
     rows, columns = -(-out // FP8_WEIGHT_BLOCK), -(-width // FP8_WEIGHT_BLOCK)
     padded = np.zeros((rows * FP8_WEIGHT_BLOCK, columns * FP8_WEIGHT_BLOCK), weight.dtype)
@@ -153,7 +153,7 @@ def quantise_fp4(weight: Array) -> Fp4Weight:
     Raises ValueError if `in` is not a multiple of 32, or if the matrix holds a NaN or a magnitude above 6 · 2^125,
     the largest that a float32 can read back. Source: code, the released expert weights.
     """
-    _require_range(weight, formats.FP4_MAX * 2.0**FP4_LARGEST_POWER, "quantise_fp4")
+    require_range(weight, formats.FP4_MAX * 2.0**FP4_LARGEST_POWER, "quantise_fp4")
     out, width = weight.shape
     if width % FP4_BLOCK:
         raise ValueError(f"quantise_fp4: the input width must be a multiple of {FP4_BLOCK}, found {width}")
@@ -209,7 +209,8 @@ def _spread_squares(scales: Array, shape: tuple[int, ...]) -> Array:
     return np.repeat(rows, FP8_WEIGHT_BLOCK, axis=1)[:, : shape[1]]
 
 
-def _require_range(weight: Array, largest: float, caller: str) -> None:
+def require_range(weight: Array, largest: float, caller: str) -> None:
+    """Raise ValueError, which begins with `caller`, where a weight holds a NaN or a magnitude above `largest`."""
     outside = ~(np.abs(weight) <= largest)  # also true of a NaN
     if outside.any():
         raise ValueError(f"{caller}: expected magnitudes of at most {largest:.4g}, found {weight[outside].flat[0]}")

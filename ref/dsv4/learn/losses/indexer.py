@@ -198,8 +198,10 @@ def _pieces(model: Model, attn: Attention, seen: Mapping[str, Any], mask: Mask) 
 
 def _logits(queries: Array, keys: Array, present: Mask) -> Array:
     """[B, s, H, c], [B, K, c], present [s, K] or [B, s, K] -> [B, s, H, K], −inf where a key is not present."""
-    logits = queries @ keys[:, None].swapaxes(-1, -2) * queries.dtype.type(queries.shape[-1] ** -0.5)
-    return np.where(present[..., None, :], logits, -np.inf)
+    batch, length, heads, width = queries.shape
+    rows = queries.reshape(batch, length * heads, width)  # one product instead of one for each query
+    products = (rows @ keys.swapaxes(-1, -2)).reshape(batch, length, heads, keys.shape[1])
+    return np.where(present[..., None, :], products * queries.dtype.type(width**-0.5), -np.inf)
 
 
 def _largest(logits: Array) -> Array:
