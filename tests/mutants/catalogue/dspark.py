@@ -63,6 +63,19 @@ DSPARK = (
         tests=SHORT,
     ),
     Mutant(
+        name="dspark-streams-before-the-ring",
+        trap="a stage's hyper-connection weighs the main model's state before its key is made, which only rounding shows",
+        file=FILE,
+        old="            ring.window.extend(stage.attn.keys(main_x, span.positions), span)\n",
+        new="            hc, config = stage.hc_attn, self.config\n"
+        "            streams = np.repeat(main_x[:, :, None], config.hc_mult, axis=2)\n"
+        "            epsilons = config.hc_eps, config.rms_norm_eps\n"
+        "            mixing = self.ops.mhc_weights(streams, hc.fn, hc.base, hc.scale, config.hc_sinkhorn_iters, *epsilons)\n"
+        "            collapsed = self.ops.mhc_collapse(streams, mixing.pre)\n"
+        "            ring.window.extend(stage.attn.keys(collapsed, span.positions), span)\n",
+        tests=ROUNDED,
+    ),
+    Mutant(
         name="dspark-state-changes-between-stages",
         trap="each stage reads another state of the main model instead of the one projected for all of them",
         file=FILE,
