@@ -8,7 +8,8 @@ import pytest
 
 from command import is_one_line, runner
 from dsv4.backends import VARIABLE
-from dsv4.learn.post.recipe import PostRecipe, recipe_as_json
+from dsv4.learn.post.recipe import PostRecipe
+from dsv4.learn.post.recipe_json import recipe_as_json
 from learn.post.stages import FINE, MODEL
 
 

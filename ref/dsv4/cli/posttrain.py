@@ -52,7 +52,7 @@ def posttrain(
     if recipe[0] == SCORE:
         _score(recipe[1:], world, mode, window, tasks, seed or 0, backend, as_json)
         return
-    from dsv4.learn.post.recipe import read_post_recipe
+    from dsv4.learn.post.recipe_json import read_post_recipe
     from dsv4.learn.post.run import posttrain as train
 
     if out is None or len(recipe) != 1:

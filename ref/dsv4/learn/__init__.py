@@ -9,7 +9,8 @@ learn.posttrain(recipe, "runs/b")                 # what `dsv4 posttrain` does; 
 from dsv4.learn.gradients import gradients
 from dsv4.learn.optimiser import Optimiser
 from dsv4.learn.post.averaging import average
-from dsv4.learn.post.recipe import GRPO, OPD, SFT, Imitation, PostRecipe, Teacher, read_post_recipe
+from dsv4.learn.post.recipe import GRPO, OPD, SFT, Imitation, PostRecipe, Teacher
+from dsv4.learn.post.recipe_json import read_post_recipe
 from dsv4.learn.post.run import distill, grpo, imitate, posttrain, sft
 from dsv4.learn.pretrain import pretrain
 from dsv4.learn.recipe import Recipe, Stage, read_recipe

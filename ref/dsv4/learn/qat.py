@@ -91,7 +91,7 @@ def rounded_linear(
 
 
 def rounded(x: Array) -> Array:
-    """Q(x): FP8 in blocks of 128, bit for bit what `fake_quant_fp8` gives. x [..., K] float; the same shape and dtype."""
+    """Q(x): FP8 in blocks of 128, bit for bit what `fake_quant_fp8` gives. x [..., K]; the same shape and dtype."""
     if x.dtype != np.float32:  # a float64 would be rounded twice
         return fake_quant_fp8(x, FP8_WEIGHT_BLOCK)
     return _in_squares(x.reshape(-1, x.shape[-1]), 1, FP8_WEIGHT_BLOCK, FP8).reshape(x.shape)
@@ -114,8 +114,8 @@ FP4 = Format(FP4_MAX, FP4_FLOOR, smallest_normal=1.0, fraction_bits=1)
 def _in_squares(x: Array, rows: int, columns: int, form: Format) -> Array:
     """x [R, K] rounded with one power of two as the scale of each rows × columns square; the same shape and dtype.
 
-    A step rounds hundreds of arrays. Rounding to a multiple of a step takes a tenth of the time of a search in the table
-    of codes, and all threads can do it at once.
+    A step rounds hundreds of arrays. Rounding to multiples takes a tenth of the time of a search in the table of codes,
+    and all threads can do it at once.
     """
     height, width = x.shape
     padded = np.pad(x.astype(np.float32), [(0, -height % rows), (0, -width % columns)])

@@ -10,7 +10,7 @@ from dsv4.errors import SettingError
 from dsv4.learn import post
 from dsv4.learn.post.efforts import Effort
 from dsv4.learn.post.questions import questions
-from dsv4.learn.post.recipe import read_post_recipe, recipe_as_json, stage_as_json, stage_from_json
+from dsv4.learn.post.recipe_json import read_post_recipe, recipe_as_json, stage_as_json, stage_from_json
 from dsv4.parameters import parameters
 from learn.post.stages import FINE, IMITATING, MODEL, RECIPE, REWARDED, TAUGHT
 

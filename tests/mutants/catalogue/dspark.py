@@ -64,13 +64,14 @@ DSPARK = (
     ),
     Mutant(
         name="dspark-streams-before-the-ring",
-        trap="a stage's hyper-connection weighs the main model's state before its key is made, which only rounding shows",
+        trap="a stage's hyper-connection weighs the main model's state before its key is made; only rounding shows it",
         file=FILE,
         old="            ring.window.extend(stage.attn.keys(main_x, span.positions), span)\n",
         new="            hc, config = stage.hc_attn, self.config\n"
         "            streams = np.repeat(main_x[:, :, None], config.hc_mult, axis=2)\n"
         "            epsilons = config.hc_eps, config.rms_norm_eps\n"
-        "            mixing = self.ops.mhc_weights(streams, hc.fn, hc.base, hc.scale, config.hc_sinkhorn_iters, *epsilons)\n"
+        "            weights = hc.fn, hc.base, hc.scale\n"
+        "            mixing = self.ops.mhc_weights(streams, *weights, config.hc_sinkhorn_iters, *epsilons)\n"
         "            collapsed = self.ops.mhc_collapse(streams, mixing.pre)\n"
         "            ring.window.extend(stage.attn.keys(collapsed, span.positions), span)\n",
         tests=ROUNDED,

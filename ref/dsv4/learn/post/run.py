@@ -17,18 +17,8 @@ from dsv4.learn.post.distillation import Distillation
 from dsv4.learn.post.fine_tuning import FineTuning
 from dsv4.learn.post.imitation import Imitating
 from dsv4.learn.post.lesson import Lesson
-from dsv4.learn.post.recipe import (
-    GRPO,
-    NEW,
-    OPD,
-    SFT,
-    Imitation,
-    PostRecipe,
-    Stage,
-    Taught,
-    recipe_as_json,
-    stage_as_json,
-)
+from dsv4.learn.post.recipe import GRPO, NEW, OPD, SFT, Imitation, PostRecipe, Stage, Taught
+from dsv4.learn.post.recipe_json import recipe_as_json, stage_as_json
 from dsv4.learn.post.reinforcement import Reinforcement
 from dsv4.learn.post.trainer import PostTrainer, Report
 from dsv4.learn.post.worlds.vocabulary import world_tokenizer
