@@ -133,7 +133,8 @@ def _nearest(x: Array, form: Format) -> Array:
     """
     power = (x.view(np.int32) & EXPONENT).view(np.float32)  # the power of two at or below |x|
     step = np.maximum(power, np.float32(form.smallest_normal)) * np.float32(2.0**-form.fraction_bits)
-    return np.rint(x / step) * step
+    nearest: Array = np.rint(x / step) * step
+    return nearest
 
 
 EXPONENT = 0x7F800000
