@@ -113,7 +113,7 @@ class Checkpoint:
         self._check_stored(self._parameter(name))
         entry, codes = self.entries[name], self.tensor(name)
         if entry.dtype == "F8_E4M3":
-            return Fp8Weight(codes, self._scales(name))
+            return Fp8Weight(codes, self._scales(name), self.parameters[name].block)
         if entry.dtype in PACKED_FP4:
             return Fp4Weight(codes, self._scales(name))
         return codes
@@ -139,8 +139,8 @@ class Checkpoint:
             self._checked.add(name)
         if scales is None:
             return codes
-        packed = Fp8Weight if entry.dtype == "F8_E4M3" else Fp4Weight
-        return packed(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales))
+        scales = scales if scales.dtype == np.uint8 else e8m0_encode(scales)
+        return Fp8Weight(codes, scales, parameter.block) if entry.dtype == "F8_E4M3" else Fp4Weight(codes, scales)
 
     def read_rows(self, name: str, numbers: Ints) -> npt.NDArray[Any]:
         """Rows [N, d] of a dense parameter [.., d], in memory of their own, checked as `check_values` does.
