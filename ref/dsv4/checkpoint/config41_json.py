@@ -36,10 +36,21 @@ def read_config41(path: str | Path) -> Config41:
 
     Raises ConfigError where the file is missing, is not JSON, lacks a key, or holds a value that V4.1 does not know.
     """
-    file = Path(path)
-    if is_directory(file):
-        file = file / "config.json"
+    file = _file(path)
     return config41_from_json(read_json(file, ConfigError, "a config.json"), source=str(file))
+
+
+def is_config41(path: str | Path) -> bool:
+    """Whether a config.json, given itself or its directory, says that it is a V4.1 model's.
+
+    Raises ConfigError where the file is missing or is not JSON.
+    """
+    raw = read_json(_file(path), ConfigError, "a config.json")
+    return isinstance(raw, dict) and raw.get("model_type") == MODEL_TYPE
+
+
+def _file(path: str | Path) -> Path:
+    return Path(path) / "config.json" if is_directory(Path(path)) else Path(path)
 
 
 def config41_from_json(raw: Any, source: str = "config.json") -> Config41:
