@@ -25,6 +25,12 @@ FP8_SQUARE = FP8_WEIGHT_BLOCK, FP8_WEIGHT_BLOCK
 FP4_FLOOR = 6 * 2.0**-126
 """The largest magnitude of an FP4 block is taken as at least this, so that its scale is a normal float32."""
 
+NVFP4_GROUP = 16
+"""Channels of a compressed entry of V4.1 that share one scale."""
+
+NVFP4_FLOOR = 6 * 2.0**-9
+"""The largest magnitude of such a group is taken as at least this: its scale is then the smallest of E4M3."""
+
 FP4_LARGEST_POWER = 125
 """The exponent of the largest scale with which the largest FP4 code, 6, is still a finite float32."""
 
@@ -132,6 +138,32 @@ def fake_quant_fp4(x: Array, block: int = FP4_BLOCK) -> Array:
     """
     codes, scales = fp4_blocks(x, block)
     return formats.fp4_decode(codes).astype(x.dtype) * _spread(scales, block, x.shape[-1])
+
+
+def nvfp4_groups(x: Array) -> tuple[Bytes, Bytes]:
+    """x as FP4 E2M1 codes with one E4M3 scale per 16 channels, which is no power of two and has no scale above it.
+
+    x [..., K] float; the last group may be shorter. Returns codes [..., K] uint8, not packed, and the codes of the
+    scales [..., ⌈K/16⌉] uint8. The scale is the group's largest magnitude over 6, rounded to nearest: where that is
+    down, the largest number is clamped to 6. A group with a NaN or an infinity gets the scale NaN and the codes 0.
+    Source: V4.1's report §2.4.4; code: act_quant of the compressed entries.
+    """
+    largest = _largest(x, NVFP4_GROUP)
+    wanted = np.maximum(largest, x.dtype.type(NVFP4_FLOOR)) / x.dtype.type(formats.FP4_MAX)
+    scale_codes = formats.fp8_encode(np.where(np.isfinite(largest), wanted, np.nan).astype(x.dtype))
+    scales = formats.fp8_decode(scale_codes).astype(x.dtype)
+    return formats.fp4_encode(_divide(x, scales, NVFP4_GROUP)), scale_codes
+
+
+def fake_quant_nvfp4(x: Array) -> Array:
+    """Round x to FP4 E2M1 with one E4M3 scale per 16 channels, and back, as V4.1 stores its compressed entries.
+
+    x [..., K] float; the last group may be shorter. Returns the same shape and dtype. A group that holds a NaN or an
+    infinity becomes NaN. Source: V4.1's report §2.4.4; code: as for `nvfp4_groups`.
+    """
+    codes, scale_codes = nvfp4_groups(x)
+    scales = formats.fp8_decode(scale_codes).astype(x.dtype)
+    return formats.fp4_decode(codes).astype(x.dtype) * _spread(scales, NVFP4_GROUP, x.shape[-1])
 
 
 def quantise_fp8(weight: Array) -> Fp8Weight:
