@@ -7,7 +7,7 @@ them, and what lies beyond is overwritten by the tokens that come next. Sequence
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -98,7 +98,8 @@ class LayerCache:
 class Track:
     """Layers that advance together, with the number of tokens that each sequence has put through them."""
 
-    layers: list[LayerCache]
+    layers: list[Any]
+    """A `LayerCache` of V4 or of V4.1 for each: what has stores() and nbytes(lengths)."""
     lengths: Ints
     max_rollback: int
     ahead: int = 0

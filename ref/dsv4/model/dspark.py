@@ -111,8 +111,10 @@ class DSpark(BlockDrafter):
         self.main_norm = first["main_norm.weight"]
         self.stages = [Block(part.under(name), ratio=0, by_id=False) for name in names]
         self.head = Head(last, head)
-        self.markov_head = MarkovHead(last.under("markov_head."))
-        self.confidence_head = ConfidenceHead(last.under("confidence_head."))
+        self.markov_head = MarkovHead(
+            self.ops, last["markov_head.markov_w1.weight"], last["markov_head.markov_w2.weight"]
+        )
+        self.confidence_head = ConfidenceHead(self.ops, last["confidence_head.proj.weight"])
 
     def block(self, given: Ints, lengths: Ints, rings: Sequence[Any], observe: Observer = ignore) -> DraftBlock:
         """Put a block through the stages. given [B]: the token behind the `lengths` [B] that the rings have seen."""
@@ -131,10 +133,9 @@ class DSpark(BlockDrafter):
 class MarkovHead:
     """What a token says about the next one by itself: a bigram table of low rank."""
 
-    def __init__(self, part: Part) -> None:
-        self.ops = part.ops
-        self.w1 = part["markov_w1.weight"]
-        self.w2 = part["markov_w2.weight"]
+    def __init__(self, ops: Ops, w1: Array, w2: Array) -> None:
+        """w1, w2 [vocab, R]"""
+        self.ops, self.w1, self.w2 = ops, w1, w2
 
     def embed(self, ids: Ints) -> Array:
         """ids [B] -> [B, R]"""
@@ -148,9 +149,9 @@ class MarkovHead:
 class ConfidenceHead:
     """How likely the main model is to take the token of a place."""
 
-    def __init__(self, part: Part) -> None:
-        self.ops = part.ops
-        self.proj = part["proj.weight"]
+    def __init__(self, ops: Ops, proj: Array) -> None:
+        """proj [1, d + R]"""
+        self.ops, self.proj = ops, proj
 
     def __call__(self, hidden: Array, embedded: Array) -> Array:
         """hidden [B, d] of the place, embedded [B, R] of the token before it -> [B], a logit"""

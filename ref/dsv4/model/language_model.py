@@ -80,7 +80,8 @@ class LanguageModel(ABC):
         the model's dtype, float32 unless loaded otherwise, zeros at padding. Raises PromptError for an empty prompt,
         an id outside the vocabulary, more tokens than max_position_embeddings, or a mask or cache that does not fit.
         """
-        return self.head(self.states(ids, cache, mask, observe))  # states of zero give logits of zero
+        logits: Array = self.head(self.states(ids, cache, mask, observe))  # states of zero give logits of zero
+        return logits
 
     def first_streams(self, ids: Ints) -> Array:
         """What the first block takes: the embedding of ids [B, S], repeated for each stream, [B, S, n, d]."""

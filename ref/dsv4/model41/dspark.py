@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsv4.model.dspark import BlockSpan, BlockWindow, ConfidenceHead, DraftBlock, DSpark, MarkovHead
+from dsv4.model.dspark import BlockDrafter, BlockSpan, BlockWindow, ConfidenceHead, DraftBlock, MarkovHead
 from dsv4.model.observe import Observer, ignore
 from dsv4.model41.block import Block41, first_pre
 from dsv4.model41.cache import LayerCache41, SourceCache
@@ -14,11 +14,11 @@ from dsv4.model41.source import Published
 from dsv4.ops.types import Array, Ints
 
 
-class DSpark41(DSpark):
+class DSpark41(BlockDrafter):
     """Reads the streams on entry of the target layers, behind their Engram; else as V4's. Source: code: DSparkBlock."""
 
     def __init__(self, part: Part41, first_streams: Callable[[Ints], Array], head: Array) -> None:
-        """As in `DSpark`."""
+        """As in V4's."""
         config, self.ops, self.rounding = part.config, part.ops, part.rounding
         assert config.dspark is not None
         self.config, self.settings, self.first_streams, self.head = config, config.dspark, first_streams, head
@@ -31,13 +31,13 @@ class DSpark41(DSpark):
             Block41(part.under(name), config.num_hidden_layers + stage, *experts) for stage, name in enumerate(names)
         ]
         self.norm = last["norm.weight"]
-        self.markov_head = MarkovHead41(last.under("markov_head."))
-        self.confidence_head = ConfidenceHead(last.under("confidence_head."))
+        self.markov_head = MarkovHead(self.ops, last["markov_head.embed.weight"], last["markov_head.head.weight"])
+        self.confidence_head = ConfidenceHead(self.ops, last["confidence_head.proj.weight"])
 
     def block(
         self, given: Ints, lengths: Ints, rings: Sequence[LayerCache41], observe: Observer = ignore
     ) -> DraftBlock:
-        """As in `DSpark`: from the one-hot share of the first stage to that of the last, without a head of its own."""
+        """As in `BlockDrafter`: the last share collapses the streams, there is no head for it."""
         ops, places = self.ops, self.settings.block_size
         noise = np.full((len(given), places - 1), self.settings.noise_token_id, np.int64)
         ids = ops.asarray(np.concatenate([given[:, None], noise], axis=1))
@@ -49,15 +49,6 @@ class DSpark41(DSpark):
             streams, pre = stage(streams, pre, span, state, Published(), observe)
         hidden = ops.mhc_collapse(streams, pre)
         return DraftBlock(ops.linear(ops.rms_norm(hidden, self.norm, self.config.rms_norm_eps), self.head), hidden)
-
-
-class MarkovHead41(MarkovHead):
-    """V4's, under other names."""
-
-    def __init__(self, part: Part41) -> None:
-        self.ops = part.ops
-        self.w1 = part["embed.weight"]
-        self.w2 = part["head.weight"]
 
 
 @dataclass(frozen=True)

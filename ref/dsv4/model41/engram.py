@@ -1,5 +1,7 @@
 """The Engram of a layer: rows of a large table that the last few tokens name (V4.1's report §2.4.2)."""
 
+from typing import Any
+
 import numpy as np
 
 from dsv4.model.observe import Observer
@@ -32,7 +34,8 @@ class Engram41:
     def __call__(self, streams: Array, classes: Ints, span: Span, cache: RecentRows, observe: Observer) -> Array:
         """streams [B, S, n, d], classes of the tokens [B, S] -> [B, S, n, d]; the cache gains the classes."""
         ops = self.ops
-        known = cache.extend(classes[..., None], span)[..., 0]  # [B, N − 1 + S]
+        as_rows: Any = classes[..., None]
+        known: Any = cache.extend(as_rows, span)[..., 0]  # [B, N − 1 + S]
         known = np.where(_exist(span, self.before), known, self.pad_class)
         rows = ops.engram_rows(known, self.multipliers, self.moduli)  # [B, S, columns]
         observe(f"{self.name}hash_ids", rows)

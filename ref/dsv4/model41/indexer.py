@@ -30,6 +30,7 @@ class Indexer41:
         keys = published.source.keys.first(span.entry_count(self.ratio))
         visible, size, k = span.visible(self.ratio), config.candidate_block_size, config.index_topk
         if self.has_pool:
+            assert published.pool is not None
             published.chosen = ops.index_top_k_among(queries, keys, weights, visible, published.pool, size, k)
         else:
             published.chosen = ops.index_top_k(queries, keys, weights, visible, k)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from dsv4.config41 import Config41
 from dsv4.model.weights import Experts, StoredTensors, Weights
 from dsv4.model41.rounding import Rounding41
-from dsv4.ops import Ops, Weight
+from dsv4.ops import Ops
 
 
 class Source41(StoredTensors, Protocol):
@@ -40,10 +40,9 @@ class Part41:
         """The routed experts, whose names begin with that of the part."""
         return Experts(self.weights, count)
 
-    def table(self, name: str) -> Weight:
+    def table(self, name: str) -> Any:
         """A weight of which single rows are read: it stays in its file, and its values are not looked at."""
-        weight: Weight = self.source.weight(self.name + name)
-        return weight
+        return self.source.weight(self.name + name)
 
     def __getitem__(self, name: str) -> Any:
         """A weight of the part, where the backend computes."""

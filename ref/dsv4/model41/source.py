@@ -1,7 +1,7 @@
 """A layer that makes entries, and their index keys, for itself and for the layers behind it (report §2.3.1)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Source:
         self.ratio, self.frequencies = ratio, frequencies
         compressor, indexer = part.under("compressor."), part.under("indexer.")
         self.wkv = compressor["wkv.weight"]
-        self.wgate = compressor["wgate.weight"] if ratio > 1 else None
+        self.wgate: Any = compressor["wgate.weight"] if ratio > 1 else None
         self.norm = compressor["norm.weight"]
         self.wk = indexer["wk.weight"]
         self.k_norm = indexer["k_norm.weight"]

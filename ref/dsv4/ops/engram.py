@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from dsv4.ops.elementwise import sigmoid
-from dsv4.ops.quantise import Fp8Weight, Weight, dequantise
+from dsv4.ops.quantise import Fp8Weight, dequantise
 from dsv4.ops.types import Array, Ints
 
 SEED = 10007
@@ -65,7 +65,7 @@ def engram_rows(classes: Ints, multipliers: Ints, moduli: Ints) -> Ints:
     return np.stack(columns, axis=2).reshape(len(classes), length, orders * heads)
 
 
-def table_rows(table: Weight, rows: Ints) -> Array:
+def table_rows(table: Array | Fp8Weight, rows: Ints) -> Array:
     """Some rows of a table, of which no others are touched.
 
     table [N, width], dense or FP8 with scales for parts of single rows; rows: any shape, integer. Returns
