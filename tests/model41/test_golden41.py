@@ -14,6 +14,7 @@ from dsv4.model.span import Span
 from dsv4.model41.block import first_pre
 from dsv4.model41.indexer import Indexer41
 from dsv4.model41.source import Published
+from dsv4.text.generate import generate
 from model41 import golden41
 from model41.golden41 import PROMPTS, STEPS, Seen, chosen, expected, prompt, slots
 
@@ -231,3 +232,25 @@ def test_rounded_drafts_agree(models, row):
         assert np.median(delta) < 1e-5 * spread, key
         assert np.sqrt(np.mean(delta**2)) < 1e-2 * spread, key
     assert np.mean(found["ids"] == golden[f"{row}.draft.ids"][:, 1:]) >= 0.97
+
+
+@pytest.mark.parametrize("row", PROMPTS[:3])
+def test_each_round_of_the_greedy_speculative_runs_is_the_official_one(models, row):
+    """Of a wrong ring, or of a rollback that loses something, only the rounds tell."""
+    golden, (ids, length) = expected(FLOAT), prompt(FLOAT, row)
+    count, most = len(golden[f"{row}.spec.t"]), STEPS + 2 * (models[FLOAT].config.dspark.block_size + 1)
+    generation = generate(models[FLOAT], ids[:length], most, temperature=0, stop_ids=[], speculative=True)
+    rounds = []
+    generation.rounds.watch = rounds.append
+    text = [token.id for token in generation]
+    np.testing.assert_array_equal(text[: STEPS + 1], ids[length:])
+    found = {
+        "t": [one.position for one in rounds[:count]],
+        "given": [one.given for one in rounds[:count]],
+        "drafts": [one.drafts for one in rounds[:count]],
+        "accepted": [one.accepted for one in rounds[:count]],
+        "next": [one.following[0] for one in rounds[:count]],
+    }
+    for key, values in found.items():
+        np.testing.assert_array_equal(values, golden[f"{row}.spec.{key}"], err_msg=key)
+    assert golden[f"{row}.spec.accepted"].min() == 0

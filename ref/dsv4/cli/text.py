@@ -33,7 +33,7 @@ from dsv4.cli.app import (
 )
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.text.chat.check import check_mode, check_mode_of
 from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import Generation, generate
@@ -162,7 +162,7 @@ class _Reply:
             _write(text)
 
 
-def _collect(generation: Generation, replies: list[_Reply], streams: bool, model: Model) -> None:
+def _collect(generation: Generation, replies: list[_Reply], streams: bool, model: LanguageModel) -> None:
     """Run a generation to its end; where it fails, the replies have what came before."""
     try:
         with progress("generating", wanted=not streams) as report:
@@ -177,7 +177,7 @@ def _collect(generation: Generation, replies: list[_Reply], streams: bool, model
             reply.finish()
 
 
-def _say_reading(model: Model) -> None:
+def _say_reading(model: LanguageModel) -> None:
     if words := reading_of(model):
         print(words, file=sys.stderr)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from dsv4.config41 import Config41
-from dsv4.model.cache import Window
+from dsv4.model.cache import ChangeEntries, ChangeRing, Window
 from dsv4.model.rows import AsComputed, Entries, RecentRows
 from dsv4.ops import Ops
 from dsv4.ops.types import Ints
@@ -31,6 +31,12 @@ class SourceCache:
     def stores(self) -> list[RecentRows | Entries]:
         """Everything that holds rows."""
         return [self.kv, *([self.score] if self.score else []), self.entries, self.keys]
+
+    def changed(self, ring: ChangeRing, entries: ChangeEntries) -> "SourceCache":
+        """Another one, of changed rows."""
+        score = ring(self.score) if self.score else None
+        both = (entries(part, self.ratio) for part in (self.entries, self.keys))
+        return SourceCache(self.ratio, ring(self.kv), score, *both)
 
     def nbytes(self, lengths: Ints) -> dict[str, int]:
         """Bytes in use in each part, for sequences of these lengths."""
@@ -66,6 +72,11 @@ class LayerCache41:
         """Everything that holds rows."""
         of_source = self.source.stores() if self.source else []
         return [self.window, *of_source, *([self.classes] if self.classes else [])]
+
+    def changed(self, ring: ChangeRing, entries: ChangeEntries) -> "LayerCache41":
+        """Another one, of changed rows."""
+        source = self.source.changed(ring, entries) if self.source else None
+        return LayerCache41(ring(self.window), source, ring(self.classes) if self.classes else None)
 
     def nbytes(self, lengths: Ints) -> dict[str, int]:
         """Bytes in use in each part, for sequences of these lengths."""

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.serve.engine import Engine
 from dsv4.serve.fields import Fields, RequestError
 from dsv4.serve.grammar import Grammars
@@ -35,7 +35,7 @@ class Limits:
 class Service:
     """A model that is served."""
 
-    model: Model
+    model: LanguageModel
     tokenizer: Tokenizer
     engine: Engine
     name: str
