@@ -4,6 +4,7 @@ from mutants.mutant import Mutant
 
 V41 = "text/test_chat_v41.py"
 OFFICIAL_TEXT = (f"{V41}::test_encode_gives_the_official_text",)
+OFFICIAL_CLASSES = ("text/test_engram_classes.py::test_classes_are_those_of_the_official_function",)
 SYSTEM_TOKEN = (f"{V41}::test_the_system_token_comes_once_at_the_start_and_before_each_later_system_message",)
 
 TEXT_V41 = (
@@ -69,7 +70,7 @@ TEXT_V41 = (
         file="text/chat/tags.py",
         old="return V41_TAGS if is_v41(revision) else V4_TAGS",
         new="return V4_TAGS",
-        tests=(f"{V41}::test_tags_have_a_space_behind_the_token_where_they_are_written_and_where_they_are_read",),
+        tests=(f"{V41}::test_the_tags_of_the_other_format_are_malformed",),
     ),
     Mutant(
         name="words-of-the-other-mapping",
@@ -103,5 +104,54 @@ TEXT_V41 = (
         old="return CONTROL_TOKENS_OF_V41 if is_v41(revision) else CONTROL_TOKENS",
         new="return CONTROL_TOKENS",
         tests=(f"{V41}::test_the_system_token_is_malformed_in_an_answer_of_v41_and_text_in_one_of_v4",),
+    ),
+    Mutant(
+        name="only-marks-without-width",
+        trap="of the three kinds of marks only Mn is dropped when texts are compared for Engram's classes",
+        file="text/engram_classes.py",
+        old="normalizers.StripAccents(),",
+        new='normalizers.Replace(Regex(r"\\p{Mn}"), ""),',
+        tests=OFFICIAL_CLASSES,
+    ),
+    Mutant(
+        name="separators-stripped-as-spaces",
+        trap="U+001C to U+001F are stripped at the ends of a token's text, as Python's str.strip does",
+        file="text/engram_classes.py",
+        old="normalizers.Strip(),",
+        new='normalizers.Strip(), normalizers.Replace(Regex(r"^[\\x1c-\\x1f]+|[\\x1c-\\x1f]+$"), ""),',
+        tests=OFFICIAL_CLASSES,
+    ),
+    Mutant(
+        name="final-sigma",
+        trap="a token's text is made lower case as a whole, so that a last sigma becomes another letter",
+        file="text/engram_classes.py",
+        old="            normalizers.Lowercase(),\n",
+        new="",
+        also=(("normalize_str(text)", "normalize_str(text.lower())"),),
+        tests=OFFICIAL_CLASSES,
+    ),
+    Mutant(
+        name="broken-characters-in-one-class",
+        trap="tokens that are not made of whole characters share a class instead of going by their names",
+        file="text/engram_classes.py",
+        old="name if NOT_TEXT in text else normalise(text)",
+        new="normalise(text)",
+        tests=OFFICIAL_CLASSES,
+    ),
+    Mutant(
+        name="texts-of-which-nothing-is-left",
+        trap="tokens of whose texts nothing is left when they are normalised share the class of no text",
+        file="text/engram_classes.py",
+        old="normalise(text) or text",
+        new="normalise(text)",
+        tests=OFFICIAL_CLASSES,
+    ),
+    Mutant(
+        name="fewer-classes-than-the-config",
+        trap="a tokenizer that gives fewer classes than the config has is taken, and every hash is another",
+        file="text/engram_classes.py",
+        old="if found != expected:",
+        new="if found > expected:",
+        tests=("text/test_engram_classes.py::test_another_number_of_classes_than_the_configs_is_an_error",),
     ),
 )
