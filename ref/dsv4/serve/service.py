@@ -11,6 +11,8 @@ from dsv4.serve.engine import Engine
 from dsv4.serve.fields import Fields, RequestError
 from dsv4.serve.grammar import Grammars
 from dsv4.serve.metrics import Metrics
+from dsv4.text.chat.check import Mode
+from dsv4.text.chat.tags import Tags, tags_of
 from dsv4.text.generation_config import GenerationConfig
 from dsv4.text.tokenizer import Tokenizer
 
@@ -42,7 +44,7 @@ class Service:
     """What clients call the model."""
     wanted: GenerationConfig
     """Temperature and top-p of requests that do not say, and the tokens that end an answer."""
-    mode: str
+    mode: Mode
     """How much the model thinks for requests that do not say."""
     revision: str
     speculative: bool = False
@@ -56,7 +58,12 @@ class Service:
     @cached_property
     def grammars(self) -> Grammars:
         """What makes constraints."""
-        return Grammars(self.tokenizer, self.model.config.vocab_size, self.stop_ids)
+        return Grammars(self.tokenizer, self.model.config.vocab_size, self.stop_ids, self.tags)
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of tool calls in the model's chat format."""
+        return tags_of(self.revision)
 
     @property
     def stop_ids(self) -> frozenset[int]:
