@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ROOMS = (
-    *("dsv4.ops", "dsv4.errors", "dsv4.arguments", "dsv4.config", "dsv4.parameters", "dsv4.checkpoint", "dsv4.model"),
+    *("dsv4.ops", "dsv4.errors", "dsv4.arguments", "dsv4.config", "dsv4.config41"),
+    *("dsv4.parameters", "dsv4.parameters41", "dsv4.checkpoint", "dsv4.model", "dsv4.model41"),
     *(
         "dsv4.checking",
         "dsv4.presets",

@@ -144,9 +144,10 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _check_sizes(self)
-        _check_choices(self)
-        _check_attention(self)
+        check_sizes(self)
+        check_choices(self)
+        check_heads(self)
+        _require_power_of_two(self)
         _check_layers(self)
         _check_dspark(self)
 
@@ -195,85 +196,90 @@ def token_ids(value: Any, source: str, key: str) -> int | tuple[int, ...]:
     return tuple(typed(entry, int, source, key) for entry in value)
 
 
-def _require(config: Config, condition: bool, key: str, expected: str) -> None:
+def require(config: Any, condition: bool, key: str, expected: str) -> None:
+    """Raises ConfigError for a setting of a configuration, the one that `key` names, unless the condition holds."""
     if not condition:
         raise ConfigError(f"{config.source}: {key}: expected {expected}, found {quoted(getattr(config, key))}")
 
 
 def _check_types(config: Config) -> None:
     """What a file holds has been checked; a Config may also be made from values, or changed with `replace`."""
-    _require(config, isinstance(config.rope_scaling, Yarn | None), "rope_scaling", "a Yarn or None")
-    _require(config, isinstance(config.dspark, DSpark | None), "dspark", "a DSpark or None")
+    require(config, isinstance(config.rope_scaling, Yarn | None), "rope_scaling", "a Yarn or None")
+    require(config, isinstance(config.dspark, DSpark | None), "dspark", "a DSpark or None")
     for section in (config, config.rope_scaling, config.dspark):
         for entry in fields(section) if section else ():
             if isinstance(entry.type, type):
                 typed(getattr(section, entry.name), entry.type, config.source, entry.name)
     for key, found in (("compress_ratios", config.compress_ratios), ("eos_token_id", config.eos_token_ids)):
         are_integers = isinstance(found, tuple) and all(type(entry) is int for entry in found)
-        _require(config, are_integers, key, "a tuple of integers")
+        require(config, are_integers, key, "a tuple of integers")
 
 
-def _check_sizes(config: Config) -> None:
+def check_sizes(config: Any) -> None:
     """Every size is at least 1 and has a bound; counts that may be 0 and numbers that must be positive."""
     may_be_zero = {"num_hash_layers", "num_nextn_predict_layers", "bos_token_id"}
     for entry in fields(config):
         value = getattr(config, entry.name)
         if entry.type is int:
             least = 0 if entry.name in may_be_zero else 1
-            _require(config, value >= least, entry.name, f"an integer of at least {least}")
+            require(config, value >= least, entry.name, f"an integer of at least {least}")
         if entry.type is float:
-            _require(config, value <= LARGEST_FLOAT, entry.name, f"a number of at most {LARGEST_FLOAT:g}")
+            require(config, value <= LARGEST_FLOAT, entry.name, f"a number of at most {LARGEST_FLOAT:g}")
     for key, most in MOST.items():
-        _require(config, getattr(config, key) <= most, key, f"an integer of at most {most}")
+        require(config, getattr(config, key) <= most, key, f"an integer of at most {most}")
     for key in ("rms_norm_eps", "hc_eps", "swiglu_limit", "routed_scaling_factor"):
-        _require(config, getattr(config, key) > 0, key, "a positive number")
+        require(config, getattr(config, key) > 0, key, "a positive number")
     for key in ("rope_theta", "compress_rope_theta"):
-        _require(config, getattr(config, key) > 1, key, "a number above 1")
+        require(config, getattr(config, key) > 1, key, "a number above 1")
     for key, ids in (("bos_token_id", (config.bos_token_id,)), ("eos_token_id", config.eos_token_ids)):
         expected = f"a token from 0 and below vocab_size {config.vocab_size}"
-        _require(config, all(0 <= token < config.vocab_size for token in ids), key, expected)
+        require(config, all(0 <= token < config.vocab_size for token in ids), key, expected)
 
 
-def _check_choices(config: Config) -> None:
-    """Settings of which V4 has one value, and the experts' numbers."""
-    _require(config, config.n_shared_experts == 1, "n_shared_experts", "1")
-    _require(config, config.scoring_func in SCORING_FUNCTIONS, "scoring_func", f"one of {SCORING_FUNCTIONS}")
-    _require(config, config.norm_topk_prob, "norm_topk_prob", "true")
-    _require(config, config.topk_method == "noaux_tc", "topk_method", "'noaux_tc'")
-    _require(config, not config.tie_word_embeddings, "tie_word_embeddings", "false")
-    _require(config, config.expert_dtype in ("fp4", "fp8"), "expert_dtype", "'fp4' or 'fp8'")
+def check_choices(config: Any) -> None:
+    """Settings of which V4 and V4.1 have one value, and the experts' numbers."""
+    require(config, config.n_shared_experts == 1, "n_shared_experts", "1")
+    require(config, config.scoring_func in SCORING_FUNCTIONS, "scoring_func", f"one of {SCORING_FUNCTIONS}")
+    require(config, config.norm_topk_prob, "norm_topk_prob", "true")
+    require(config, config.topk_method == "noaux_tc", "topk_method", "'noaux_tc'")
+    require(config, not config.tie_word_embeddings, "tie_word_embeddings", "false")
+    require(config, config.expert_dtype in ("fp4", "fp8"), "expert_dtype", "'fp4' or 'fp8'")
     experts, chosen = config.n_routed_experts, config.num_experts_per_tok
-    _require(config, chosen <= experts, "num_experts_per_tok", f"at most n_routed_experts {experts}")
+    require(config, chosen <= experts, "num_experts_per_tok", f"at most n_routed_experts {experts}")
     per_layer = MOST_EXPERTS // config.num_hidden_layers
     expected = f"at most {per_layer} for {config.num_hidden_layers} layers"
-    _require(config, experts <= per_layer, "n_routed_experts", expected)
+    require(config, experts <= per_layer, "n_routed_experts", expected)
 
 
-def _check_attention(config: Config) -> None:
+def check_heads(config: Any) -> None:
     """The widths of the heads, the groups of the output projection, and YaRN."""
     rope = config.qk_rope_head_dim
-    _require(config, rope % 2 == 0, "qk_rope_head_dim", "an even number")
-    _require(config, config.head_dim >= rope, "head_dim", f"at least qk_rope_head_dim {rope}")
-    _require(config, config.index_head_dim >= rope, "index_head_dim", f"at least qk_rope_head_dim {rope}")
-    _require(config, config.index_head_dim.bit_count() == 1, "index_head_dim", "a power of two")
+    require(config, rope % 2 == 0, "qk_rope_head_dim", "an even number")
+    require(config, config.head_dim >= rope, "head_dim", f"at least qk_rope_head_dim {rope}")
+    require(config, config.index_head_dim >= rope, "index_head_dim", f"at least qk_rope_head_dim {rope}")
     heads = config.num_attention_heads
-    _require(config, heads % config.o_groups == 0, "o_groups", f"a divisor of num_attention_heads {heads}")
+    require(config, heads % config.o_groups == 0, "o_groups", f"a divisor of num_attention_heads {heads}")
     yarn = config.rope_scaling
     if yarn is not None:
-        _require(config, yarn.factor >= 1, "rope_scaling", "a factor of at least 1")
-        _require(config, yarn.factor <= LARGEST_FLOAT, "rope_scaling", f"a factor of at most {LARGEST_FLOAT:g}")
+        require(config, yarn.factor >= 1, "rope_scaling", "a factor of at least 1")
+        require(config, yarn.factor <= LARGEST_FLOAT, "rope_scaling", f"a factor of at most {LARGEST_FLOAT:g}")
         context = yarn.original_max_position_embeddings
-        _require(config, context >= 1, "rope_scaling", "original_max_position_embeddings of at least 1")
+        require(config, context >= 1, "rope_scaling", "original_max_position_embeddings of at least 1")
         sane = 1e6 > yarn.beta_fast > yarn.beta_slow > 1e-6 and context < 2**53
-        _require(config, sane, "rope_scaling", "10^6 > beta_fast > beta_slow > 10^−6 and a context below 2^53")
+        require(config, sane, "rope_scaling", "10^6 > beta_fast > beta_slow > 10^−6 and a context below 2^53")
+
+
+def _require_power_of_two(config: Config) -> None:
+    """The width of the indexer's heads, which the Hadamard rotation takes."""
+    require(config, config.index_head_dim.bit_count() == 1, "index_head_dim", "a power of two")
 
 
 def _check_layers(config: Config) -> None:
     """One known compression ratio per layer and per draft layer, and no more hash layers than layers."""
     layers, mtp_layers = config.num_hidden_layers, config.num_nextn_predict_layers
-    _require(config, mtp_layers <= 1, "num_nextn_predict_layers", "0 or 1")
-    _require(config, config.num_hash_layers <= layers, "num_hash_layers", f"at most num_hidden_layers {layers}")
-    _require(config, set(config.compress_ratios) <= set(LAYER_KINDS), "compress_ratios", "ratios of 0, 4 or 128")
+    require(config, mtp_layers <= 1, "num_nextn_predict_layers", "0 or 1")
+    require(config, config.num_hash_layers <= layers, "num_hash_layers", f"at most num_hidden_layers {layers}")
+    require(config, set(config.compress_ratios) <= set(LAYER_KINDS), "compress_ratios", "ratios of 0, 4 or 128")
     if config.dspark is None and len(config.compress_ratios) != layers + mtp_layers:
         raise ConfigError(
             f"{config.source}: compress_ratios: expected {layers} entries for num_hidden_layers and {mtp_layers} for "
@@ -288,7 +294,7 @@ def _check_dspark(config: Config) -> None:
         return
     stages = config.compress_ratios[layers:]
     expected = f"entries of 0 for the stages of a DSpark drafter behind {layers} for num_hidden_layers"
-    _require(config, len(stages) > 0 and not any(stages), "compress_ratios", expected)
+    require(config, len(stages) > 0 and not any(stages), "compress_ratios", expected)
     targets = dspark.target_layer_ids
     are_targets = len(targets) > 0 and all(0 <= layer < layers for layer in targets)
     rising = list(targets) == sorted(set(targets))

@@ -8,10 +8,16 @@ import numpy.typing as npt
 
 from dsv4.arguments import integer
 from dsv4.backends import backend as backend_named
-from dsv4.checkpoint import Checkpoint
+from dsv4.checkpoint import Checkpoint41, open_checkpoint
 from dsv4.errors import SettingError, quoted
+from dsv4.model.language_model import LanguageModel
 from dsv4.model.model import Model
 from dsv4.model.weight_store import WeightStore
+from dsv4.model41.model import Model41
+from dsv4.ops import Ops
+from dsv4.ops.types import Ints
+from dsv4.text.engram_classes import token_classes
+from dsv4.text.tokenizer import Tokenizer
 
 FAKE_QUANT = ("auto", "on", "off")
 
@@ -22,8 +28,8 @@ def load(
     fake_quant: str = "auto",
     dtype: npt.DTypeLike = np.float32,
     memory: int | None = None,
-) -> Model:
-    """Open a checkpoint as a model.
+) -> LanguageModel:
+    """Open a checkpoint as a model: a `Model` for V4, a `Model41` for V4.1, as its config.json says.
 
     path: a directory with config.json and safetensors files; None for the bundled model. backend: the backend
     to compute with, "numpy", "numba" or another installed one; "auto" is the one that the environment variable
@@ -34,10 +40,12 @@ def load(
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
 
     memory: bytes that weights and caches may take together; None for no bound. With it, weights are read shortly before
-    they are needed and given back when there is no room: the results are the same.
+    they are needed and given back when there is no room: the results are the same. Of V4.1 memory cannot be bounded.
+
+    A model of V4.1 with Engram layers needs the tokenizer beside its weights.
 
     The files stay on disk, mapped into memory, FP4 and FP8 weights packed. Raises ConfigError, CheckpointError,
-    BackendError or SettingError, each naming what was expected and found.
+    TokenizerError, BackendError or SettingError, each naming what was expected and found.
     """
     if not isinstance(path, str | os.PathLike | None):
         raise SettingError(f"path: expected the path of a directory, or None, found {quoted(path)}")
@@ -46,12 +54,28 @@ def load(
     if fake_quant not in FAKE_QUANT:
         raise SettingError(f"fake_quant: expected one of {', '.join(FAKE_QUANT)}, found {quoted(fake_quant)}")
     chosen = _float_type(dtype)
-    checkpoint = Checkpoint.open(bundled_model() if path is None else path)
+    checkpoint = open_checkpoint(bundled_model() if path is None else path)
     checkpoint.validate()
     rounds = checkpoint.config.quantised if fake_quant == "auto" else fake_quant == "on"
     ops = backend_named(backend)
-    store = None if memory is None else WeightStore(checkpoint, ops, integer("memory", memory, least=1))
+    most = None if memory is None else integer("memory", memory, least=1)
+    if isinstance(checkpoint, Checkpoint41):
+        return _load41(checkpoint, ops, rounds, chosen, most)
+    store = None if most is None else WeightStore(checkpoint, ops, most)
     return Model(checkpoint, ops, rounds, chosen, store)
+
+
+def _load41(checkpoint: Checkpoint41, ops: Ops, rounds: bool, dtype: np.dtype, memory: int | None) -> Model41:
+    if memory is not None:
+        raise SettingError(f"memory: expected no bound for a model of V4.1, found {memory}")
+    return Model41(checkpoint, ops, rounds, dtype, _classes(checkpoint))
+
+
+def _classes(checkpoint: Checkpoint41) -> Ints | None:
+    """The classes of the model's tokens, where it has an Engram. Raises TokenizerError."""
+    if checkpoint.config.engram is None:
+        return None
+    return token_classes(Tokenizer.from_file(checkpoint.directory), checkpoint.config)
 
 
 def bundled_model() -> Path:

@@ -12,7 +12,8 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from dsv4.config import CSA_RATIO, Config
-from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK
+from dsv4.config41 import Config41
+from dsv4.ops.quantise import FP4_BLOCK, FP8_SQUARE
 
 Format = Literal["fp4", "fp8", "bf16", "f32", "i64"]
 
@@ -30,6 +31,7 @@ PartName = Literal[
     "mhc",
     "norm",
     "head",
+    "engram",
     "mtp",
 ]
 
@@ -40,13 +42,14 @@ class Parameter:
 
     name: the official tensor name; shape: the logical shape, so [out, in] for a packed FP4 weight, too;
     format: how released checkpoints store it; part: what it belongs to, "mtp" for all of the draft layers, an MTP layer
-    or the stages of a DSpark drafter.
+    or the stages of a DSpark drafter; block: the rows and columns that share one scale of an FP8 weight.
     """
 
     name: str
     shape: tuple[int, ...]
     format: Format
     part: PartName
+    block: tuple[int, int] = FP8_SQUARE
 
     @property
     def size(self) -> int:
@@ -60,11 +63,11 @@ class Parameter:
 
     @property
     def scale_shape(self) -> tuple[int, int] | None:
-        """The shape of the scales: one per 32 columns for FP4, one per 128 × 128 square for FP8, None otherwise."""
+        """The shape of the scales: one per 32 columns for FP4, one per block for FP8, None otherwise."""
         if self.format == "fp4":
             return self.shape[0], self.shape[1] // FP4_BLOCK
         if self.format == "fp8":
-            return -(-self.shape[0] // FP8_WEIGHT_BLOCK), -(-self.shape[1] // FP8_WEIGHT_BLOCK)
+            return -(-self.shape[0] // self.block[0]), -(-self.shape[1] // self.block[1])
         return None
 
     @property
@@ -141,7 +144,7 @@ def _model(config: Config, include_mtp: bool) -> Iterator[Parameter]:
         yield from _layer(config, layer, f"layers.{layer}.")
     yield Parameter("norm.weight", (d,), "bf16", "norm")
     yield Parameter("head.weight", (config.vocab_size, d), "bf16", "head")
-    yield from _mhc(config, "hc_head", config.hc_mult, 1)
+    yield from mhc_parameters(config, "hc_head", config.hc_mult, 1)
     if include_mtp:
         yield from _draft_layers(config)
 
@@ -162,7 +165,7 @@ def _mtp_layer(config: Config, mtp: int) -> Iterator[Parameter]:
         yield Parameter(f"{prefix}{name}.weight", (d,), "bf16", "mtp")
     yield from _layer(config, config.num_hidden_layers + mtp, prefix)
     yield Parameter(f"{prefix}norm.weight", (d,), "bf16", "mtp")
-    yield from _mhc(config, f"{prefix}hc_head", config.hc_mult, 1)
+    yield from mhc_parameters(config, f"{prefix}hc_head", config.hc_mult, 1)
 
 
 def _dspark_stage(config: Config, stage: int) -> Iterator[Parameter]:
@@ -175,7 +178,7 @@ def _dspark_stage(config: Config, stage: int) -> Iterator[Parameter]:
     yield from _layer(config, config.num_hidden_layers + stage, prefix)
     if stage == config.draft_layers - 1:
         yield Parameter(f"{prefix}norm.weight", (d,), "bf16", "mtp")
-        yield from _mhc(config, f"{prefix}hc_head", config.hc_mult, 1)
+        yield from mhc_parameters(config, f"{prefix}hc_head", config.hc_mult, 1)
         for name in ("markov_w1", "markov_w2"):
             yield Parameter(
                 f"{prefix}markov_head.{name}.weight", (config.vocab_size, dspark.markov_rank), "bf16", "mtp"
@@ -187,7 +190,7 @@ def _layer(config: Config, layer: int, prefix: str) -> Iterator[Parameter]:
     """Attention, then mixture of experts, each with its norm and its hyper-connection."""
     d, n = config.hidden_size, config.hc_mult
     yield Parameter(f"{prefix}attn_norm.weight", (d,), "bf16", "norm")
-    yield from _attention(config, f"{prefix}attn.")
+    yield from attention_parameters(config, f"{prefix}attn.")
     ratio = config.compress_ratios[layer]
     if ratio:
         yield from _compressor(config, f"{prefix}attn.compressor.", ratio, config.head_dim, "compressor")
@@ -196,10 +199,10 @@ def _layer(config: Config, layer: int, prefix: str) -> Iterator[Parameter]:
     yield Parameter(f"{prefix}ffn_norm.weight", (d,), "bf16", "norm")
     yield from _experts(config, f"{prefix}ffn.", config.is_hash_layer(layer))
     for sublayer in ("attn", "ffn"):
-        yield from _mhc(config, f"{prefix}hc_{sublayer}", (2 + n) * n, 3)
+        yield from mhc_parameters(config, f"{prefix}hc_{sublayer}", (2 + n) * n, 3)
 
 
-def _attention(config: Config, prefix: str) -> Iterator[Parameter]:
+def attention_parameters(config: Config | Config41, prefix: str) -> Iterator[Parameter]:
     """One shared KV head, low-rank queries, grouped low-rank output (report §2.3)."""
     d, heads, c = config.hidden_size, config.num_attention_heads, config.head_dim
     rank = config.o_groups * config.o_lora_rank
@@ -238,7 +241,12 @@ def _experts(config: Config, prefix: str, is_hash_layer: bool) -> Iterator[Param
         yield Parameter(f"{prefix}gate.tid2eid", (config.vocab_size, config.num_experts_per_tok), "i64", "router")
     else:
         yield Parameter(f"{prefix}gate.bias", (experts,), "f32", "router")
-    routed: Format = "fp8" if config.expert_dtype == "fp8" else "fp4"
+    yield from expert_parameters(prefix, d, width, experts, config.expert_dtype)
+
+
+def expert_parameters(prefix: str, d: int, width: int, experts: int, expert_dtype: str) -> Iterator[Parameter]:
+    """The routed experts, so many, and the shared one."""
+    routed: Format = "fp8" if expert_dtype == "fp8" else "fp4"
     shapes = {"w1": (width, d), "w2": (d, width), "w3": (width, d)}
     for expert in range(experts):
         for name, shape in shapes.items():
@@ -247,7 +255,7 @@ def _experts(config: Config, prefix: str, is_hash_layer: bool) -> Iterator[Param
         yield Parameter(f"{prefix}shared_experts.{name}.weight", shape, "fp8", "shared experts")
 
 
-def _mhc(config: Config, prefix: str, rows: int, scales: int) -> Iterator[Parameter]:
+def mhc_parameters(config: Config | Config41, prefix: str, rows: int, scales: int) -> Iterator[Parameter]:
     """The three tensors of one hyper-connection (report §2.2, eq. 3–8)."""
     yield Parameter(f"{prefix}_fn", (rows, config.hc_mult * config.hidden_size), "f32", "mhc")
     yield Parameter(f"{prefix}_base", (rows,), "f32", "mhc")

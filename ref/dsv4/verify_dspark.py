@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dsv4.errors import CheckpointError, PromptError
 from dsv4.model.cache import Track
-from dsv4.model.dspark import Draft, DraftBlock, DSpark
+from dsv4.model.dspark import BlockDrafter, Draft, DraftBlock
 from dsv4.model.model import Model
 from dsv4.model.span import Span
 from dsv4.ops.types import Array, Ints
@@ -104,7 +104,7 @@ def _states(model: Model, ids: Ints, stored: Mapping[str, npt.NDArray[Any]]) -> 
     }
 
 
-def _drafts(model: Model, dspark: DSpark, ids: Ints, stored: Mapping[str, npt.NDArray[Any]]) -> Results:
+def _drafts(model: Model, dspark: BlockDrafter, ids: Ints, stored: Mapping[str, npt.NDArray[Any]]) -> Results:
     """Rings and drafts from stored states of the main model."""
     for name in ("prefill.main_hidden", "decode.main_hidden", "draft.t"):
         if name not in stored:
@@ -155,7 +155,7 @@ def _stacked(
     }
 
 
-def _read(model: Model, dspark: DSpark, main_hidden: Array, rings: Track) -> Any:
+def _read(model: Model, dspark: BlockDrafter, main_hidden: Array, rings: Track) -> Any:
     """Put states [B, S, M·d] of the main model into the rings; gives what the stages read of them, [B, S, d]."""
     seen: list[Array | Ints] = []
     batch, length, _ = main_hidden.shape

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dsv4.ops import Fp4Weight, Fp8Weight, dequantise, formats
+from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import block_scale, fp4_blocks, fp8_blocks, quantise_fp4, quantise_fp8
 from ops.naive import FLOOR, FP4, FP8, LARGEST, fake_quant, golden, power_of_two_scale
 from strategies import extreme, laid_out, normal, sizes
@@ -211,7 +212,7 @@ def test_packed_weights_may_lie_anyhow_in_memory(data):
         (Fp8Weight(GOLDEN["fp8_weight_codes"], GOLDEN["fp8_weight_scales_e8m0"]), "fp8_weight_dequantized"),
         (Fp4Weight(GOLDEN["fp4_packed"], GOLDEN["fp4_scales_e8m0"]), "fp4_dequantized"),
     ):
-        moved = type(packed)(*(data.draw(laid_out(part)) for part in vars(packed).values()))
+        moved = map_arrays(packed, lambda part: data.draw(laid_out(part)))
         exact(dequantise(moved), GOLDEN[name])
 
 

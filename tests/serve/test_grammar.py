@@ -11,11 +11,13 @@ from dsv4.errors import ChatError
 from dsv4.serve.fields import RequestError
 from dsv4.serve.grammar import Grammars
 from dsv4.text import chat
+from dsv4.text.chat.tags import V41_TAGS
 from dsv4.text.chat.templates import DSML
 from serve.scripted import CONTROL_IDS, TOKENIZER
 
 STOPS = frozenset({TOKENIZER.eos_id})
 GRAMMARS = Grammars(TOKENIZER, TOKENIZER.vocab_size, STOPS)
+OF_V41 = Grammars(TOKENIZER, TOKENIZER.vocab_size, STOPS, V41_TAGS)
 SCHEMA = {
     "type": "object",
     "properties": {"kind": {"enum": ["a", "é"]}, "size": {"type": "integer", "minimum": 0, "maximum": 99}},
@@ -55,10 +57,10 @@ def drawn(grammar, seed: int, patience: int = 12) -> list[int]:
     return ids
 
 
-def read(ids: list[int], thinking: bool) -> dict:
+def read(ids: list[int], thinking: bool, revision: str = "april") -> dict:
     """The message, which is well formed."""
     try:
-        return chat.parse(TOKENIZER.decode_pieces(ids), "high" if thinking else "non-think")
+        return chat.parse(TOKENIZER.decode_pieces(ids), "high" if thinking else "non-think", revision=revision)
     except ChatError as error:
         raise AssertionError(str(error)) from error
 
@@ -76,9 +78,10 @@ def test_an_answer_of_a_schema_is_json_of_it(seed, thinking):
 @pytest.mark.parametrize("thinking", [False, True])
 @pytest.mark.parametrize("one", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_calls_that_have_to_come_are_well_formed_and_the_tools_own(seed, one, thinking):
-    ids = drawn(GRAMMARS.calls(TOOLS, one, thinking, "tools"), seed)
-    message = read(ids, thinking)
+@pytest.mark.parametrize(("grammars", "revision"), [(GRAMMARS, "april"), (OF_V41, "v4.1")], ids=["v4", "v4.1"])
+def test_calls_that_have_to_come_are_well_formed_and_the_tools_own(grammars, revision, seed, one, thinking):
+    ids = drawn(grammars.calls(TOOLS, one, thinking, "tools"), seed)
+    message = read(ids, thinking, revision)
     calls = [call["function"] for call in message["tool_calls"]]
     assert message["content"] == "" and (len(calls) == 1 if one else calls)
     for call in calls:

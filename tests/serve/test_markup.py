@@ -10,7 +10,9 @@ from dsv4.errors import ChatError
 from dsv4.serve.markup import Arguments, CallBegun, CallEnded, Content, Markup, Reasoning
 from dsv4.text import chat
 from dsv4.text.chat import Control, Text
+from dsv4.text.chat.tags import tags_of
 from dsv4.text.chat.templates import CONTROL_TOKENS, DSML, END, END_THINK
+from text.asked import ASKED
 
 WORDS = st.text(st.sampled_from('a<\n/"\\é😀>｜'), max_size=8) | st.sampled_from(
     [
@@ -20,6 +22,7 @@ WORDS = st.text(st.sampled_from('a<\n/"\\é😀>｜'), max_size=8) | st.sampled_
         "</",
         f"<{DSML}tool_calls>",
         f"\n\n<{DSML}tool_calls>\n",
+        f"\n\n<{DSML} calls>\n",
         END,
         "</think>",
         '" string="true">',
@@ -31,7 +34,7 @@ CALLS = st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3))
 ANSWERS = st.fixed_dictionaries({"reasoning": WORDS, "content": WORDS, "calls": st.lists(CALLS, max_size=3)})
 
 
-def pieces_of(answer, mode: str):
+def pieces_of(answer, mode: str, revision: str = "april"):
     """The answer as the format writes it, behind its prompt."""
     calls = [
         {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
@@ -41,7 +44,8 @@ def pieces_of(answer, mode: str):
     if mode != "non-think":
         message["reasoning_content"] = answer["reasoning"]
     question = [{"role": "user", "content": "?"}]
-    before, whole = (chat.encode_pieces(messages, mode) for messages in (question, [*question, message]))
+    before = chat.encode_pieces(question, mode, revision=revision)
+    whole = chat.encode_pieces([*question, message], mode, revision=revision, add_generation_prompt=False)
     return whole[len(before) :]
 
 
@@ -59,9 +63,9 @@ def cut(pieces, sizes: list[int]):
             rest, turn = rest[size:], turn + 1
 
 
-def read(pieces, mode: str):
+def read(pieces, mode: str, revision: str = "april"):
     """The message that the parts make, and what read them."""
-    markup = Markup(mode != "non-think")
+    markup = Markup(mode != "non-think", tags_of(revision))
     message = {"role": "assistant", "content": "", "reasoning_content": "", "tool_calls": []}
     for piece in pieces:
         for part in markup.push(piece):
@@ -81,21 +85,21 @@ def read(pieces, mode: str):
     return message, markup
 
 
-@given(ANSWERS, st.sampled_from(["non-think", "high"]), st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_the_parts_are_the_message_wherever_the_text_is_cut(answer, mode, sizes):
-    pieces = pieces_of(answer, mode)
-    message, markup = read(cut(pieces, sizes), mode)
+@given(ANSWERS, st.sampled_from(ASKED), st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_the_parts_are_the_message_wherever_the_text_is_cut(answer, asked, sizes):
+    pieces = pieces_of(answer, *asked)
+    message, markup = read(cut(pieces, sizes), *asked)
     assert markup.ended and not markup.malformed
-    assert message == chat.parse(pieces, mode)
+    assert message == chat.parse(pieces, asked[0], revision=asked[1])
 
 
-@given(ANSWERS, st.sampled_from(["non-think", "high"]), st.data())
-def test_nothing_of_an_answer_that_is_cut_is_markup(answer, mode, data):
-    pieces = list(cut(pieces_of(answer, mode), [1]))
+@given(ANSWERS, st.sampled_from(ASKED), st.data())
+def test_nothing_of_an_answer_that_is_cut_is_markup(answer, asked, data):
+    pieces = list(cut(pieces_of(answer, *asked), [1]))
     cut_off = pieces[: data.draw(st.integers(0, len(pieces)))]
-    message, markup = read(cut_off, mode)
-    whole, _ = read(pieces, mode)
-    kept = chat.parse(cut_off, mode, require_end=False)
+    message, markup = read(cut_off, *asked)
+    whole, _ = read(pieces, *asked)
+    kept = chat.parse(cut_off, asked[0], False, asked[1])
     assert not markup.malformed
     for field in ("content", "reasoning_content"):  # a whole parser also waits for control tokens that come as text
         assert whole[field].startswith(message[field]) and message[field].startswith(kept[field])

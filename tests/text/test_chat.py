@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dsv4 import chat
 from dsv4.text.chat import Control, Text
+from text.asked import ASKED
 
 GOLDENS = [
     json.loads(line)
@@ -38,7 +39,10 @@ def control_tokens_of(messages, **arguments):
 
 
 special_text = st.lists(
-    st.sampled_from([*chat.CONTROL_TOKENS, "<", "/", "｜", " ", "\n\n", "a", "ß", '"', "{x}", "%s", "\\"]), max_size=5
+    st.sampled_from(
+        [*chat.CONTROL_TOKENS, "<｜System｜>", "<", "/", "｜", " ", "\n\n", "a", "ß", '"', "{x}", "%s", "\\"]
+    ),
+    max_size=5,
 ).map("".join)
 
 
@@ -68,13 +72,12 @@ def conversations(draw, content):
     return messages or [{"role": "user", "content": draw(content)}]
 
 
-encode_arguments = st.fixed_dictionaries(
-    {
-        "mode": st.sampled_from(chat.MODES),
-        "drop_thinking": st.booleans(),
-        "add_bos": st.booleans(),
-        "revision": st.just("0731"),
-    }
+encode_arguments = st.builds(
+    lambda asked, **flags: {"mode": asked[0], "revision": asked[1], **flags},
+    st.sampled_from(ASKED),
+    drop_thinking=st.booleans(),
+    add_bos=st.booleans(),
+    add_generation_prompt=st.booleans(),
 )
 
 
@@ -93,6 +96,15 @@ def test_max_puts_its_instruction_before_everything_and_high_puts_none():
 
 def test_add_bos_adds_the_begin_token_and_nothing_else():
     assert chat.encode([QUESTION]) == "<｜begin▁of▁sentence｜>" + chat.encode([QUESTION], add_bos=False)
+
+
+def test_without_a_generation_prompt_nothing_hands_over_to_the_model():
+    whole = chat.encode([QUESTION, {"role": "assistant", "content": "2"}, QUESTION])
+    assert (
+        whole
+        == chat.encode([QUESTION, {"role": "assistant", "content": "2"}, QUESTION], add_generation_prompt=False)
+        + "<｜Assistant｜></think>"
+    )
 
 
 def test_tools_keep_the_reasoning_of_earlier_turns():

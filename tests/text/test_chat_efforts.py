@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsv4 import chat
-from dsv4.checkpoint import config_from_json
+from dsv4.checkpoint import config_from_json, read_config41
 from dsv4.errors import ChatError
 from dsv4.text.chat.revision import revision_of
 
@@ -30,7 +30,7 @@ def test_efforts_give_the_official_text(golden):
 
 
 def test_the_official_cases_have_every_mode():
-    assert {mode_of(golden) for golden in GOLDENS} == set(chat.MODES)
+    assert {mode_of(golden) for golden in GOLDENS} == set(chat.EFFORTS["0731"])
 
 
 @pytest.mark.parametrize("mode", TEXTS)
@@ -54,7 +54,7 @@ def test_low_is_not_aprils():
 
 @pytest.mark.parametrize("revision", ["0813", "auto", None, ["april"]])
 def test_an_unknown_revision_is_reported_with_the_known_ones(revision):
-    with pytest.raises(ChatError, match=r"^revision: expected one of april, 0731, found "):
+    with pytest.raises(ChatError, match=r"^revision: expected one of april, 0731, v4.1, v4.1-api, found "):
         chat.encode([QUESTION], revision=revision)
 
 
@@ -69,5 +69,7 @@ def test_the_configuration_says_which_texts_unless_told():
     april = replace(config, dspark=None, compress_ratios=config.compress_ratios[:44])
     assert (revision_of(config), revision_of(april)) == ("0731", "april")
     assert (revision_of(config, "april"), revision_of(april, "0731")) == ("april", "0731")
-    with pytest.raises(ChatError, match=r"^revision: expected one of auto, april, 0731, found 'June'$"):
+    v41 = read_config41(DATA / "configs" / "deepseek-v4.1-flash.json")
+    assert (revision_of(v41), revision_of(v41, "v4.1-api")) == ("v4.1", "v4.1-api")
+    with pytest.raises(ChatError, match=r"^revision: expected one of auto, april, 0731, v4.1, v4.1-api, found 'June'$"):
         revision_of(config, "June")

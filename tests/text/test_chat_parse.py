@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dsv4 import chat
 from dsv4.errors import ChatError
+from text.asked import ASKED
 
 GOLDENS = [
     json.loads(line)
@@ -29,7 +30,7 @@ def mode_of(golden):
 
 
 def without_special_text(text):
-    for token in chat.CONTROL_TOKENS:
+    for token in (*chat.CONTROL_TOKENS, "<｜System｜>"):
         text = text.replace(token, "")
     return text
 
@@ -120,14 +121,15 @@ def test_a_string_parameter_may_hold_the_text_of_thinking_tokens():
     assert json.loads(arguments)["b"] == "<think>\n</b>"
 
 
-@given(plain_text, plain_text, calls, st.sampled_from(chat.MODES))
-def test_parse_undoes_encode(reasoning, content, tool_calls, mode):
+@given(plain_text, plain_text, calls, st.sampled_from(ASKED))
+def test_parse_undoes_encode(reasoning, content, tool_calls, asked):
+    mode, revision = asked
     turn = {"role": "assistant", "reasoning_content": reasoning, "content": content, "tool_calls": tool_calls}
     question = {"role": "user", "content": "?"}
-    prompt = chat.encode([question], mode, drop_thinking=False, revision="0731")
-    whole = chat.encode([question, turn], mode, drop_thinking=False, revision="0731")
+    prompt = chat.encode([question], mode, drop_thinking=False, revision=revision)
+    whole = chat.encode([question, turn], mode, False, revision=revision, add_generation_prompt=False)
     assert whole.startswith(prompt)
-    message = chat.parse(whole.removeprefix(prompt), mode)
+    message = chat.parse(whole.removeprefix(prompt), mode, revision=revision)
     assert message == {**turn, "reasoning_content": "" if mode == "non-think" else reasoning}
 
 
@@ -227,7 +229,9 @@ def test_what_is_no_text_is_reported():
         chat.parse(None)
     with pytest.raises(ChatError, match=r"completion\[1\]: expected a piece, found int"):
         chat.parse([chat.Text("a"), 1])
-    with pytest.raises(ChatError, match="mode: expected one of non-think, low, high, max, found 'thinking'"):
+    with pytest.raises(
+        ChatError, match="mode: expected one of non-think, low, high, xhigh, max, or a number from 1 to 100, found 'th"
+    ):
         chat.parse(GOOD, "thinking")
     with pytest.raises(ChatError, match="require_end: expected True or False"):
         chat.parse(GOOD, "high", require_end="no")
@@ -307,15 +311,29 @@ def test_malformed_text_is_reported_also_where_the_end_may_be_missing(name):
 # --- any text ---------------------------------------------------------------------------------------------------
 
 fragments = st.sampled_from(
-    [*chat.CONTROL_TOKENS, "\n", "\n\n", '"', "<", "</", ">", "2", "a", "", *ADD.split("｜DSML｜")]
+    [
+        *chat.CONTROL_TOKENS,
+        "\n",
+        "\n\n",
+        '"',
+        "<",
+        "</",
+        ">",
+        "2",
+        "a",
+        "",
+        *ADD.split("｜DSML｜"),
+        " calls>",
+        ' invoke name="',
+    ]
 )
 edits = st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 30), fragments), max_size=3)
 
 
-@given(st.lists(fragments | st.text(max_size=5)).map("".join), st.sampled_from(chat.MODES), st.booleans())
-def test_any_text_is_parsed_or_reported(text, mode, require_end):
+@given(st.lists(fragments | st.text(max_size=5)).map("".join), st.sampled_from(ASKED), st.booleans())
+def test_any_text_is_parsed_or_reported(text, asked, require_end):
     try:
-        message = chat.parse(text, mode, require_end)
+        message = chat.parse(text, asked[0], require_end, asked[1])
     except ChatError as error:
         assert "expected" in str(error)
     else:

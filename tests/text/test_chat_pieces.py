@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from dsv4 import chat
 from dsv4.errors import ChatError
 from dsv4.text.chat import Control, Text
-from dsv4.text.tokenizer import Tokenizer
+from text.asked import ASKED, tokenizer_of_v41
 
-TOKENIZER = Tokenizer.from_file(Path(__file__).parents[1] / "data" / "tokenizer")
 QUESTION = {"role": "user", "content": "?"}
 END = "<｜end▁of▁sentence｜>"
 KINDS = ('" string="true">', '" string="false">')
@@ -21,6 +20,7 @@ NAMES = ['">\n', '">\n\n</', '">\n<', '" string="', '"']
 CALLS = [
     "\n\n<",
     "\n\n<｜DSML｜tool_calls>\n",
+    "\n\n<｜DSML｜ calls>\n",
     '<｜DSML｜invoke name="',
     "</｜DSML｜parameter>\n",
     "</",
@@ -28,7 +28,10 @@ CALLS = [
     "｜",
     "\n",
 ]
-format_text = st.sampled_from([*chat.CONTROL_TOKENS, *KINDS, *NAMES, *CALLS, "\ufffd"])
+format_text = st.sampled_from([*chat.CONTROL_TOKENS, "<｜System｜>", *KINDS, *NAMES, *CALLS, "\ufffd"])
+
+
+TOKENIZER = tokenizer_of_v41(Path(__file__).parents[1] / "data" / "tokenizer")
 
 
 def call(name, text):
@@ -63,10 +66,10 @@ plain_texts = texts.map(lambda text: text.replace("｜", "|").replace("think>", 
 turns = turns_of(texts)
 
 
-def completion_of(turn, mode):
+def completion_of(turn, mode, revision="0731"):
     """The pieces that the model writes to give `turn`."""
-    prompt = chat.encode_pieces([QUESTION], mode, drop_thinking=False, revision="0731")
-    whole = chat.encode_pieces([QUESTION, turn], mode, drop_thinking=False, revision="0731")
+    prompt = chat.encode_pieces([QUESTION], mode, drop_thinking=False, revision=revision)
+    whole = chat.encode_pieces([QUESTION, turn], mode, False, revision=revision, add_generation_prompt=False)
     assert whole[: len(prompt)] == prompt
     return whole[len(prompt) :]
 
@@ -93,14 +96,15 @@ def hold_beginning(message, whole, text, whole_text, mode):
         assert read in [message["reasoning_content"] + closing + message["content"] for closing in between]
 
 
-@given(turns, st.sampled_from(chat.MODES))
-def test_parse_reads_what_encode_writes(turn, mode):
+@given(turns, st.sampled_from(ASKED))
+def test_parse_reads_what_encode_writes(turn, asked):
+    mode, revision = asked
     expected = {**turn, "reasoning_content": "" if mode == "non-think" else turn["reasoning_content"]}
-    pieces = completion_of(turn, mode)
-    assert chat.parse(pieces, mode) == expected
+    pieces = completion_of(turn, mode, revision)
+    assert chat.parse(pieces, mode, revision=revision) == expected
     ids = TOKENIZER.encode_pieces(pieces)
     assert TOKENIZER.decode_pieces(ids) == pieces
-    assert chat.parse(TOKENIZER.decode_pieces(ids), mode) == expected
+    assert chat.parse(TOKENIZER.decode_pieces(ids), mode, revision=revision) == expected
 
 
 @given(texts | arguments_of(texts), texts)
@@ -110,19 +114,21 @@ def test_a_message_that_was_read_is_written_as_it_was(text, name):
     assert completion_of(chat.parse(pieces, "high"), "high") == pieces
 
 
-@given(turns_of(plain_texts), st.sampled_from(chat.MODES))
-def test_text_is_read_as_its_pieces_are_where_nothing_in_it_looks_like_a_control_token(turn, mode):
-    pieces = completion_of(turn, mode)
-    assert chat.parse(chat.join(pieces), mode) == chat.parse(pieces, mode)
+@given(turns_of(plain_texts), st.sampled_from(ASKED))
+def test_text_is_read_as_its_pieces_are_where_nothing_in_it_looks_like_a_control_token(turn, asked):
+    mode, revision = asked
+    pieces = completion_of(turn, mode, revision)
+    assert chat.parse(chat.join(pieces), mode, revision=revision) == chat.parse(pieces, mode, revision=revision)
 
 
 @settings(max_examples=15)
-@given(turns, st.sampled_from(["non-think", "high"]))
-def test_pieces_that_are_cut_anywhere_give_the_beginning_of_the_message(turn, mode):
-    pieces = completion_of(turn, mode)
-    whole = chat.parse(pieces, mode)
+@given(turns, st.sampled_from([("non-think", "april"), ("high", "april"), ("high", "v4.1")]))
+def test_pieces_that_are_cut_anywhere_give_the_beginning_of_the_message(turn, asked):
+    mode, revision = asked
+    pieces = completion_of(turn, mode, revision)
+    whole = chat.parse(pieces, mode, revision=revision)
     for beginning in beginnings(pieces):
-        message = chat.parse(beginning, mode, require_end=False)
+        message = chat.parse(beginning, mode, require_end=False, revision=revision)
         hold_beginning(message, whole, chat.join(beginning), chat.join(pieces), mode)
 
 

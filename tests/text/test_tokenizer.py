@@ -85,7 +85,7 @@ def test_tokenizer_config_names_begin_and_end_token(tmp_path):
 
 
 @pytest.mark.parametrize("golden", HARMLESS_GOLDENS, ids=range(len(HARMLESS_GOLDENS)))
-@pytest.mark.parametrize("mode", chat.MODES)
+@pytest.mark.parametrize("mode", chat.EFFORTS["0731"])
 def test_pieces_of_a_conversation_have_the_official_ids(golden, mode):
     ids = TOKENIZER.encode_pieces(chat.encode_pieces(golden["messages"], mode, revision="0731"))
     assert ids == official_ids(chat.encode(golden["messages"], mode, revision="0731"))

@@ -1,7 +1,7 @@
 """The class that gathers the kernels behind the interface of all backends."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from dsv4.ops import Ops
 from dsv4_accel.cuda.attention import sparse_attention
 from dsv4_accel.cuda.compressor import compress
-from dsv4_accel.cuda.device import CupyDevice, Device, require_room
+from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
 from dsv4_accel.cuda.hadamard import hadamard
 from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
 from dsv4_accel.cuda.linear import embedding, grouped_linear, linear
@@ -30,6 +30,15 @@ def _on_device(function: Callable[Concatenate[Device, P], R]) -> Any:
 
     def method(self: "CudaOps", *arguments: P.args, **named: P.kwargs) -> R:
         return function(self.device, *arguments, **named)
+
+    return wraps(function)(method)
+
+
+def _on_host(function: Callable[P, R]) -> Any:
+    """A function of the reference as a method of the backend: V4.1's own operations have no kernels."""
+
+    def method(self: "CudaOps", *arguments: P.args, **named: P.kwargs) -> R:
+        return on_host(self.device, partial(function, **named), *arguments)
 
     return wraps(function)(method)
 
@@ -71,6 +80,15 @@ class CudaOps(Ops):
     mhc_head_weights = _on_device(mhc_head_weights)
     mhc_collapse = _on_device(mhc_collapse)
     mhc_mix = _on_device(mhc_mix)
+
+    fake_quant_nvfp4 = _on_host(Ops.fake_quant_nvfp4)
+    index_candidates = _on_host(Ops.index_candidates)
+    index_top_k_among = _on_host(Ops.index_top_k_among)
+    route41 = _on_host(Ops.route41)
+    mx_expert = _on_host(Ops.mx_expert)
+    mx_experts = _on_host(Ops.mx_experts)
+    engram_rows = _on_host(Ops.engram_rows)
+    engram_gate = _on_host(Ops.engram_gate)
 
     route = _on_device(route)
     route_by_id = _on_device(route_by_id)

@@ -4,9 +4,22 @@
 that appears under its name when it is whole.
 """
 
+from dsv4.checkpoint.config41_json import config41_from_json, is_config41, read_config41
 from dsv4.checkpoint.config_json import config_as_json, config_from_json, read_config
 from dsv4.checkpoint.header import Entry
-from dsv4.checkpoint.reading import Checkpoint
+from dsv4.checkpoint.opening import Checkpoint, Checkpoint41, open_checkpoint
 from dsv4.checkpoint.writing import write_checkpoint
 
-__all__ = ["Checkpoint", "Entry", "config_as_json", "config_from_json", "read_config", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoint41",
+    "Entry",
+    "config41_from_json",
+    "config_as_json",
+    "config_from_json",
+    "is_config41",
+    "open_checkpoint",
+    "read_config",
+    "read_config41",
+    "write_checkpoint",
+]

@@ -9,8 +9,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from dsv4.checkpoint.config_values import list_of, require_equal, required, section_of, yarn_of
 from dsv4.checkpoint.input_files import is_directory, read_json
-from dsv4.config import CSA_RATIO, HCA_RATIO, LONGEST_LIST, Config, DSpark, Yarn, token_ids, typed
+from dsv4.config import CSA_RATIO, HCA_RATIO, Config, DSpark, Yarn, token_ids, typed
 from dsv4.errors import ConfigError, quoted
 
 RATIO_OF_LAYER_TYPE = {
@@ -44,9 +45,6 @@ OF_THEIR_OWN = (
 
 PLAIN = tuple(entry.name for entry in fields(Config) if entry.name not in OF_THEIR_OWN)
 """Keys that both spellings share and every file must have."""
-
-YARN: dict[str, Any] = {entry.name: entry.type for entry in fields(Yarn)}
-"""The fields of `Yarn` and of rope_scaling, with their types."""
 
 OTHER_MODELS = {
     "deepseek_v41": "DeepSeek-V4.1, whose shared keys and values, index candidates and Engram layers are missing here",
@@ -109,10 +107,10 @@ def _official(raw: Any, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}: expected a JSON object, found {type(raw).__name__}")
     _refuse_other_models(raw, source)
     for key, expected in FIXED.items():
-        _require_equal(_get(raw, key, source), expected, source, key)
-    _require_equal(raw.get("mlp_bias", False), False, source, "mlp_bias")
-    values = {key: _get(raw, key, source) for key in PLAIN}
-    values["eos_token_id"] = token_ids(_get(raw, "eos_token_id", source), source, "eos_token_id")
+        require_equal(required(raw, key, source), expected, source, key)
+    require_equal(raw.get("mlp_bias", False), False, source, "mlp_bias")
+    values = {key: required(raw, key, source) for key in PLAIN}
+    values["eos_token_id"] = token_ids(required(raw, "eos_token_id", source), source, "eos_token_id")
     values["topk_method"] = raw.get("topk_method", "noaux_tc")
     values["torch_dtype"] = raw.get("torch_dtype") or raw.get("dtype") or "bfloat16"
     values["num_hash_layers"] = _hash_layers(raw, source)
@@ -137,60 +135,32 @@ def _dspark(raw: dict[str, Any], source: str) -> DSpark | None:
     if not typed(raw.get("dspark_block_size") or 0, int, source, "dspark_block_size"):
         return None
     numbers = {
-        name: typed(_get(raw, f"dspark_{name}", source), int, source, f"dspark_{name}")
+        name: typed(required(raw, f"dspark_{name}", source), int, source, f"dspark_{name}")
         for name in ("block_size", "noise_token_id", "markov_rank")
     }
-    targets = _list(raw, "dspark_target_layer_ids", source)
+    targets = list_of(raw, "dspark_target_layer_ids", source)
     layers = tuple(typed(layer, int, source, "dspark_target_layer_ids") for layer in targets)
     return DSpark(**numbers, target_layer_ids=layers)
-
-
-def _get(raw: dict[str, Any], key: str, source: str) -> Any:
-    if key not in raw:
-        raise ConfigError(f"{source}: {key}: expected a value, found no such key")
-    return raw[key]
-
-
-def _require_equal(found: Any, expected: Any, source: str, key: str) -> None:
-    if type(found) is not type(expected) or found != expected:
-        raise ConfigError(f"{source}: {key}: expected {quoted(expected)}, found {quoted(found)}")
-
-
-def _section(raw: dict[str, Any], key: str, source: str) -> dict[str, Any]:
-    """A JSON object inside another; empty where it is absent or null."""
-    found = raw.get(key)
-    if found is not None and not isinstance(found, dict):
-        raise ConfigError(f"{source}: {key}: expected a JSON object, found {quoted(found)}")
-    return found or {}
-
-
-def _list(raw: dict[str, Any], key: str, source: str) -> list[Any]:
-    found = _get(raw, key, source)
-    if not isinstance(found, list):
-        raise ConfigError(f"{source}: {key}: expected a list, found {quoted(found)}")
-    if len(found) > LONGEST_LIST:
-        raise ConfigError(f"{source}: {key}: expected at most {LONGEST_LIST} entries, found {len(found)}")
-    return found
 
 
 def _hash_layers(raw: dict[str, Any], source: str) -> Any:
     """num_hash_layers, which transformers spells as one mlp_layer_types entry per layer."""
     if raw.get("mlp_layer_types") is None:
-        return _get(raw, "num_hash_layers", source)
-    types = _list(raw, "mlp_layer_types", source)
+        return required(raw, "num_hash_layers", source)
+    types = list_of(raw, "mlp_layer_types", source)
     layers = typed(raw["num_hidden_layers"], int, source, "num_hidden_layers")
     count = types.count("hash_moe")
     if types != ["hash_moe"] * count + ["moe"] * (len(types) - count) or len(types) != layers:
         expected = f"{layers} entries, 'hash_moe' first, then 'moe'"
         raise ConfigError(f"{source}: mlp_layer_types: expected {expected}, found {len(types)}: {quoted(types)}")
-    _require_equal(raw.get("num_hash_layers", count), count, source, "num_hash_layers")
+    require_equal(raw.get("num_hash_layers", count), count, source, "num_hash_layers")
     return count
 
 
 def _rope_width(raw: dict[str, Any], source: str) -> Any:
     """qk_rope_head_dim, which transformers also spells as a fraction of head_dim."""
     if "qk_rope_head_dim" in raw or "partial_rotary_factor" not in raw:
-        return _get(raw, "qk_rope_head_dim", source)
+        return required(raw, "qk_rope_head_dim", source)
     factor = typed(raw["partial_rotary_factor"], float, source, "partial_rotary_factor")
     width = factor * typed(raw["head_dim"], int, source, "head_dim")
     if not (0 <= factor <= 1 and abs(width - round(width)) <= 1e-6):
@@ -202,7 +172,7 @@ def _ratios(raw: dict[str, Any], source: str) -> tuple[int, ...]:
     """compress_ratios, or transformers' layer_types, with 0 for MTP layers that have no entry."""
     _check_compress_rates(raw, source)
     if raw.get("layer_types") is None:
-        ratios = [typed(ratio, int, source, "compress_ratios") for ratio in _list(raw, "compress_ratios", source)]
+        ratios = [typed(ratio, int, source, "compress_ratios") for ratio in list_of(raw, "compress_ratios", source)]
     else:
         ratios = _ratios_of_types(raw, source)
     layers = typed(raw["num_hidden_layers"], int, source, "num_hidden_layers")
@@ -213,7 +183,7 @@ def _ratios(raw: dict[str, Any], source: str) -> tuple[int, ...]:
 
 
 def _ratios_of_types(raw: dict[str, Any], source: str) -> list[int]:
-    types = _list(raw, "layer_types", source)
+    types = list_of(raw, "layer_types", source)
     unknown = [found for found in types if not isinstance(found, str) or found not in RATIO_OF_LAYER_TYPE]
     if unknown:
         raise ConfigError(
@@ -221,55 +191,35 @@ def _ratios_of_types(raw: dict[str, Any], source: str) -> list[int]:
         )
     ratios = [RATIO_OF_LAYER_TYPE[found] for found in types]
     if raw.get("compress_ratios") is not None:
-        official = _list(raw, "compress_ratios", source)
-        _require_equal(official[: len(ratios)], ratios, source, "compress_ratios, as layer_types says")
+        official = list_of(raw, "compress_ratios", source)
+        require_equal(official[: len(ratios)], ratios, source, "compress_ratios, as layer_types says")
         return official
     return ratios
 
 
 def _check_compress_rates(raw: dict[str, Any], source: str) -> None:
     """The rates that transformers writes per layer type, in either of its two ways, must be those of V4."""
-    for layer_type, ratio in _section(raw, "compress_rates", source).items():
-        _require_equal(ratio, RATIO_OF_LAYER_TYPE.get(layer_type), source, f"compress_rates {layer_type}")
+    for layer_type, ratio in section_of(raw, "compress_rates", source).items():
+        require_equal(ratio, RATIO_OF_LAYER_TYPE.get(layer_type), source, f"compress_rates {layer_type}")
     for key, expected in (("compress_rate_csa", CSA_RATIO), ("compress_rate_hca", HCA_RATIO)):
-        _require_equal(raw.get(key, expected), expected, source, key)
+        require_equal(raw.get(key, expected), expected, source, key)
 
 
 def _rope(raw: dict[str, Any], source: str) -> dict[str, Any]:
     """Both rotary bases and YaRN; transformers repeats the bases in rope_parameters and holds YaRN there alone."""
-    parameters = _section(raw, "rope_parameters", source)
-    main, compress = _section(parameters, "main", source), _section(parameters, "compress", source)
-    yarn = _yarn(_section(raw, "rope_scaling", source), source, "rope_scaling")
-    other_yarn = _yarn(compress, source, "rope_parameters")
+    parameters = section_of(raw, "rope_parameters", source)
+    main, compress = section_of(parameters, "main", source), section_of(parameters, "compress", source)
+    yarn = yarn_of(section_of(raw, "rope_scaling", source), source, "rope_scaling")
+    other_yarn = yarn_of(compress, source, "rope_parameters")
     if parameters and raw.get("rope_scaling") is not None:
-        _require_equal(yarn, other_yarn, source, "rope_scaling")
+        require_equal(yarn, other_yarn, source, "rope_scaling")
     values: dict[str, Any] = {"rope_scaling": yarn or other_yarn}
     for key, section in (("rope_theta", main), ("compress_rope_theta", compress)):
-        value = section["rope_theta"] if "rope_theta" in section else _get(raw, key, source)
+        value = section["rope_theta"] if "rope_theta" in section else required(raw, key, source)
         values[key] = typed(value, float, source, key)
         other = typed(raw.get(key, value), float, source, key)
-        _require_equal(other, values[key], source, f"{key}, as rope_parameters says" if section else key)
+        require_equal(other, values[key], source, f"{key}, as rope_parameters says" if section else key)
     return values
-
-
-def _yarn(section: dict[str, Any], source: str, key: str) -> dict[str, Any] | None:
-    """The fields of `Yarn`; None for an absent section and for one of the type "default"."""
-    if not section:
-        return None
-    kind = section["rope_type"] if "rope_type" in section else _get(section, "type", source)
-    if kind == "default":
-        return None
-    _require_equal(kind, "yarn", source, f"{key} type")
-    unknown = (
-        set(section) - set(YARN) - {"rope_type", "type", "rope_theta", "partial_rotary_factor", "attention_factor"}
-    )
-    if unknown:
-        raise ConfigError(
-            f"{source}: {key}: expected {', '.join(YARN)}, found {quoted(min(unknown))}, which V4 does not know"
-        )
-    factor = typed(section.get("attention_factor", 1.0), float, source, f"{key} attention_factor")
-    _require_equal(factor, 1.0, source, f"{key} attention_factor")
-    return {name: typed(_get(section, name, source), kind, source, name) for name, kind in YARN.items()}
 
 
 def _quantisation(raw: dict[str, Any], source: str) -> dict[str, Any]:
@@ -277,7 +227,7 @@ def _quantisation(raw: dict[str, Any], source: str) -> dict[str, Any]:
     for key in OTHER_QUANTISATIONS:
         if raw.get(key):
             raise ConfigError(f"{source}: {key}: expected {SUPPORTED}, found another section: {quoted(raw[key])}")
-    section = _section(raw, "quantization_config", source)
+    section = section_of(raw, "quantization_config", source)
     if section and section.get("quant_method") != QUANTISATION["quant_method"]:
         method = f"quant_method {quoted(section['quant_method'])}" if "quant_method" in section else "no quant_method"
         raise ConfigError(f"{source}: quantization_config: expected {SUPPORTED}, found {method}")
@@ -285,5 +235,5 @@ def _quantisation(raw: dict[str, Any], source: str) -> dict[str, Any]:
         if key not in section:
             expectation = f"{quoted(expected)}, as the released checkpoints have it"
             raise ConfigError(f"{source}: quantization_config {key}: expected {expectation}, found no such key")
-        _require_equal(section[key], expected, source, f"quantization_config {key}")
+        require_equal(section[key], expected, source, f"quantization_config {key}")
     return {"quantised": bool(section), "expert_dtype": raw.get("expert_dtype") or section.get("expert_dtype") or "fp4"}

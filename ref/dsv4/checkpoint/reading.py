@@ -1,15 +1,15 @@
 """A checkpoint on disk, opened by its headers and read tensor by tensor from memory-mapped files."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dsv4.checkpoint import values
-from dsv4.checkpoint.config_json import read_config
 from dsv4.checkpoint.direct import read_tensor
 from dsv4.checkpoint.files import stored_entries
 from dsv4.checkpoint.header import Entry
@@ -17,11 +17,12 @@ from dsv4.checkpoint.input_files import is_directory, regular_size
 from dsv4.checkpoint.mapping import MappedFile
 from dsv4.checkpoint.names import official_entries
 from dsv4.config import Config
+from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError, quoted
 from dsv4.ops.formats import e8m0_encode
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4.ops.types import Ints
-from dsv4.parameters import Format, Parameter, parameters
+from dsv4.parameters import Format, Parameter
 
 DENSE = ("F32", "BF16", "F16")
 PACKED_FP4 = ("I8", "U8")
@@ -41,20 +42,36 @@ NAMED_AT_MOST = 5
 """How many missing or unknown tensors a message names."""
 
 
-class Checkpoint:
+AnyConfig = TypeVar("AnyConfig", Config, Config41)
+
+
+class StoredModel(ABC, Generic[AnyConfig]):
     """Config and tensors of one directory. Opening reads config.json and headers; no tensor's bytes are touched.
 
     config: as in config.json, with expert_dtype as the files have it; entries: dtype, shape and file of every tensor
     by official name, scales included; has_mtp: whether there are tensors of draft layers, `mtp.*`.
     """
 
-    def __init__(self, directory: Path, config: Config, entries: dict[str, Entry]) -> None:
+    others: ClassVar[tuple[str, ...]] = ()
+    """What the names of tensors begin with that belong to another part of the model, and are not read."""
+
+    def __init__(self, directory: Path, config: AnyConfig, entries: dict[str, Entry]) -> None:
         self.directory = directory
-        self.config = config
+        self.config: AnyConfig = config
         self.entries = entries
         self.has_mtp = config.draft_layers > 0 and any(name.startswith("mtp.") for name in entries)
         self._maps: dict[Path, MappedFile] = {}
         self._checked: set[str] = set()
+
+    @staticmethod
+    @abstractmethod
+    def read_config(directory: Path) -> AnyConfig:
+        """The configuration of the directory. Raises ConfigError."""
+
+    @staticmethod
+    @abstractmethod
+    def table(config: AnyConfig, include_mtp: bool) -> dict[str, Parameter]:
+        """Every parameter of a configuration by its official name."""
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
@@ -67,14 +84,14 @@ class Checkpoint:
         if not is_directory(directory):
             regular_size(directory, CheckpointError, "a directory with a checkpoint")
             raise CheckpointError(f"{directory}: expected a directory with a checkpoint, found a file")
-        config = read_config(directory)
-        table = parameters(config)
+        config = cls.read_config(directory)
+        table = cls.table(config, include_mtp=True)
         known = table.keys() | {parameter.scale_name for parameter in table.values()}
         entries = official_entries(stored_entries(directory), known, config.n_routed_experts)
         expert = entries.get("layers.0.ffn.experts.0.w1.weight")
         if expert is not None and expert.dtype in ("F8_E4M3", *PACKED_FP4):
             config = replace(config, expert_dtype="fp8" if expert.dtype == "F8_E4M3" else "fp4")
-        return cls(directory, config, entries)
+        return cls(directory, config, {name: one for name, one in entries.items() if not name.startswith(cls.others)})
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +106,7 @@ class Checkpoint:
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters that the checkpoint must have: those of config.json, draft layers where any is there."""
-        return parameters(self.config, include_mtp=self.has_mtp)
+        return self.table(self.config, include_mtp=self.has_mtp)
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
         """A read-only view of a tensor as it is stored, mapped from the file.
@@ -113,7 +130,7 @@ class Checkpoint:
         self._check_stored(self._parameter(name))
         entry, codes = self.entries[name], self.tensor(name)
         if entry.dtype == "F8_E4M3":
-            return Fp8Weight(codes, self._scales(name))
+            return Fp8Weight(codes, self._scales(name), self.parameters[name].block)
         if entry.dtype in PACKED_FP4:
             return Fp4Weight(codes, self._scales(name))
         return codes
@@ -139,8 +156,8 @@ class Checkpoint:
             self._checked.add(name)
         if scales is None:
             return codes
-        packed = Fp8Weight if entry.dtype == "F8_E4M3" else Fp4Weight
-        return packed(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales))
+        scales = scales if scales.dtype == np.uint8 else e8m0_encode(scales)
+        return Fp8Weight(codes, scales, parameter.block) if entry.dtype == "F8_E4M3" else Fp4Weight(codes, scales)
 
     def read_rows(self, name: str, numbers: Ints) -> npt.NDArray[Any]:
         """Rows [N, d] of a dense parameter [.., d], in memory of their own, checked as `check_values` does.
@@ -148,7 +165,7 @@ class Checkpoint:
         Raises CheckpointError as `read_weight` does.
         """
         self._check_stored(self._parameter(name))
-        entry = self.entries[name]
+        entry: Entry = self.entries[name]
         size = entry.size // entry.shape[0]
         rows = [replace(entry, shape=(1, *entry.shape[1:]), start=entry.start + size * int(row)) for row in numbers]
         found = [read_tensor(row) for row in rows]

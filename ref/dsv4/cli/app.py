@@ -11,6 +11,7 @@ from dsv4.cli.panics import QuietTokenizer
 from dsv4.cli.quantities import bytes_of, size_of
 from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.loading import load
+from dsv4.model.language_model import LanguageModel
 from dsv4.model.model import Model
 from dsv4.text.generation_config import GenerationConfig
 from dsv4.text.tokenizer import Tokenizer
@@ -116,10 +117,19 @@ Memory = Annotated[
 ]
 
 
-def open_model(path: Path | None, backend: str, fake_quant: str, memory: str | None = None) -> tuple[Model, Tokenizer]:
+def open_model(
+    path: Path | None, backend: str, fake_quant: str, memory: str | None = None
+) -> tuple[LanguageModel, Tokenizer]:
     """The model and the tokenizer of a checkpoint, or of the bundled model; memory: a size as `--memory` takes it."""
     model = load(path, backend, fake_quant, memory=bounded(memory))
     return model, QuietTokenizer.from_file(model.checkpoint.directory)
+
+
+def only_v4(model: LanguageModel, command: str) -> Model:
+    """The model, for a command that shows or judges what V4 is made of. Raises SettingError for one of V4.1."""
+    if not isinstance(model, Model):
+        raise SettingError(f"{command}: expected a model of V4, found one of V4.1 in {model.checkpoint.directory}")
+    return model
 
 
 def bounded(memory: str | None) -> int | None:
@@ -127,7 +137,7 @@ def bounded(memory: str | None) -> int | None:
     return None if memory is None else bytes_of(memory, "--memory")
 
 
-def reading_of(model: Model) -> str:
+def reading_of(model: LanguageModel) -> str:
     """What was read from disk so far, in words; nothing for a model whose memory has no bound."""
     if model.store is None:
         return ""
@@ -157,7 +167,7 @@ def draft_settings(speculative: bool, most: int | None, threshold: float, schedu
     return {"speculative": speculative, "plain_steps": PLAIN_STEPS} | options
 
 
-def wanted_settings(model: Model, temperature: float | None, top_p: float | None) -> dict[str, Any]:
+def wanted_settings(model: LanguageModel, temperature: float | None, top_p: float | None) -> dict[str, Any]:
     """temperature, top_p and stop_ids for `generate`: the user's, or else those of generation_config.json.
 
     Says on standard error which settings of the file are not applied.

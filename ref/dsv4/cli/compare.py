@@ -22,6 +22,7 @@ from dsv4.cli.app import (
     ModelArgument,
     app,
     bounded,
+    only_v4,
     reading_of,
 )
 from dsv4.cli.ending import DONE, TOO_FAR
@@ -127,8 +128,8 @@ def verify(
         raise SettingError("verify: expected one of --against BACKEND, --expected FILE and --save FILE")
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise SettingError(f"--tolerance: expected a finite number of at least 0, found {tolerance}")
-    loaded = load(model, backend or ("numpy" if against else "auto"), fake_quant)
-    other = load(model, against, fake_quant) if against else None
+    loaded = only_v4(load(model, backend or ("numpy" if against else "auto"), fake_quant), "verify")
+    other = only_v4(load(model, against, fake_quant), "verify") if against else None
     stored = read_results(expected, loaded.config) if expected else {}
     known_ids = stored.pop("input_ids", None)
     tokens = _read_ids(ids) if ids else known_ids

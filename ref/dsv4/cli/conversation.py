@@ -6,6 +6,7 @@ from typing import Any
 
 from dsv4.errors import ChatError, PromptError
 from dsv4.text import chat
+from dsv4.text.chat.check import Mode
 from dsv4.text.tokenizer import Tokenizer
 
 
@@ -25,7 +26,7 @@ class Conversation:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        mode: str,
+        mode: Mode,
         revision: str,
         system: str | None,
         context: int,
@@ -67,7 +68,7 @@ class Conversation:
     def hear(self, ids: list[int]) -> None:
         """Add the model's answer. One that is not well formed is kept as plain text, without its end token."""
         try:
-            message = chat.parse(self._tokenizer.decode_pieces(ids), self._mode, require_end=False)
+            message = chat.parse(self._tokenizer.decode_pieces(ids), self._mode, False, self._revision)
         except ChatError as error:
             _say(f"kept as plain text: {error}")
             text = self._tokenizer.decode(ids[:-1] if ids[-1] in self._end_ids else ids)

@@ -19,7 +19,7 @@ from dsv4.cli.app import (
 )
 from dsv4.cli.quantities import bytes_of
 from dsv4.errors import SettingError
-from dsv4.text.chat.check import check_mode, check_mode_of
+from dsv4.text.chat.check import check_mode_of, read_mode
 from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import PREFILL_CHUNK
 from dsv4.text.generation_config import GenerationConfig
@@ -56,11 +56,14 @@ def serve(
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option("--mode", help="How much to think where a request does not say: non-think, low, high or max.")
+        str, typer.Option("--mode", help="How much to think where a request does not say, as `dsv4 chat` has it.")
     ] = "non-think",
     revision: Annotated[
         str,
-        typer.Option("--revision", help="Which instructions the modes use: april, 0731, or auto, from the checkpoint."),
+        typer.Option(
+            "--revision",
+            help="Whose format and efforts: april, 0731, v4.1, v4.1-api, or auto, from the checkpoint.",
+        ),
     ] = AUTO,
     running: Annotated[
         int, typer.Option("--running", help="How many answers are computed together at most.", min=1)
@@ -103,14 +106,14 @@ def serve(
     from dsv4.serve.server import Server
     from dsv4.serve.service import Service
 
-    check_mode(mode)
+    effort = read_mode(mode)
     if api_key == "":
         raise SettingError("--api-key: expected a key that is not empty, found an empty one")
     limits, prefixes = _limits(max_body), bytes_of(prefix_memory, "--prefix-memory")
     loaded, tokenizer = open_model(model, backend, fake_quant, memory)
     wanted_settings(loaded, None, None)  # says what of generation_config.json is not applied
     texts_of = revision_of(loaded.config, revision)
-    check_mode_of(mode, texts_of)
+    check_mode_of(effort, texts_of)
     settings: dict[str, Any] = {"running": running, "waiting": waiting, "prefill_chunk": prefill_chunk}
     engine = Engine(loaded, **settings, prefix_memory=prefixes, time_limit=time_limit)
     try:
@@ -120,7 +123,7 @@ def serve(
             engine,
             name or loaded.checkpoint.directory.resolve().name,
             GenerationConfig.load(loaded.checkpoint),
-            mode,
+            effort,
             texts_of,
             speculative,
             api_key,

@@ -33,8 +33,8 @@ from dsv4.cli.app import (
 )
 from dsv4.cli.conversation import Conversation, typed_lines
 from dsv4.cli.progress import progress
-from dsv4.model.model import Model
-from dsv4.text.chat.check import check_mode, check_mode_of
+from dsv4.model.language_model import LanguageModel
+from dsv4.text.chat.check import check_mode_of, read_mode
 from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import Generation, generate
 from dsv4.text.prefixes import PREFIX_MEMORY, Prefixes
@@ -92,10 +92,16 @@ def generate_command(
 @app.command()
 def chat(
     model: ModelArgument = None,
-    mode: Annotated[str, typer.Option("--mode", help="How much to think: non-think, low, high or max.")] = "non-think",
+    mode: Annotated[
+        str,
+        typer.Option("--mode", help="How much to think: non-think, low, high or max; V4.1: xhigh or 1 to 100, too."),
+    ] = "non-think",
     revision: Annotated[
         str,
-        typer.Option("--revision", help="Which instructions the modes use: april, 0731, or auto, from the checkpoint."),
+        typer.Option(
+            "--revision",
+            help="Whose format and efforts: april, 0731, v4.1, v4.1-api, or auto, from the checkpoint.",
+        ),
     ] = AUTO,
     system: Annotated[str | None, typer.Option("--system", help="A system message to begin with.")] = None,
     max_new_tokens: MaxNewTokens = 400,
@@ -111,16 +117,16 @@ def chat(
     memory: Memory = None,
 ) -> None:
     """Talk with a model. Each line is a message; an empty line or the end of input ends the conversation."""
-    check_mode(mode)
+    effort = read_mode(mode)
     drafts = draft_settings(speculative, max_drafts, draft_threshold, draft_schedule)
     loaded, tokenizer = open_model(model, backend, fake_quant, memory)
     settings = wanted_settings(loaded, temperature, top_p)
     texts_of = revision_of(loaded.config, revision)
-    check_mode_of(mode, texts_of)
+    check_mode_of(effort, texts_of)
     context, end_ids = loaded.config.max_position_embeddings, settings["stop_ids"]
     bound = bounded(memory)
     prefixes = Prefixes(PREFIX_MEMORY if bound is None else min(PREFIX_MEMORY, bound // 8))
-    conversation = Conversation(tokenizer, mode, texts_of, system, context, max_new_tokens, end_ids)
+    conversation = Conversation(tokenizer, effort, texts_of, system, context, max_new_tokens, end_ids)
     turn = 0
     for line in typed_lines():
         ids = conversation.ask(line)
@@ -162,7 +168,7 @@ class _Reply:
             _write(text)
 
 
-def _collect(generation: Generation, replies: list[_Reply], streams: bool, model: Model) -> None:
+def _collect(generation: Generation, replies: list[_Reply], streams: bool, model: LanguageModel) -> None:
     """Run a generation to its end; where it fails, the replies have what came before."""
     try:
         with progress("generating", wanted=not streams) as report:
@@ -177,7 +183,7 @@ def _collect(generation: Generation, replies: list[_Reply], streams: bool, model
             reply.finish()
 
 
-def _say_reading(model: Model) -> None:
+def _say_reading(model: LanguageModel) -> None:
     if words := reading_of(model):
         print(words, file=sys.stderr)
 

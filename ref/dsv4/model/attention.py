@@ -3,6 +3,7 @@
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
+from dsv4.config41 import Config41
 from dsv4.model.cache import CompressorCache, LayerCache, LayerState
 from dsv4.model.compressor import Compressor
 from dsv4.model.indexer import Indexer
@@ -113,7 +114,7 @@ def _all_visible_entries(span: Span, ratio: int) -> Ints:
     return np.where(all_entries < visible, all_entries, -1)
 
 
-def layer_frequencies(config: Config, ratio: int) -> Array:
+def layer_frequencies(config: Config | Config41, ratio: int) -> Array:
     """The RoPE frequencies of a layer, [r/2]: plain without compression, else another base with YaRN.
 
     The window keys and queries of a compressing layer turn with the same frequencies as its entries.

@@ -5,9 +5,9 @@ them, and what lies beyond is overwritten by the tokens that come next. Sequence
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,12 @@ from dsv4.model.rows import AsComputed, Coding, Entries, RecentRows
 from dsv4.model.span import Span
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
+
+ChangeRing = Callable[[RecentRows], RecentRows]
+"""From the last rows of a cache to others."""
+
+ChangeEntries = Callable[[Entries, int], Entries]
+"""From the entries of a cache, each for so many tokens, to others."""
 
 
 @dataclass
@@ -39,6 +45,10 @@ class CompressorCache:
         pending = AsComputed(overlap * coding.channels, np.dtype(dtype))
         kv, score = (RecentRows(ops, batch, overlap * ratio - 1, spare, pending) for _ in range(2))
         return cls(ratio, kv, score, Entries(ops, batch, coding))
+
+    def changed(self, ring: ChangeRing, entries: ChangeEntries) -> "CompressorCache":
+        """Another one, of changed rows."""
+        return CompressorCache(self.ratio, ring(self.kv), ring(self.score), entries(self.entries, self.ratio))
 
     def pending_nbytes(self, lengths: Ints) -> int:
         """Bytes of the projections that later entries need: the pending tail and, for CSA, the block before it."""
@@ -83,6 +93,11 @@ class LayerCache:
         compressors = [part for part in (self.compressor, self.indexer) if part]
         return [self.window, *(store for part in compressors for store in (part.kv, part.score, part.entries))]
 
+    def changed(self, ring: ChangeRing, entries: ChangeEntries) -> "LayerCache":
+        """Another one, of changed rows."""
+        compressors = (part and part.changed(ring, entries) for part in (self.compressor, self.indexer))
+        return LayerCache(ring(self.window), *compressors)
+
     def nbytes(self, lengths: Ints) -> dict[str, int]:
         """Bytes in use in each part, for sequences of these lengths."""
         compressors = [part for part in (self.compressor, self.indexer) if part]
@@ -98,7 +113,8 @@ class LayerCache:
 class Track:
     """Layers that advance together, with the number of tokens that each sequence has put through them."""
 
-    layers: list[LayerCache]
+    layers: list[Any]
+    """A `LayerCache` of V4 or of V4.1 for each: what has stores, changed and nbytes."""
     lengths: Ints
     max_rollback: int
     ahead: int = 0

@@ -4,7 +4,7 @@ import numpy as np
 
 from dsv4.arguments import integer
 from dsv4.errors import PromptError
-from dsv4.model.cache import Cache, CompressorCache, LayerCache, Track
+from dsv4.model.cache import Cache, Track
 from dsv4.model.rows import Entries, RecentRows
 
 
@@ -28,19 +28,14 @@ def cut(cache: Cache, sequence: int, length: int, max_rollback: int = 0) -> Cach
 def _track(track: Track, sequence: int, length: int, max_rollback: int) -> Track:
     known = min(int(track.lengths[sequence]), length - track.ahead)
     spare = max_rollback + track.ahead
-    return Track(
-        [_layer(layer, sequence, known, spare) for layer in track.layers], np.array([known]), spare, track.ahead
-    )
-
-
-def _layer(layer: LayerCache, sequence: int, length: int, spare: int) -> LayerCache:
-    compressors = (part and _compressor(part, sequence, length, spare) for part in (layer.compressor, layer.indexer))
-    return LayerCache(_ring(layer.window, sequence, length, spare), *compressors)
-
-
-def _compressor(part: CompressorCache, sequence: int, length: int, spare: int) -> CompressorCache:
-    kv, score = (_ring(rows, sequence, length, spare) for rows in (part.kv, part.score))
-    return CompressorCache(part.ratio, kv, score, _entries(part.entries, sequence, length // part.ratio))
+    layers = [
+        layer.changed(
+            lambda ring: _ring(ring, sequence, known, spare),
+            lambda entries, ratio: _entries(entries, sequence, known // ratio),
+        )
+        for layer in track.layers
+    ]
+    return Track(layers, np.array([known]), spare, track.ahead)
 
 
 def _ring(given: RecentRows, sequence: int, length: int, spare: int) -> RecentRows:

@@ -6,16 +6,17 @@ then puts one block through them: the given token, and noise at the places of th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dsv4.model.block import Block, Head
-from dsv4.model.cache import CompressorCache, LayerCache
+from dsv4.model.cache import CompressorCache
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.part import Part
 from dsv4.model.rows import RecentRows
 from dsv4.model.span import Span
+from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
 Pick = Callable[[Array], Ints]
@@ -43,7 +44,56 @@ class Draft(NamedTuple):
     took those before."""
 
 
-class DSpark:
+class BlockDrafter:
+    """What a drafter of V4 and one of V4.1 have in common: all but the stages, and how a block leaves the last one."""
+
+    ops: Ops
+    config: Any
+    rounding: Any
+    settings: Any
+    """Those of the drafter: its block_size and noise_token_id."""
+    stages: Sequence[Any]
+    main_proj: Any
+    main_norm: Array
+    markov_head: "MarkovHead"
+    confidence_head: "ConfidenceHead"
+
+    def main_hidden(self, tapped: Sequence[Array]) -> Array:
+        """What the stages read of the main model: the mean stream behind each target layer, side by side.
+
+        tapped: the streams [B, S, n, d] after each layer of target_layer_ids, in the layers' order -> [B, S, M·d].
+        """
+        return np.concatenate([streams.mean(axis=2) for streams in tapped], axis=-1)
+
+    def read(self, main_hidden: Array, span: Span, rings: Sequence[Any], observe: Observer) -> None:
+        """Put the span's tokens into the ring of each stage: main_hidden [B, S, M·d] of the main model.
+
+        No stage is run: its key is made from the projected main model's state as it is, without the stage's
+        hyper-connection and its norm.
+        """
+        main_x = self.rounding.linear(main_hidden, self.main_proj)
+        main_x = self.ops.rms_norm(main_x, self.main_norm, self.config.rms_norm_eps)  # [B, S, d]
+        observe("mtp.0.main_x", main_x)
+        for stage, ring in zip(self.stages, rings, strict=True):
+            ring.window.extend(stage.attn.keys(main_x, span.positions), span)
+
+    def draft(self, block: DraftBlock, given: Ints, pick: Pick) -> Draft:
+        """Choose a block's tokens one after another, since each depends on the one before it. given [B], placed."""
+        ids, logits, confidence, previous = [], [], [], given
+        for place in range(self.settings.block_size):
+            embedded = self.markov_head.embed(previous).astype(block.base.dtype)  # [B, R]
+            logits.append(block.base[:, place] + self.markov_head.bias(embedded))
+            confidence.append(self.confidence_head(block.hidden[:, place], embedded))
+            previous = pick(logits[-1])
+            ids.append(previous)
+        return Draft(np.stack(ids, axis=1), np.stack(logits, axis=1), np.stack(confidence, axis=1))
+
+    def block(self, given: Ints, lengths: Ints, rings: Sequence[Any], observe: Observer = ignore) -> DraftBlock:
+        """Put a block through the stages. given [B]: the token behind the `lengths` [B] that the rings have seen."""
+        raise NotImplementedError
+
+
+class DSpark(BlockDrafter):
     """The drafter of the releases of July and August 2026, in place of their MTP layer.
 
     Source: DSpark, arXiv 2607.05147; code: DSparkBlock.
@@ -61,29 +111,12 @@ class DSpark:
         self.main_norm = first["main_norm.weight"]
         self.stages = [Block(part.under(name), ratio=0, by_id=False) for name in names]
         self.head = Head(last, head)
-        self.markov_head = MarkovHead(last.under("markov_head."))
-        self.confidence_head = ConfidenceHead(last.under("confidence_head."))
+        self.markov_head = MarkovHead(
+            self.ops, last["markov_head.markov_w1.weight"], last["markov_head.markov_w2.weight"]
+        )
+        self.confidence_head = ConfidenceHead(self.ops, last["confidence_head.proj.weight"])
 
-    def main_hidden(self, tapped: Sequence[Array]) -> Array:
-        """What the stages read of the main model: the mean stream behind each target layer, side by side.
-
-        tapped: the streams [B, S, n, d] after each layer of target_layer_ids, in the layers' order -> [B, S, M·d].
-        """
-        return np.concatenate([streams.mean(axis=2) for streams in tapped], axis=-1)
-
-    def read(self, main_hidden: Array, span: Span, rings: Sequence[LayerCache], observe: Observer) -> None:
-        """Put the span's tokens into the ring of each stage: main_hidden [B, S, M·d] of the main model.
-
-        No stage is run: its key is made from the projected main model's state as it is, without the stage's
-        hyper-connection and its norm.
-        """
-        main_x = self.rounding.linear(main_hidden, self.main_proj)
-        main_x = self.ops.rms_norm(main_x, self.main_norm, self.config.rms_norm_eps)  # [B, S, d]
-        observe("mtp.0.main_x", main_x)
-        for stage, ring in zip(self.stages, rings, strict=True):
-            ring.window.extend(stage.attn.keys(main_x, span.positions), span)
-
-    def block(self, given: Ints, lengths: Ints, rings: Sequence[LayerCache], observe: Observer = ignore) -> DraftBlock:
+    def block(self, given: Ints, lengths: Ints, rings: Sequence[Any], observe: Observer = ignore) -> DraftBlock:
         """Put a block through the stages. given [B]: the token behind the `lengths` [B] that the rings have seen."""
         ops, places = self.ops, self.settings.block_size
         noise = np.full((len(given), places - 1), self.settings.noise_token_id, np.int64)
@@ -96,25 +129,13 @@ class DSpark:
         normalised = ops.rms_norm(hidden, self.head.norm, self.config.rms_norm_eps)
         return DraftBlock(ops.linear(normalised, self.head.head), hidden)
 
-    def draft(self, block: DraftBlock, given: Ints, pick: Pick) -> Draft:
-        """Choose a block's tokens one after another, since each depends on the one before it. given [B], placed."""
-        ids, logits, confidence, previous = [], [], [], given
-        for place in range(self.settings.block_size):
-            embedded = self.markov_head.embed(previous).astype(block.base.dtype)  # [B, R]
-            logits.append(block.base[:, place] + self.markov_head.bias(embedded))
-            confidence.append(self.confidence_head(block.hidden[:, place], embedded))
-            previous = pick(logits[-1])
-            ids.append(previous)
-        return Draft(np.stack(ids, axis=1), np.stack(logits, axis=1), np.stack(confidence, axis=1))
-
 
 class MarkovHead:
     """What a token says about the next one by itself: a bigram table of low rank."""
 
-    def __init__(self, part: Part) -> None:
-        self.ops = part.ops
-        self.w1 = part["markov_w1.weight"]
-        self.w2 = part["markov_w2.weight"]
+    def __init__(self, ops: Ops, w1: Array, w2: Array) -> None:
+        """w1, w2 [vocab, R]"""
+        self.ops, self.w1, self.w2 = ops, w1, w2
 
     def embed(self, ids: Ints) -> Array:
         """ids [B] -> [B, R]"""
@@ -128,9 +149,9 @@ class MarkovHead:
 class ConfidenceHead:
     """How likely the main model is to take the token of a place."""
 
-    def __init__(self, part: Part) -> None:
-        self.ops = part.ops
-        self.proj = part["proj.weight"]
+    def __init__(self, ops: Ops, proj: Array) -> None:
+        """proj [1, d + R]"""
+        self.ops, self.proj = ops, proj
 
     def __call__(self, hidden: Array, embedded: Array) -> Array:
         """hidden [B, d] of the place, embedded [B, R] of the token before it -> [B], a logit"""

@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import flag, integer
-from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
+from dsv4.config import Config
+from dsv4.errors import PromptError, SettingError
 from dsv4.model.attention import new_layer_cache
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
-from dsv4.model.dspark import DraftBlock, DSpark
+from dsv4.model.dspark import DSpark
+from dsv4.model.language_model import LanguageModel
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
@@ -25,8 +27,11 @@ from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
 
-class Model:
+class Model(LanguageModel):
     """A DeepSeek-V4 model on one backend. `dsv4.load` makes it from the path of a checkpoint."""
+
+    config: Config
+    checkpoint: Source
 
     def __init__(
         self,
@@ -70,32 +75,6 @@ class Model:
         """What drafts tokens; with a store its weights, outside its experts, are read when it is first asked for."""
         return self._drafter()
 
-    @property
-    def mtp(self) -> MTP | None:
-        """The MTP module, where the checkpoint has one."""
-        return self.drafter if isinstance(self.drafter, MTP) else None
-
-    @property
-    def dspark(self) -> DSpark | None:
-        """The DSpark drafter, where the checkpoint has one."""
-        return self.drafter if isinstance(self.drafter, DSpark) else None
-
-    def __call__(
-        self,
-        ids: npt.ArrayLike,
-        cache: Cache | None = None,
-        mask: npt.ArrayLike | None = None,
-        observe: Observer = ignore,
-    ) -> Array:
-        """The logits of the next token at every position.
-
-        ids [B, S] (or [S]) integer token ids; cache: what came before, and is added to; mask [B, S]: false where a
-        token is padding, wherever that stands; observe: called with intermediate results. Returns [B, S, vocab] of
-        the model's dtype, float32 unless loaded otherwise, zeros at padding. Raises PromptError for an empty prompt,
-        an id outside the vocabulary, more tokens than max_position_embeddings, or a mask or cache that does not fit.
-        """
-        return self.head(self.states(ids, cache, mask, observe))  # states of zero give logits of zero
-
     def states(
         self,
         ids: npt.ArrayLike,
@@ -104,13 +83,7 @@ class Model:
         observe: Observer = ignore,
     ) -> Array:
         """The n streams after the last block, [B, S, n, d]: what `head` and `mtp_logits` take. Else as `__call__`."""
-        padding = Padding.of(ids, mask)
-        cache = self.new_cache(len(padding.ids), max_rollback=0, drafts=False) if cache is None else cache
-        _check_cache(cache, len(self.layers))
-        span = self._span(padding, cache.main)
-        if (span.ends == 0).any():
-            raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
-        cache.main.begin(span.counts)
+        padding, cache, span = self._begin(ids, cache, mask)
         tokens = self.ops.asarray(padding.ids)
         if self.store is not None:
             self.store.begin_pass(cache)
@@ -123,18 +96,6 @@ class Model:
             self._fill_rings(self.dspark, tapped, span, cache.mtp, observe)
         cache.main.finish(span.counts)
         return padding.restore(streams)
-
-    def first_streams(self, ids: Ints) -> Array:
-        """What the first block takes: the embedding of ids [B, S], repeated for each stream, [B, S, n, d]."""
-        embedded = self.embedded(self.ops.asarray(ids)).astype(self.dtype)
-        return np.repeat(embedded[:, :, None], self.config.hc_mult, axis=2)
-
-    def embedded(self, ids: Ints) -> Array:
-        """The rows of the embedding, [B, S, d]; with a store they are read from the file each time."""
-        if self.store is None:
-            return self.ops.embedding(ids, self.embed)
-        rows, places = self.store.rows("embed.weight", ids)
-        return self.ops.embedding(places, rows)
 
     def layer(self, number: int, streams: Array, ids: npt.ArrayLike, observe: Observer = ignore) -> Array:
         """One block by itself, on streams [B, S, n, d] of the tokens ids [B, S] from position 0.
@@ -150,63 +111,6 @@ class Model:
         span = Span(np.zeros(batch, np.int64), padding.counts, length, self.ops.asarray)
         given = self.ops.asarray(streams).astype(self.dtype, copy=False)
         return block(given, self.ops.asarray(padding.ids), span, block.new_cache(batch, 0, self.dtype), observe)
-
-    def mtp_logits(
-        self,
-        states: Array,
-        next_ids: npt.ArrayLike,
-        cache: Cache | None = None,
-        mask: npt.ArrayLike | None = None,
-        observe: Observer = ignore,
-    ) -> Array:
-        """The MTP module's logits of the token two places on.
-
-        states [B, S, n, d] from `states`; next_ids [B, S]: the token that follows each state's; cache: the one that
-        the states were computed with, or None for states from position 0; mask [B, S]: false at padding. With a
-        cache, each call goes on at the position where the last one ended: no state may be left out or given twice.
-        Returns [B, S, vocab] of the model's dtype. Raises PromptError as `__call__` does, and for more states than
-        the cache has seen tokens; CheckpointError without an MTP layer.
-        """
-        if self.mtp is None:
-            raise CheckpointError(f"{self.checkpoint.directory}: expected an MTP layer (mtp.0.*), found none")
-        padding = Padding.of(next_ids, mask)
-        shape = (*padding.ids.shape, self.config.hc_mult, self.config.hidden_size)
-        found = getattr(states, "shape", None)
-        if found != shape:
-            raise PromptError(f"states: expected n streams for each token, {shape}, found {quoted(found or states)}")
-        given = cache is not None
-        cache = self.new_cache(len(padding.ids), max_rollback=0) if cache is None else cache
-        _check_cache(cache, len(self.layers))
-        if not cache.mtp.layers:
-            raise PromptError("cache: expected one with an MTP layer, found one without")
-        span = self._span(padding, cache.mtp)
-        if given and (span.ends > cache.lengths).any():
-            most, found = cache.lengths.tolist(), span.ends.tolist()
-            raise PromptError(f"MTP: expected states that the cache has seen, up to positions {most}, found {found}")
-        cache.mtp.begin(span.counts)
-        tokens = self.ops.asarray(padding.ids)
-        logits = self.mtp(padding.arrange(states), tokens, span, cache.mtp.layers[0], observe)
-        cache.mtp.finish(span.counts)
-        return padding.restore(logits)
-
-    def draft_block(self, given: npt.ArrayLike, cache: Cache, observe: Observer = ignore) -> DraftBlock:
-        """The DSpark drafter's guess of the tokens behind a given one, which the main model has not read yet.
-
-        given [B] integer: the token behind those that the cache has seen, at least one of each sequence; the cache
-        stays as it is. `dspark.draft` chooses tokens from the result. Raises CheckpointError without such a drafter,
-        PromptError for ids or a cache that do not fit.
-        """
-        if self.dspark is None:
-            raise CheckpointError(f"{self.checkpoint.directory}: expected a DSpark drafter (mtp.*), found none")
-        _check_cache(cache, len(self.layers))
-        if not cache.mtp.layers:
-            raise PromptError("cache: expected one with room for drafts, found one of new_cache(drafts=False)")
-        ids = Padding.of(np.asarray(given)[..., None], None).ids
-        check_ids(ids, self.config.vocab_size)
-        if len(ids) != len(cache.lengths) or (cache.lengths == 0).any():
-            expected = f"one token for each of {len(cache.lengths)} sequences, which have tokens before it"
-            raise PromptError(f"given: expected {expected}, found {quoted(given)} behind {cache.lengths.tolist()}")
-        return self.dspark.block(ids[:, 0], cache.mtp.lengths, cache.mtp.layers, observe)
 
     def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False, drafts: bool = True) -> Cache:
         """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
@@ -238,10 +142,6 @@ class Model:
         has_mtp_layer = self.checkpoint.has_mtp and config.dspark is None
         return Cache(track(main, ahead=0), track(draft, ahead=1 if has_mtp_layer else 0))
 
-    def _targets(self, cache: Cache) -> tuple[int, ...]:
-        """The layers whose output the DSpark drafter reads; none where there is no drafter, or no room for drafts."""
-        return self.config.dspark.target_layer_ids if self.config.dspark and cache.mtp.layers else ()
-
     def _drafter(self) -> MTP | DSpark | None:
         if not self.checkpoint.has_mtp:
             return None
@@ -252,36 +152,7 @@ class Model:
         embedded = _look_up(self.ops, self.embed) if self.store is None else self.embedded
         return MTP(self._whole.under("mtp.0."), embedded, self.head.head)
 
-    @staticmethod
-    def _fill_rings(dspark: DSpark, tapped: Sequence[Array], span: Span, rings: Track, observe: Observer) -> None:
-        """The DSpark drafter reads a span's tokens: tapped holds the streams behind its target layers."""
-        main_hidden = dspark.main_hidden(tapped)
-        observe("main_hidden", main_hidden)
-        rings.begin(span.counts)
-        dspark.read(main_hidden, span, rings.layers, observe)
-        rings.finish(span.counts)
-
-    def _span(self, padding: Padding, track: Track) -> Span:
-        """The positions of a call's tokens, whose ids and number must fit the model and the cache."""
-        ids, counts, starts = padding.ids, padding.counts, track.lengths
-        config = self.config
-        if len(starts) != len(ids):
-            raise PromptError(f"cache: expected one for {len(ids)} sequences, found one for {len(starts)}")
-        if (starts + counts).max() > config.max_position_embeddings:
-            most, found = config.max_position_embeddings, (starts + counts).max()
-            raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
-        check_ids(ids, config.vocab_size)
-        return Span(starts, counts, ids.shape[1], self.ops.asarray)
-
 
 def _look_up(ops: Ops, table: Array) -> Callable[[Ints], Array]:
     """From ids to rows of a table, without the model, which would stay in memory for as long as its own MTP module."""
     return lambda ids: ops.embedding(ids, table)
-
-
-def _check_cache(cache: Cache, layers: int) -> None:
-    """Raise PromptError for what is no cache, or one of a model with another number of layers."""
-    if not isinstance(cache, Cache):
-        raise PromptError(f"cache: expected a cache from model.new_cache, found {quoted(cache)}")
-    if len(cache.main.layers) != layers:
-        raise PromptError(f"cache: expected one of {layers} layers, found one of {len(cache.main.layers)}")

@@ -18,12 +18,8 @@ Mixture = Callable[[Array, Routing, Sequence[Expert]], Array]
 """Tokens [T, d], the experts that they visit, by their places in a list, and that list -> [T, d]."""
 
 
-class Source(Protocol):
-    """Where a model's weights come from. `dsv4.Checkpoint` is one; others need no files."""
-
-    @property
-    def config(self) -> Config:
-        """The configuration that the weights belong to."""
+class StoredTensors(Protocol):
+    """Weights by name, whatever model they belong to."""
 
     @property
     def directory(self) -> Path:
@@ -44,6 +40,14 @@ class Source(Protocol):
         """Raises CheckpointError if it is missing, has another dtype or shape, or holds a NaN or an infinity."""
 
 
+class Source(StoredTensors, Protocol):
+    """Where a model's weights come from. `dsv4.Checkpoint` is one; others need no files."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the weights belong to."""
+
+
 class Weights(Protocol):
     """The weights of one part of the model, whose names begin with `prefix`."""
 
@@ -62,7 +66,7 @@ class Weights(Protocol):
 class SourceWeights:
     """The weights of a source, placed where a backend computes."""
 
-    source: Source
+    source: StoredTensors
     ops: Ops
     prefix: str = ""
 

@@ -5,12 +5,14 @@ float64 the ground truth that every backend is measured against. `Ops` gathers t
 """
 
 from dsv4.ops.interface import ARRAY_FUNCTIONS, OPERATIONS, SAMPLING_FUNCTIONS, Ops
+from dsv4.ops.interface41 import OPERATIONS_41
 from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, dequantise
 
 __all__ = [
     "ARRAY_FUNCTIONS",
     "OPERATIONS",
+    "OPERATIONS_41",
     "SAMPLING_FUNCTIONS",
     "Expert",
     "Fp4Weight",

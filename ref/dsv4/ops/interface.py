@@ -14,6 +14,7 @@ from dsv4.ops.attention import sparse_attention
 from dsv4.ops.compressor import compress, overlap
 from dsv4.ops.hadamard import hadamard
 from dsv4.ops.indexer import index_scores, index_top_k, top_k
+from dsv4.ops.interface41 import Ops41
 from dsv4.ops.linear import embedding, grouped_linear, linear
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
@@ -33,7 +34,7 @@ SAMPLING_FUNCTIONS = ("append", "argmax", "argsort", "cumsum", "searchsorted", "
 """Those that generation calls besides: tokens are chosen where the logits are."""
 
 
-class Ops:
+class Ops(Ops41):
     """The NumPy backend, and the base of all others.
 
     A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies and compares them, takes

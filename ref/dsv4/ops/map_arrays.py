@@ -12,8 +12,8 @@ def map_arrays(value: Any, change: Callable[[Any], Any]) -> Any:
     Weights, named tuples and lists are made anew from their changed parts; what holds no array stays as it is.
     """
     match value:
-        case Fp8Weight(codes, scales):
-            return Fp8Weight(change(codes), change(scales))
+        case Fp8Weight(codes, scales, block):
+            return Fp8Weight(change(codes), change(scales), block)
         case Fp4Weight(packed, scales):
             return Fp4Weight(change(packed), change(scales))
         case tuple() if hasattr(value, "_fields"):

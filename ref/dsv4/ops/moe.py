@@ -1,6 +1,6 @@
 """Mixture of experts: routing by score or by token id, and the experts (report §2.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +77,16 @@ def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: fl
     round_inputs as for `expert`. Returns [T, d] of x's dtype. Raises ValueError where the routing is not for T tokens
     or names an expert that does not exist. Source: report §2.1; code: MoE.
     """
+    return mixture(x, routing, expert_list, lambda tokens, share, one: expert(tokens, share, one, limit, round_inputs))
+
+
+def mixture(
+    x: Array, routing: Routing, expert_list: Sequence[Expert], compute: Callable[[Array, Array, Expert], Array]
+) -> Array:
+    """The sum of what each token's experts make of it, as `experts`.
+
+    compute: from some tokens [M, d], their shares [M] and an expert to [M, d].
+    """
     indices, count = routing.indices, len(expert_list)
     if len(indices) != len(x) or routing.weights.shape != indices.shape:
         raise ValueError(f"experts: routing {routing.weights.shape}, {indices.shape} is not for {len(x)} tokens")
@@ -86,7 +96,7 @@ def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: fl
     for number in np.unique(routing.indices):
         token, slot = np.nonzero(routing.indices == number)
         share = routing.weights[token, slot]
-        outputs[token, slot] = expert(x[token], share, expert_list[number], limit, round_inputs)
+        outputs[token, slot] = compute(x[token], share, expert_list[number])
     total: Array = outputs.sum(axis=1)
     return total
 

@@ -18,10 +18,18 @@ FP4_BLOCK = 32
 """Input columns that share one scale of an FP4 weight, and channels that share one of an FP4 activation."""
 
 FP8_WEIGHT_BLOCK = 128
-"""Rows and columns of the square that shares one scale of an FP8 weight."""
+"""Rows and columns of the square that shares one scale of an FP8 weight of V4."""
+
+FP8_SQUARE = FP8_WEIGHT_BLOCK, FP8_WEIGHT_BLOCK
 
 FP4_FLOOR = 6 * 2.0**-126
 """The largest magnitude of an FP4 block is taken as at least this, so that its scale is a normal float32."""
+
+NVFP4_GROUP = 16
+"""Channels of a compressed entry of V4.1 that share one scale."""
+
+NVFP4_FLOOR = 6 * 2.0**-9
+"""The largest magnitude of such a group is taken as at least this: its scale is then the smallest of E4M3."""
 
 FP4_LARGEST_POWER = 125
 """The exponent of the largest scale with which the largest FP4 code, 6, is still a finite float32."""
@@ -35,13 +43,15 @@ FP8_FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class Fp8Weight:
-    """A matrix in FP8 E4M3 with one E8M0 scale per 128 × 128 square; edge squares are partial.
+    """A matrix in FP8 E4M3 with one E8M0 scale per block of so many rows and columns; blocks at the edges are partial.
 
-    codes [out, in] uint8; scales [⌈out/128⌉, ⌈in/128⌉] uint8.
+    codes [out, in] uint8; scales [⌈out/rows⌉, ⌈in/columns⌉] uint8; block: rows and columns, 128 × 128 in V4, 32 × 32 in
+    V4.1, 1 × 32 in the table of an Engram.
     """
 
     codes: Bytes
     scales: Bytes
+    block: tuple[int, int] = FP8_SQUARE
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -130,6 +140,32 @@ def fake_quant_fp4(x: Array, block: int = FP4_BLOCK) -> Array:
     return formats.fp4_decode(codes).astype(x.dtype) * _spread(scales, block, x.shape[-1])
 
 
+def nvfp4_groups(x: Array) -> tuple[Bytes, Bytes]:
+    """x as FP4 E2M1 codes with one E4M3 scale per 16 channels, which is no power of two and has no scale above it.
+
+    x [..., K] float; the last group may be shorter. Returns codes [..., K] uint8, not packed, and the codes of the
+    scales [..., ⌈K/16⌉] uint8. The scale is the group's largest magnitude over 6, rounded to nearest: where that is
+    down, the largest number is clamped to 6. A group with a NaN or an infinity gets the scale NaN and the codes 0.
+    Source: V4.1's report §2.4.4; code: act_quant of the compressed entries.
+    """
+    largest = _largest(x, NVFP4_GROUP)
+    wanted = np.maximum(largest, x.dtype.type(NVFP4_FLOOR)) / x.dtype.type(formats.FP4_MAX)
+    scale_codes = formats.fp8_encode(np.where(np.isfinite(largest), wanted, np.nan).astype(x.dtype))
+    scales = formats.fp8_decode(scale_codes).astype(x.dtype)
+    return formats.fp4_encode(_divide(x, scales, NVFP4_GROUP)), scale_codes
+
+
+def fake_quant_nvfp4(x: Array) -> Array:
+    """Round x to FP4 E2M1 with one E4M3 scale per 16 channels, and back, as V4.1 stores its compressed entries.
+
+    x [..., K] float; the last group may be shorter. Returns the same shape and dtype. A group that holds a NaN or an
+    infinity becomes NaN. Source: V4.1's report §2.4.4; code: as for `nvfp4_groups`.
+    """
+    codes, scale_codes = nvfp4_groups(x)
+    scales = formats.fp8_decode(scale_codes).astype(x.dtype)
+    return formats.fp4_decode(codes).astype(x.dtype) * _spread(scales, NVFP4_GROUP, x.shape[-1])
+
+
 def quantise_fp8(weight: Array) -> Fp8Weight:
     """A float matrix as FP8 with one scale per 128 × 128 square. weight [out, in] float32.
 
@@ -143,7 +179,7 @@ def quantise_fp8(weight: Array) -> Fp8Weight:
     padded[:out, :width] = weight
     squares = padded.reshape(rows, FP8_WEIGHT_BLOCK, columns, FP8_WEIGHT_BLOCK)
     scales = block_scale(np.abs(squares).max(axis=(1, 3)), formats.FP8_MAX, FP8_FLOOR)
-    codes = formats.fp8_encode(weight / _spread_squares(scales, weight.shape))
+    codes = formats.fp8_encode(weight / _spread_blocks(scales, weight.shape, FP8_SQUARE))
     return Fp8Weight(codes, formats.e8m0_encode(scales))
 
 
@@ -170,9 +206,9 @@ def dequantise(weight: Weight, dtype: npt.DTypeLike = np.float32) -> Array:
     Raises ValueError where the scales' shape does not fit the codes'. Source: report §3.4; code: the released files.
     """
     match weight:
-        case Fp8Weight(codes, scales):
-            _require_scales(scales, (-(-codes.shape[0] // FP8_WEIGHT_BLOCK), -(-codes.shape[1] // FP8_WEIGHT_BLOCK)))
-            values = formats.fp8_decode(codes) * _spread_squares(formats.e8m0_decode(scales), codes.shape)
+        case Fp8Weight(codes, scales, block):
+            _require_scales(scales, (-(-codes.shape[0] // block[0]), -(-codes.shape[1] // block[1])))
+            values = formats.fp8_decode(codes) * _spread_blocks(formats.e8m0_decode(scales), codes.shape, block)
         case Fp4Weight(packed, scales):
             _require_scales(scales, (packed.shape[0], packed.shape[1] * 2 // FP4_BLOCK))
             blocks = formats.fp4_unpack(packed).reshape(*scales.shape, FP4_BLOCK)
@@ -203,10 +239,10 @@ def _divide(x: Array, scales: Array, block: int) -> Array:
     return np.where(np.isnan(spread), 0, x / spread).astype(x.dtype)
 
 
-def _spread_squares(scales: Array, shape: tuple[int, ...]) -> Array:
-    """Each scale repeated over its 128 × 128 square. [⌈out/128⌉, ⌈in/128⌉] -> [out, in]"""
-    rows = np.repeat(scales, FP8_WEIGHT_BLOCK, axis=0)[: shape[0]]
-    return np.repeat(rows, FP8_WEIGHT_BLOCK, axis=1)[:, : shape[1]]
+def _spread_blocks(scales: Array, shape: tuple[int, ...], block: tuple[int, int]) -> Array:
+    """Each scale repeated over its block of rows and columns. [⌈out/rows⌉, ⌈in/columns⌉] -> [out, in]"""
+    rows = np.repeat(scales, block[0], axis=0)[: shape[0]]
+    return np.repeat(rows, block[1], axis=1)[:, : shape[1]]
 
 
 def require_range(weight: Array, largest: float, caller: str) -> None:

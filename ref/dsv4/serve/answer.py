@@ -6,7 +6,7 @@ import numpy as np
 
 from dsv4.arguments import flag, integer
 from dsv4.errors import DSV4Error, reason
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.ops.types import Array
 from dsv4.serve.job import Chosen, Ended, Event, Job, LogProb, OnEvent, Prefilled, Reason
 from dsv4.text.drafts import Drafts, accept
@@ -19,7 +19,7 @@ from dsv4.text.sampling import Sampler, log_probabilities
 class Answer:
     """One sequence, which draws from a stream of its own as the only sequence of a call of `generate` would."""
 
-    def __init__(self, model: Model, job: Job, on_event: OnEvent, number: int, deadline: float) -> None:
+    def __init__(self, model: LanguageModel, job: Job, on_event: OnEvent, number: int, deadline: float) -> None:
         """number: counts the jobs; deadline: when it must have ended. Raises as `Engine.submit` says, but for Full."""
         context, vocab = model.config.max_position_embeddings, model.config.vocab_size
         self.ids = prompts_of(model, [job.ids])[0]

@@ -9,6 +9,7 @@ from dsv4.serve.chat_task import MODE_OF_EFFORT, ChatTask, mode_of
 from dsv4.serve.fields import Fields, RequestError, joined, wrong
 from dsv4.serve.openai_chat import check_parameters
 from dsv4.serve.service import MOST_STOPS, Service, Settings, read_settings
+from dsv4.text.chat.check import Mode
 
 WITHOUT_EFFECT = "model", "metadata", "service_tier", "container", "inference_geo", "cache_control"
 """Fields that say nothing of the answer."""
@@ -49,7 +50,7 @@ def _settings(fields: Fields, service: Service, most: int | None) -> Settings:
     return read_settings(fields, service, most)
 
 
-def _mode(fields: Fields, service: Service) -> str:
+def _mode(fields: Fields, service: Service) -> Mode:
     thinking, thinks = fields.inner("thinking"), None
     if thinking is not None:
         kind = thinking.one_of("type", ("enabled", "disabled", "adaptive"))

@@ -10,8 +10,8 @@ from dsv4.serve.job import Constraint, Job
 from dsv4.serve.reply import ChatReply
 from dsv4.serve.service import Service, Settings
 from dsv4.text import chat
-from dsv4.text.chat.check import check_messages
-from dsv4.text.chat.templates import EFFORTS
+from dsv4.text.chat.check import Mode, check_messages
+from dsv4.text.chat.templates import EFFORTS, is_v41
 
 MODE_OF_EFFORT = {
     "none": "non-think",
@@ -22,10 +22,10 @@ MODE_OF_EFFORT = {
     "xhigh": "high",
     "max": "max",
 }
-"""DeepSeek's names of efforts, for V4-Flash-0731 and V4-Pro-0813."""
+"""DeepSeek's names of efforts and the modes that they stand for, where a revision has no mode of that name."""
 
 ANSWERED = ("user", "tool", "latest_reminder")
-"""The roles of messages that the model answers."""
+"""The roles of messages that the model answers; V4.1 answers those of role system, too."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ChatTask:
 
     messages: Sequence[Mapping[str, Any]]
     """As `dsv4.chat` takes them, without tools and response formats."""
-    mode: str
+    mode: Mode
     settings: Settings
     stops: tuple[str, ...] = ()
     tools: Sequence[Mapping[str, Any]] = ()
@@ -66,7 +66,7 @@ def prepare(service: Service, task: ChatTask) -> Prepared:
         check_messages(messages)
     except ChatError as error:
         raise named(error) from None
-    continues = _check_last(messages)
+    continues = _check_last(messages, (*ANSWERED, "system") if is_v41(service.revision) else ANSWERED)
     service.check_characters(sum(len(str(message.get("content") or "")) for message in messages), "messages")
     _add_instructions(messages, task)
     try:
@@ -78,11 +78,13 @@ def prepare(service: Service, task: ChatTask) -> Prepared:
     thinks = task.mode != "non-think" and not continues
     jobs = tuple(_job(service, task, ids, number, thinks) for number in range(task.settings.choices))
     most_calls = int(task.one_call)
-    replies = tuple(ChatReply(service.tokenizer, thinks, task.stops, service.stop_ids, most_calls) for _ in jobs)
+    replies = tuple(
+        ChatReply(service.tokenizer, thinks, task.stops, service.stop_ids, most_calls, service.tags) for _ in jobs
+    )
     return Prepared(tuple(ids), jobs, replies)
 
 
-def mode_of(thinks: bool | None, effort: str | None, default: str, revision: str) -> str:
+def mode_of(thinks: bool | None, effort: str | None, default: Mode, revision: str) -> Mode:
     """The mode that a request asks for. thinks: what it says of thinking. Raises RequestError for one unknown here.
 
     Source: DeepSeek's API. Thinking without an effort is high; no thinking beats any effort, and thinking beats "none".
@@ -91,7 +93,7 @@ def mode_of(thinks: bool | None, effort: str | None, default: str, revision: str
         return "non-think"
     if effort is None:
         return "high" if thinks and default == "non-think" else default
-    mode = MODE_OF_EFFORT[effort]
+    mode = effort if effort in EFFORTS[revision] else MODE_OF_EFFORT[effort]
     if mode == "non-think" and thinks:
         return "high"
     if mode not in EFFORTS[revision]:
@@ -100,7 +102,7 @@ def mode_of(thinks: bool | None, effort: str | None, default: str, revision: str
     return mode
 
 
-def _check_last(messages: Sequence[Mapping[str, Any]]) -> bool:
+def _check_last(messages: Sequence[Mapping[str, Any]], answered: Sequence[str]) -> bool:
     """Whether the last message is the beginning of the answer. Raises RequestError for one that cannot be answered."""
     for number, message in enumerate(messages[:-1]):
         if message.get("wo_eos"):
@@ -111,14 +113,14 @@ def _check_last(messages: Sequence[Mapping[str, Any]]) -> bool:
         if last.get("tool_calls"):
             raise RequestError(f"{field}.tool_calls: expected none in a message to go on with, found some", field)
         return True
-    if last["role"] not in ANSWERED:
-        expected = f"a message of role {', '.join(ANSWERED)}, or one of role assistant with prefix"
+    if last["role"] not in answered:
+        expected = f"a message of role {', '.join(answered)}, or one of role assistant with prefix"
         raise wrong(f"{field}.role", f"{expected}, which the model can answer", last["role"])
     return False
 
 
 def _add_instructions(messages: list[dict[str, Any]], task: ChatTask) -> None:
-    """Put tools and schema where V4's format has them: on the system message that comes first."""
+    """Put tools and schema where the format has them: on the system message that comes first."""
     added: dict[str, Any] = {}
     if task.tools:
         added["tools"] = [{"type": "function", "function": function} for function in task.tools]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dsv4.arguments import integer, number
 from dsv4.errors import DSV4Error, SettingError, quoted
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.serve.answer import Answer
 from dsv4.serve.job import Figures, Job, OnEvent
 from dsv4.serve.scheduler import Scheduler
@@ -46,7 +46,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: LanguageModel,
         *,
         running: int = 16,
         waiting: int = 64,

@@ -16,10 +16,11 @@ from dsv4.ops.types import Mask
 from dsv4.serve.fields import RequestError
 from dsv4.text.chat import templates as t
 from dsv4.text.chat.pieces import CONTROL_PATTERN
+from dsv4.text.chat.tags import V4_TAGS, Tags
 from dsv4.text.tokenizer import Tokenizer
 
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As V4 writes JSON; and without a choice of spaces, a small model cannot go on writing them for ever."""
+"""As V4 and V4.1 write JSON; and without a choice of spaces, a small model cannot go on writing them for ever."""
 
 
 class Without:
@@ -73,9 +74,9 @@ class Grammar:
 class Grammars:
     """Makes the constraints of requests, for one tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_ids: frozenset[int]) -> None:
-        """vocab_size: of the model. stop_ids: may come where an answer is whole."""
-        self._tokenizer, self._vocab_size, self._stop_ids = tokenizer, vocab_size, stop_ids
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_ids: frozenset[int], tags: Tags = V4_TAGS) -> None:
+        """vocab_size: of the model. stop_ids: may come where an answer is whole. tags: of the model's chat format."""
+        self._tokenizer, self._vocab_size, self._stop_ids, self._tags = tokenizer, vocab_size, stop_ids, tags
         self._ids = {text: number for number, text in tokenizer.control_of_id.items()}
         self._library: Any = None
         self._lock = threading.Lock()
@@ -98,9 +99,10 @@ class Grammars:
         functions: of each `name` and perhaps `parameters`, a JSON schema. Raises RequestError as `json`.
         """
         names = [f"call_{number}" for number in range(len(functions))]
+        before, after = self._literal(self._tags.calls_open), self._literal(self._tags.calls_close)
         rules = [
             self._begin(thinking),
-            f"answer: {self._literal(t.CALLS_OPEN)} call{'' if one else '+'} {self._literal(t.CALLS_CLOSE)}\n",
+            f"answer: {before} call{'' if one else '+'} {after}\n",
             f"call: {' | '.join(names)}\n",
             "VALUE: /(?s:.*)<\\//\n",
         ]
@@ -113,7 +115,7 @@ class Grammars:
         schema = function.get("parameters") or {}
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
-        begin = self._literal(f"{t.INVOKE_OPEN}{{name}}{t.INVOKE_NAME_CLOSE}", name=str(function["name"]))
+        begin = self._literal(f"{self._tags.invoke_open}{{name}}{t.INVOKE_NAME_CLOSE}", name=str(function["name"]))
         parts, rules = [], []
         for number, (name, kind) in enumerate(properties.items()):
             part = f"{rule}_{number}"
@@ -122,18 +124,18 @@ class Grammars:
         given = " ".join(parts)
         if not any(name in required for name in properties):
             given = " | ".join(filter(None, (self._literal(t.NO_PARAMETERS), given)))
-        return [f"{rule}: {begin} ({given}) {self._literal(t.INVOKE_CLOSE)}\n", *rules]
+        return [f"{rule}: {begin} ({given}) {self._literal(self._tags.invoke_close)}\n", *rules]
 
     def _parameter(self, name: str, kind: Any, schema: Mapping[str, Any]) -> str:
         """One parameter: text as it is where the schema wants any string, JSON otherwise."""
-        opening = f"{t.PARAMETER_OPEN}{{name}}"
+        opening = f"{self._tags.parameter_open}{{name}}"
         if isinstance(kind, dict) and kind.get("type") == "string" and "enum" not in kind and "const" not in kind:
             value = f"{self._literal(opening + t.PARAMETER_IS_STRING, name=name)} VALUE"
-            return f"{value} {self._literal(t.PARAMETER_CLOSE.removeprefix('</'))}"
+            return f"{value} {self._literal(self._tags.parameter_close.removeprefix('</'))}"
         wanted = {**kind, "x-guidance": JSON_STYLE} if isinstance(kind, dict) else {"x-guidance": JSON_STYLE}
         wanted |= {key: schema[key] for key in ("$defs", "definitions") if key in schema}
         value = f"{self._literal(opening + t.PARAMETER_IS_JSON, name=name)} %json {json.dumps(wanted)}"
-        return f"{value} {self._literal(t.PARAMETER_CLOSE)}"
+        return f"{value} {self._literal(self._tags.parameter_close)}"
 
     def _begin(self, thinking: bool) -> str:
         """The first rule: reasoning up to the token that ends it, then the answer."""

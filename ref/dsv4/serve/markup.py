@@ -14,6 +14,7 @@ from dsv4.errors import shortened
 from dsv4.text.chat import templates as t
 from dsv4.text.chat.json_text import read_json
 from dsv4.text.chat.pieces import CONTROL_PATTERN, Control, Piece
+from dsv4.text.chat.tags import V4_TAGS, Tags
 
 FIRST_CONTROL = 0xD800
 """Half a surrogate pair: decoded text has none."""
@@ -72,8 +73,9 @@ class Markup:
         malformed: what was expected instead and what was found; "" for an answer that is well formed so far.
     """
 
-    def __init__(self, thinking: bool) -> None:
-        """thinking: whether the answer begins with reasoning."""
+    def __init__(self, thinking: bool, tags: Tags = V4_TAGS) -> None:
+        """thinking: whether the answer begins with reasoning. tags: of the format, V4's or V4.1's."""
+        self._tags = tags
         self.thinking = thinking
         self.in_calls = self.ended = False
         self.malformed = ""
@@ -108,7 +110,7 @@ class Markup:
 
     def _content(self) -> bool:
         """The answer, up to the end token or to a block of tool calls."""
-        opening = self._literal(t.CALLS_OPEN)
+        opening = self._literal(self._tags.calls_open)
         before = opening.partition(self._dsml)[0]
         text, control = self._to_control()
         held = _overlap(text, before)
@@ -120,7 +122,7 @@ class Markup:
 
     def _first_call(self) -> bool:
         self.in_calls = True
-        return self._expect({self._literal(t.INVOKE_OPEN): self._call_name})
+        return self._expect({self._literal(self._tags.invoke_open): self._call_name})
 
     def _call_name(self) -> bool:
         """The tool's name, which may hold double quotes: it ends where the parameters, or the end of the call, come."""
@@ -129,7 +131,11 @@ class Markup:
             return False
         tails = [
             self._literal(t.INVOKE_NAME_CLOSE + following).partition(self._dsml)[0]
-            for following in (t.PARAMETER_OPEN, t.INVOKE_CLOSE, t.NO_PARAMETERS + t.INVOKE_CLOSE)
+            for following in (
+                self._tags.parameter_open,
+                self._tags.invoke_close,
+                t.NO_PARAMETERS + self._tags.invoke_close,
+            )
         ]
         length = max((len(tail) for tail in tails if control == self._dsml and name.endswith(tail)), default=0)
         name, self._text = name[: len(name) - length], self._text[len(name) - length :]
@@ -140,12 +146,12 @@ class Markup:
         return True
 
     def _first_parameter(self) -> bool:
-        ways = {t.PARAMETER_OPEN: self._parameter_name, t.INVOKE_CLOSE: self._call_end}
-        ways[t.NO_PARAMETERS + t.INVOKE_CLOSE] = self._call_end
+        ways = {self._tags.parameter_open: self._parameter_name, self._tags.invoke_close: self._call_end}
+        ways[t.NO_PARAMETERS + self._tags.invoke_close] = self._call_end
         return self._expect({self._literal(literal): state for literal, state in ways.items()})
 
     def _next_parameter(self) -> bool:
-        ways = {t.PARAMETER_OPEN: self._parameter_name, t.INVOKE_CLOSE: self._call_end}
+        ways = {self._tags.parameter_open: self._parameter_name, self._tags.invoke_close: self._call_end}
         return self._expect({self._literal(literal): state for literal, state in ways.items()})
 
     def _parameter_name(self) -> bool:
@@ -194,7 +200,7 @@ class Markup:
 
     def _value(self) -> tuple[str, bool]:
         """More of a value, taken off the text, and whether it is whole; other control tokens are text in it."""
-        closing = self._literal(t.PARAMETER_CLOSE)
+        closing = self._literal(self._tags.parameter_close)
         before = closing.partition(self._dsml)[0]
         ends = [place for place in (self._text.find(self._dsml), self._text.find(self._end)) if place >= 0]
         text = self._text[: min(ends)] if ends else self._text
@@ -208,7 +214,7 @@ class Markup:
         return True
 
     def _next_call(self) -> bool:
-        ways = {t.INVOKE_OPEN: self._call_name, t.CALLS_CLOSE: self._after_calls}
+        ways = {self._tags.invoke_open: self._call_name, self._tags.calls_close: self._after_calls}
         return self._expect({self._literal(literal): state for literal, state in ways.items()})
 
     def _after_calls(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from dsv4.serve.chat_task import MODE_OF_EFFORT, ChatTask, mode_of
 from dsv4.serve.fields import Fields, RequestError, joined, wrong
 from dsv4.serve.service import MOST_LIKELY, MOST_STOPS, Service, read_settings
+from dsv4.text.chat.check import Mode
 
 ROLES = {"developer": "system"}
 """OpenAI's name of a system message; V4's own `developer` is another thing, which no client speaks of."""
@@ -116,7 +117,7 @@ def _text_of(where: str, parts: Sequence[Any]) -> str:
     return joined(texts)
 
 
-def _mode(fields: Fields, service: Service) -> str:
+def _mode(fields: Fields, service: Service) -> Mode:
     thinking, thinks = fields.inner("thinking"), None
     if thinking is not None:
         kind = thinking.one_of("type", ("enabled", "disabled"))

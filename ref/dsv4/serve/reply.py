@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dsv4.serve.job import Chosen, Ended, LogProb
 from dsv4.serve.markup import Arguments, CallBegun, CallEnded, Content, Markup, Part, Reasoning
 from dsv4.text.chat.pieces import Control, Piece, Text
+from dsv4.text.chat.tags import V4_TAGS, Tags
 from dsv4.text.chat.templates import END
 from dsv4.text.stop_texts import StopTexts
 from dsv4.text.tokenizer import Tokenizer
@@ -20,7 +21,7 @@ class Given:
 
 
 class ChatReply:
-    """The answer of one job in V4's chat format.
+    """The answer of one job in a chat format, V4's or V4.1's.
 
     Attributes:
         ids: the tokens that came.
@@ -31,11 +32,17 @@ class ChatReply:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, thinking: bool, stops: Sequence[str], stop_ids: frozenset[int], most_calls: int = 0
+        self,
+        tokenizer: Tokenizer,
+        thinking: bool,
+        stops: Sequence[str],
+        stop_ids: frozenset[int],
+        most_calls: int = 0,
+        tags: Tags = V4_TAGS,
     ) -> None:
         """thinking: whether reasoning comes first. stops: end the content. most_calls: end behind so many; 0: never."""
         self._tokenizer, self._stop_ids, self._most_calls = tokenizer, stop_ids, most_calls
-        self._decoder, self._markup, self._stops = tokenizer.stream(), Markup(thinking), StopTexts(stops)
+        self._decoder, self._markup, self._stops = tokenizer.stream(), Markup(thinking, tags), StopTexts(stops)
         self._waiting: list[LogProb] = []  # of tokens whose text is held back
         self.ids: list[int] = []
         self.accepted = self.reasoning_tokens = 0

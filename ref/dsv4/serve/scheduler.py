@@ -15,7 +15,7 @@ import numpy as np
 
 from dsv4.arguments import integer
 from dsv4.model.cache import Cache
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.ops.types import Array
 from dsv4.serve.answer import Answer
 from dsv4.serve.job import Ended, Event, Figures, Job, OnEvent, Reason
@@ -45,7 +45,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, model: Model, running: int, prefill_chunk: int, prefix_memory: int, clock: Callable[[], float]
+        self, model: LanguageModel, running: int, prefill_chunk: int, prefix_memory: int, clock: Callable[[], float]
     ) -> None:
         """As for `Engine`; clock: the time that deadlines are compared with. Raises SettingError."""
         self.model, self._clock = model, clock

@@ -6,11 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.serve.engine import Engine
 from dsv4.serve.fields import Fields, RequestError
 from dsv4.serve.grammar import Grammars
 from dsv4.serve.metrics import Metrics
+from dsv4.text.chat.check import Mode
+from dsv4.text.chat.tags import Tags, tags_of
 from dsv4.text.generation_config import GenerationConfig
 from dsv4.text.tokenizer import Tokenizer
 
@@ -35,14 +37,14 @@ class Limits:
 class Service:
     """A model that is served."""
 
-    model: Model
+    model: LanguageModel
     tokenizer: Tokenizer
     engine: Engine
     name: str
     """What clients call the model."""
     wanted: GenerationConfig
     """Temperature and top-p of requests that do not say, and the tokens that end an answer."""
-    mode: str
+    mode: Mode
     """How much the model thinks for requests that do not say."""
     revision: str
     speculative: bool = False
@@ -56,7 +58,12 @@ class Service:
     @cached_property
     def grammars(self) -> Grammars:
         """What makes constraints."""
-        return Grammars(self.tokenizer, self.model.config.vocab_size, self.stop_ids)
+        return Grammars(self.tokenizer, self.model.config.vocab_size, self.stop_ids, self.tags)
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of tool calls in the model's chat format."""
+        return tags_of(self.revision)
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsv4.errors import DSV4Error
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.ops.types import Array, Ints
 from dsv4.text.rounds import Rounds
 from dsv4.text.sampling import Sampler, require_numbers
@@ -28,7 +28,7 @@ class Batch:
 
     def __init__(
         self,
-        model: Model,
+        model: LanguageModel,
         sampler: Sampler,
         stop_ids: frozenset[int],
         left: Ints,

@@ -5,13 +5,13 @@ import numpy as np
 from dsv4.errors import CheckpointError
 from dsv4.model.cache import Cache
 from dsv4.model.dspark import DraftBlock
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.ops.types import Array, Ints, Mask
 from dsv4.text.drafts import Drafter, Drafts
 from dsv4.text.sampling import Sampler
 
 
-def drafter_of(model: Model) -> Drafter:
+def drafter_of(model: LanguageModel) -> Drafter:
     """What the model's checkpoint drafts with. Raises CheckpointError where it has nothing for that."""
     return MTPDrafter(model) if model.dspark is None else DSparkDrafter(model)
 
@@ -21,7 +21,7 @@ class MTPDrafter:
 
     max_drafts = 1
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         """Raises CheckpointError for a model without an MTP layer."""
         if model.mtp is None:
             raise CheckpointError(f"{model.checkpoint.directory}: expected an MTP layer to draft with, found none")
@@ -41,7 +41,7 @@ class MTPDrafter:
 class DSparkDrafter:
     """The DSpark stages as a drafter of a block; the model itself has put its tokens into their rings."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         """Raises CheckpointError for a model without a DSpark drafter."""
         if model.dspark is None:
             raise CheckpointError(f"{model.checkpoint.directory}: expected a DSpark drafter, found none")

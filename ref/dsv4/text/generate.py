@@ -9,7 +9,7 @@ import numpy.typing as npt
 from dsv4.arguments import flag, integer, number
 from dsv4.errors import PromptError, SettingError, quoted
 from dsv4.model.cache import Cache
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.model.padding import check_ids
 from dsv4.ops.types import Array, Ints
 from dsv4.text.decode import Batch, Token, decode
@@ -28,7 +28,7 @@ Prompts = Sequence[int] | Sequence[Sequence[int]] | npt.NDArray[np.integer]
 
 
 def generate(
-    model: Model,
+    model: LanguageModel,
     ids: Prompts,
     max_new_tokens: int = 100,
     temperature: Setting = 1.0,
@@ -65,7 +65,7 @@ def generate(
     of range or of another type, CheckpointError for speculative where the checkpoint has nothing to draft with. Logits
     that are no numbers end their sequence; the iteration raises DSV4Error, which names it, once the others have ended.
     """
-    if not isinstance(model, Model):
+    if not isinstance(model, LanguageModel):
         raise SettingError(f"model: expected a model from dsv4.load, found {quoted(model)}")
     prompts = prompts_of(model, ids)
     count = integer("max_new_tokens", max_new_tokens, least=1)
@@ -83,7 +83,7 @@ def generate(
     return Generation(batch, prompts, drafting, chunk, prefixes)
 
 
-def prompts_of(model: Model, ids: Prompts) -> list[Ints]:
+def prompts_of(model: LanguageModel, ids: Prompts) -> list[Ints]:
     """The ids of each prompt, [N] int64. Raises PromptError for what is no prompt for the model, as `generate`."""
     prompts, context = _as_prompts(ids), model.config.max_position_embeddings
     for place, prompt in enumerate(prompts):
@@ -193,7 +193,7 @@ class Generation:
         return np.stack(last)[:, None]
 
 
-def _as_drafter(model: Model, speculative: bool | Drafter) -> Drafter | None:
+def _as_drafter(model: LanguageModel, speculative: bool | Drafter) -> Drafter | None:
     """What drafts, if anything does. Raises as `generate`."""
     if isinstance(speculative, Drafter):
         return speculative

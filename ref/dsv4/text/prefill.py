@@ -6,7 +6,7 @@ import numpy as np
 
 from dsv4.model.cache import Cache
 from dsv4.model.cut import cut
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.ops.types import Array, Ints
 from dsv4.text.drafts import Drafter
 from dsv4.text.prefixes import Prefix, Prefixes, edges
@@ -20,7 +20,13 @@ class Prefill:
     """
 
     def __init__(
-        self, model: Model, ids: Ints, chunk: int, prefixes: Prefixes, drafter: Drafter | None = None, spare: int = 0
+        self,
+        model: LanguageModel,
+        ids: Ints,
+        chunk: int,
+        prefixes: Prefixes,
+        drafter: Drafter | None = None,
+        spare: int = 0,
     ) -> None:
         """Begin with the longest prefix that is kept, if there is one.
 
@@ -118,6 +124,6 @@ class Prefill:
         self.drafter.read(states, padded, self.cache, known[None])
 
 
-def is_batch_invariant(model: Model) -> bool:
+def is_batch_invariant(model: LanguageModel) -> bool:
     """Whether a token's results are the same bits in any batch, and however a prompt is cut."""
     return model.dtype.name in model.ops.batch_invariant

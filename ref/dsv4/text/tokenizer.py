@@ -33,12 +33,14 @@ class Tokenizer:
         eos_id: the id of the end token.
         add_bos: whether plain text should begin with the begin token, as tokenizer_config.json says.
         vocab_size: one more than the largest id.
+        vocabulary: the id of each token by its name in the file.
+        path: the tokenizer.json, named in errors.
         control_of_id: the text of each control token by its id.
     """
 
     def __init__(self, data: dict[str, Any], config: dict[str, Any], path: Path) -> None:
         """Build from the parsed tokenizer.json and tokenizer_config.json; `path` is named in errors."""
-        self._path = path
+        self.path = path
         self._official = _build(data)
         vocab = self._official.get_vocab(with_added_tokens=True)
         self._control_ids = {token: vocab[token] for token in _added_tokens(data)}
@@ -100,7 +102,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise TokenizerError(f"text: expected text that UTF-8 can hold, found {error}") from error
         tokenizer = self._official if allow_special else self._plain
-        with _library_failures(f"{self._path}: expected a tokenizer that can encode the text"):
+        with _library_failures(f"{self.path}: expected a tokenizer that can encode the text"):
             return tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> list[int]:
@@ -183,7 +185,7 @@ class Tokenizer:
 
     def _control_id(self, token: str) -> int:
         if token not in self._control_ids:
-            raise TokenizerError(f"{self._path}: expected {shortened(token)} among added_tokens, found no such token")
+            raise TokenizerError(f"{self.path}: expected {shortened(token)} among added_tokens, found no such token")
         return self._control_ids[token]
 
     def _all_bytes(self) -> dict[int, bytes]:

@@ -33,6 +33,7 @@ from mutants.catalogue.post_training import POST_TRAINING
 from mutants.catalogue.rounding import ROUNDING
 from mutants.catalogue.serving import SERVING
 from mutants.catalogue.text import TEXT
+from mutants.catalogue.text_v41 import TEXT_V41
 from mutants.catalogue.training import TRAINING
 from mutants.mutant import Mutant
 
@@ -49,6 +50,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "generation": GENERATION,
     "dspark": DSPARK,
     "text": TEXT,
+    "text_v41": TEXT_V41,
     "engine": ENGINE,
     "learning": LEARNING,
     "derivatives": DERIVATIVES,

@@ -74,7 +74,7 @@ CONNECTIONS = (
     Mutant(
         name="embedding-in-one-stream",
         trap="the embedding goes into the first stream only instead of into each",
-        file="model/model.py",
+        file="model/language_model.py",
         old="return np.repeat(embedded[:, :, None], self.config.hc_mult, axis=2)",
         new="return embedded[:, :, None] * (np.arange(self.config.hc_mult) == 0)[:, None]",
         tests=ONE_LAYER,

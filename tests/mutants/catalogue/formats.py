@@ -95,8 +95,8 @@ FORMATS = (
         name="weight-scales-transposed",
         trap="the scales of an FP8 weight's 128 × 128 squares are taken column by column",
         file="ops/quantise.py",
-        old="    rows = np.repeat(scales, FP8_WEIGHT_BLOCK, axis=0)[: shape[0]]",
-        new="    rows = np.repeat(scales.T.reshape(scales.shape), FP8_WEIGHT_BLOCK, axis=0)[: shape[0]]",
+        old="    rows = np.repeat(scales, block[0], axis=0)[: shape[0]]",
+        new="    rows = np.repeat(scales.T.reshape(scales.shape), block[0], axis=0)[: shape[0]]",
         tests=("ops/test_quantise.py::test_weights_are_those_of_the_official_code",),
     ),
 )

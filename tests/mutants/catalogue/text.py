@@ -10,7 +10,7 @@ TEXT = (
     Mutant(
         name="user-text-as-template",
         trap="special-token text in user content becomes control pieces",
-        file="text/chat/encode.py",
+        file="text/chat/write.py",
         old="        else:\n            out.content(block.text)",
         new="        else:\n            out.template(block.text)",
         tests=("text/test_chat.py::test_special_token_text_in_user_content_is_not_a_control_token",),
@@ -52,9 +52,11 @@ TEXT = (
         name="max-instruction-last",
         trap="the instruction of Think Max is written behind the messages instead of before them",
         file="text/chat/encode.py",
-        old="    out.template(t.EFFORTS[revision][mode])\n",
+        old="    out.template(t.instruction_of(mode, revision))\n",
         new="",
-        also=(("    return out.finish()", "    out.template(t.EFFORTS[revision][mode])\n    return out.finish()"),),
+        also=(
+            ("    return out.finish()", "    out.template(t.instruction_of(mode, revision))\n    return out.finish()"),
+        ),
         tests=OFFICIAL_TEXT,
     ),
     Mutant(
@@ -77,8 +79,8 @@ TEXT = (
         name="effort-before-the-begin-token",
         trap="the instruction of an effort stands in front of the begin token",
         file="text/chat/encode.py",
-        old="    if add_bos:\n        out.template(t.BEGIN)\n    out.template(t.EFFORTS[revision][mode])\n",
-        new="    out.template(t.EFFORTS[revision][mode])\n    if add_bos:\n        out.template(t.BEGIN)\n",
+        old="    if add_bos:\n        out.template(t.BEGIN)\n    out.template(t.instruction_of(mode, revision))\n",
+        new="    out.template(t.instruction_of(mode, revision))\n    if add_bos:\n        out.template(t.BEGIN)\n",
         tests=OFFICIAL_EFFORTS,
     ),
     Mutant(

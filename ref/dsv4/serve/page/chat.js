@@ -1,7 +1,7 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
-const EFFORTS = { "non-think": "none", low: "low", high: "high", max: "max" };
+const EFFORTS = { "non-think": "none", low: "low", high: "high", xhigh: "xhigh", max: "max" };
 
 let messages = []; // of the conversation, as the endpoint takes them
 let running = null; // what stops the answer that is being made

@@ -1,4 +1,4 @@
-"""DeepSeek-V4's chat format: messages to the prompt's exact text, and a completion back to a message.
+"""The chat formats of DeepSeek-V4 and V4.1: messages to the prompt's exact text, and a completion back to a message.
 
 `encode` gives the official text. `encode_pieces` gives the same text in pieces that keep the format's own control
 tokens apart from text that only looks like them; `dsv4.text.tokenizer.Tokenizer.encode_pieces` turns those into ids.

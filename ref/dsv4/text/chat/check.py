@@ -6,9 +6,23 @@ from typing import Any
 
 from dsv4.errors import ChatError, quoted
 from dsv4.text.chat.json_text import JSONValue, read_json, string_of
-from dsv4.text.chat.templates import EFFORTS, MODES, PARAMETER_IS_JSON, PARAMETER_IS_STRING, TASKS
+from dsv4.text.chat.templates import (
+    EFFORTS,
+    IMAGE,
+    MODES,
+    PARAMETER_IS_JSON,
+    PARAMETER_IS_STRING,
+    TASKS,
+    V41_LARGEST_EFFORT,
+    is_v41,
+)
 
 Message = Mapping[str, Any]
+
+Mode = str | int
+"""How much to think: one of MODES, or an effort of V4.1, from 1 to 100."""
+
+_OR_AN_EFFORT = f"or a number from 1 to {V41_LARGEST_EFFORT}"
 
 _FIELDS_OF_ROLE = {
     "system": {"tools", "response_format"},
@@ -22,19 +36,31 @@ _FIELDS_OF_SOME_ROLE = ("tools", "response_format", "reasoning_content", "tool_c
 
 
 def check_mode(mode: object) -> None:
-    """Raise ChatError unless `mode` is one of "non-think", "low", "high" and "max"."""
-    if mode not in MODES:
-        raise ChatError(f"mode: expected one of {', '.join(MODES)}, found {quoted(mode)}")
+    """Raise ChatError unless `mode` is one of MODES or an effort of V4.1, from 1 to 100."""
+    if not _is_effort(mode) and mode not in MODES:
+        raise ChatError(f"mode: expected one of {', '.join(MODES)}, {_OR_AN_EFFORT}, found {quoted(mode)}")
 
 
-def check_mode_of(mode: object, revision: object) -> None:
-    """Raise ChatError unless `revision` is "april" or "0731", and `mode` one of its modes: "low" is not April's."""
+def check_revision(revision: object) -> None:
+    """Raise ChatError unless `revision` is one that EFFORTS has."""
     if not isinstance(revision, str) or revision not in EFFORTS:
         raise ChatError(f"revision: expected one of {', '.join(EFFORTS)}, found {quoted(revision)}")
-    modes = tuple(EFFORTS[revision])
-    if mode not in modes:
-        expected = f"one of {', '.join(modes)}, as revision {revision} has them"
-        raise ChatError(f"mode: expected {expected}, found {quoted(mode)}")
+
+
+def check_mode_of(mode: object, revision: str) -> None:
+    """Raise ChatError unless `revision` is one that EFFORTS has, and `mode` one of its modes: "low" is not April's."""
+    check_revision(revision)
+    modes, takes_efforts = tuple(EFFORTS[revision]), is_v41(revision)
+    if mode not in modes and not (takes_efforts and _is_effort(mode)):
+        expected = f"one of {', '.join(modes)}{', ' + _OR_AN_EFFORT if takes_efforts else ''}"
+        raise ChatError(f"mode: expected {expected}, as revision {revision} has them, found {quoted(mode)}")
+
+
+def read_mode(text: str) -> Mode:
+    """Give the mode that somebody typed: a word, or the number of an effort. Raises ChatError as `check_mode`."""
+    mode = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(V41_LARGEST_EFFORT)) else text
+    check_mode(mode)
+    return mode
 
 
 def check_flag(name: str, value: object) -> None:
@@ -66,6 +92,19 @@ def check_messages(messages: object) -> None:
         _check_message(where, role, message)
 
 
+def check_no_image(messages: Sequence[Message]) -> None:
+    """Raise ChatError, which names the message and the field, for text that holds V4.1's image token.
+
+    messages: such as `check_messages` accepts. Source: official encoder of V4.1, for content and reasoning; the other
+    fields are checked for the same reason.
+    """
+    for index, message in enumerate(messages):
+        for field in ("content", "reasoning_content", "tools", "response_format", "tool_calls"):
+            if IMAGE in _written(field, message.get(field)):
+                expected = f"text without {IMAGE}, which stands for an image"
+                raise ChatError(f"messages[{index}].{field}: expected {expected}, found it")
+
+
 def load_arguments(arguments: object) -> dict[str, JSONValue]:
     """Give the parameters of a tool call; arguments that are no JSON object become one parameter, `arguments`.
 
@@ -90,6 +129,18 @@ def load_arguments(arguments: object) -> dict[str, JSONValue]:
             return {json.loads(name): member for name, member in value.items()}
         text = string_of(value)
     return {"arguments": json.dumps(arguments, ensure_ascii=False)}
+
+
+def _is_effort(mode: object) -> bool:
+    return isinstance(mode, int) and not isinstance(mode, bool) and 1 <= mode <= V41_LARGEST_EFFORT
+
+
+def _written(field: str, value: Any) -> str:
+    """All characters of a field as they stand in the prompt, and more: JSON may have written them as escapes."""
+    if field == "tool_calls":
+        functions = [call["function"] for call in value or ()]
+        value = [(function["name"], load_arguments(function["arguments"])) for function in functions]
+    return json.dumps(value, ensure_ascii=False, default=repr)
 
 
 def _check_message(where: str, role: str, message: Message) -> None:

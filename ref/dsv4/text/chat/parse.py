@@ -2,34 +2,34 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dsv4.errors import ChatError
 from dsv4.text.chat import templates as t
-from dsv4.text.chat.check import check_flag, check_mode
+from dsv4.text.chat.check import Mode, check_flag, check_mode, check_revision
 from dsv4.text.chat.json_text import read_json
 from dsv4.text.chat.pieces import Control, Piece, PieceBuilder, Text
 from dsv4.text.chat.reader import Reader, TextEndedError
+from dsv4.text.chat.tags import Tags, tags_of
 
-_AFTER_NAME = tuple(
-    t.INVOKE_NAME_CLOSE + following
-    for following in (t.PARAMETER_OPEN, t.INVOKE_CLOSE, t.NO_PARAMETERS + t.INVOKE_CLOSE)
-)
 _KIND = re.compile(f"{re.escape(t.PARAMETER_IS_STRING)}|{re.escape(t.PARAMETER_IS_JSON)}")
 
 
-def parse(completion: str | Iterable[Piece], mode: str = "non-think", require_end: bool = True) -> dict[str, Any]:
+def parse(
+    completion: str | Iterable[Piece], mode: Mode = "non-think", require_end: bool = True, revision: str = "april"
+) -> dict[str, Any]:
     """Read one completion: what the model wrote after the prompt, up to and including the end token.
 
     Args:
         completion: its pieces, as `dsv4.text.tokenizer.Tokenizer.decode_pieces` gives them, or its text. In a text,
-            whatever looks like a control token is taken for one; pieces say which really are. In the modes "low",
-            "high" and "max" a completion begins with the reasoning (the prompt has already written `<think>`), in
-            "non-think" with the answer.
-        mode: the mode in which the prompt was encoded: "non-think", "low", "high" or "max".
+            whatever looks like a control token is taken for one; pieces say which really are. In the modes that
+            think, a completion begins with the reasoning (the prompt has already written `<think>`), in "non-think"
+            with the answer.
+        mode: the mode in which the prompt was encoded.
         require_end: whether the completion must be whole. With False it may stop anywhere, as it does when the
             model ran out of tokens.
+        revision: that of the prompt: V4.1 calls tools with other tags than V4.
 
     Returns:
         {"role": "assistant", "content": str, "reasoning_content": str, "tool_calls": list}, where a tool call is
@@ -50,10 +50,11 @@ def parse(completion: str | Iterable[Piece], mode: str = "non-think", require_en
     """
     check_mode(mode)
     check_flag("require_end", require_end)
-    reader = Reader(_pieces_of(completion))
+    check_revision(revision)
+    reader = Reader(_pieces_of(completion, t.control_tokens_of(revision)))
     message: dict[str, Any] = {"role": "assistant", "content": "", "reasoning_content": "", "tool_calls": []}
     try:
-        _read_message(reader, message, thinking=mode != "non-think")
+        _read_message(reader, message, tags_of(revision), thinking=mode != "non-think")
     except TextEndedError as error:
         if require_end:
             raise ChatError(str(error)) from None
@@ -62,9 +63,9 @@ def parse(completion: str | Iterable[Piece], mode: str = "non-think", require_en
     return message
 
 
-def _pieces_of(completion: object) -> list[Piece]:
+def _pieces_of(completion: object, control_tokens: Sequence[str]) -> list[Piece]:
     if isinstance(completion, str):
-        builder = PieceBuilder()
+        builder = PieceBuilder(control_tokens)
         builder.template(completion)
         return builder.finish()
     if not isinstance(completion, Iterable):
@@ -76,52 +77,53 @@ def _pieces_of(completion: object) -> list[Piece]:
     return pieces
 
 
-def _read_message(reader: Reader, message: dict[str, Any], thinking: bool) -> None:
+def _read_message(reader: Reader, message: dict[str, Any], tags: Tags, thinking: bool) -> None:
     if thinking:
         message["reasoning_content"] = reader.read_until(t.END_THINK)
         reader.keep()
         reader.expect(t.END_THINK)
-    message["content"] = reader.read_until(t.CALLS_OPEN, t.END)
+    message["content"] = reader.read_until(tags.calls_open, t.END)
     reader.keep()
-    if reader.expect(t.CALLS_OPEN, t.END) == t.CALLS_OPEN:
-        message["tool_calls"] = _read_calls(reader)
+    if reader.expect(tags.calls_open, t.END) == tags.calls_open:
+        message["tool_calls"] = _read_calls(reader, tags)
         reader.keep()
         reader.expect(t.END)
     reader.keep()
     reader.expect_nothing_more()
 
 
-def _read_calls(reader: Reader) -> list[dict[str, Any]]:
+def _read_calls(reader: Reader, tags: Tags) -> list[dict[str, Any]]:
     calls = []
-    opening = reader.expect(t.INVOKE_OPEN)
-    while opening == t.INVOKE_OPEN:
-        name = _read_name(reader)
-        calls.append({"type": "function", "function": {"name": name, "arguments": _read_arguments(reader)}})
-        opening = reader.expect(t.INVOKE_OPEN, t.CALLS_CLOSE)
+    opening = reader.expect(tags.invoke_open)
+    while opening == tags.invoke_open:
+        name = _read_name(reader, tags)
+        calls.append({"type": "function", "function": {"name": name, "arguments": _read_arguments(reader, tags)}})
+        opening = reader.expect(tags.invoke_open, tags.calls_close)
     return calls
 
 
-def _read_name(reader: Reader) -> str:
+def _read_name(reader: Reader, tags: Tags) -> str:
     """Read a tool's name, which may hold double quotes: it ends where the parameters, or the end of the call, come."""
     start = reader.position
-    name = reader.read_until(*_AFTER_NAME)
+    following = (tags.parameter_open, tags.invoke_close, t.NO_PARAMETERS + tags.invoke_close)
+    name = reader.read_until(*(t.INVOKE_NAME_CLOSE + literal for literal in following))
     if not reader.stands_here(t.INVOKE_NAME_CLOSE):
         reader.position = start + len(name.partition('"')[0])
     reader.expect(t.INVOKE_NAME_CLOSE)
     return name
 
 
-def _read_arguments(reader: Reader) -> str:
+def _read_arguments(reader: Reader, tags: Tags) -> str:
     """Read the parameters of one call into the text of a JSON object; JSON values stay as the model wrote them."""
     arguments: dict[str, str] = {}
-    opening = reader.expect(t.PARAMETER_OPEN, t.INVOKE_CLOSE, t.NO_PARAMETERS + t.INVOKE_CLOSE)
-    while opening == t.PARAMETER_OPEN:
+    opening = reader.expect(tags.parameter_open, tags.invoke_close, t.NO_PARAMETERS + tags.invoke_close)
+    while opening == tags.parameter_open:
         name_position = reader.position
         name = reader.read_until_match(_KIND)
         kind = reader.expect(t.PARAMETER_IS_STRING, t.PARAMETER_IS_JSON)
         value_position = reader.position
-        value = reader.read_until(t.PARAMETER_CLOSE, stops=(t.DSML, t.END))
-        reader.expect(t.PARAMETER_CLOSE)
+        value = reader.read_until(tags.parameter_close, stops=(t.DSML, t.END))
+        reader.expect(tags.parameter_close)
         if name in arguments:
             reader.position = name_position
             raise ChatError(reader.describe("a parameter name that the call does not have yet"))
@@ -129,7 +131,7 @@ def _read_arguments(reader: Reader) -> str:
             reader.position = value_position
             raise ChatError(reader.describe('a JSON value, because of string="false"'))
         arguments[name] = value if kind == t.PARAMETER_IS_JSON else json.dumps(value, ensure_ascii=False)
-        opening = reader.expect(t.PARAMETER_OPEN, t.INVOKE_CLOSE)
+        opening = reader.expect(tags.parameter_open, tags.invoke_close)
     members = (f"{json.dumps(name, ensure_ascii=False)}: {value}" for name, value in arguments.items())
     return "{" + ", ".join(members) + "}"
 

@@ -5,13 +5,19 @@ keeps them apart until the tokenizer has turned each into ids.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dsv4.text.chat.templates import CONTROL_TOKENS
 
-CONTROL_PATTERN = re.compile("|".join(re.escape(token) for token in CONTROL_TOKENS))
-"""Matches the text of any control token of the format."""
+
+def control_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
+    """Give the pattern that matches the text of any of these control tokens."""
+    return re.compile("|".join(re.escape(token) for token in tokens))
+
+
+CONTROL_PATTERN = control_pattern(CONTROL_TOKENS)
+"""Matches the text of any control token of V4's format, and so all that the fixed texts within an answer have."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,15 @@ def join(pieces: Iterable[Piece]) -> str:
 class PieceBuilder:
     """Collects a prompt and merges neighbouring text, so that the tokenizer sees whole runs of text."""
 
-    def __init__(self) -> None:
+    def __init__(self, control_tokens: Sequence[str] = CONTROL_TOKENS) -> None:
+        """control_tokens: of the format, V4's or V4.1's."""
+        self._pattern = control_pattern(control_tokens)
         self._pieces: list[Piece] = []
 
     def template(self, text: str) -> None:
         """Add a fixed text of the format: the control tokens in it are control tokens."""
         position = 0
-        for match in CONTROL_PATTERN.finditer(text):
+        for match in self._pattern.finditer(text):
             self.content(text[position : match.start()])
             self._pieces.append(Control(match.group()))
             position = match.end()

@@ -1,4 +1,4 @@
-"""The fixed texts of DeepSeek-V4's chat format: control tokens, tasks, efforts and the prose around tools.
+"""The fixed texts of the chat formats of DeepSeek-V4 and V4.1: control tokens, tasks, efforts, the prose around tools.
 
 Every string is the official one, character for character: the model was trained on exactly these.
 """
@@ -10,6 +10,8 @@ END: Final = "<｜end▁of▁sentence｜>"
 USER: Final = "<｜User｜>"
 ASSISTANT: Final = "<｜Assistant｜>"
 LATEST_REMINDER: Final = "<｜latest_reminder｜>"
+SYSTEM: Final = "<｜System｜>"
+IMAGE: Final = "<｜deepseek_image｜>"
 THINK: Final = "<think>"
 END_THINK: Final = "</think>"
 DSML: Final = "｜DSML｜"
@@ -24,7 +26,10 @@ TASKS: Final = {
 }
 
 CONTROL_TOKENS: Final = (BEGIN, END, USER, ASSISTANT, LATEST_REMINDER, THINK, END_THINK, DSML, *TASKS.values())
-"""Every control token that the chat format writes; a tokenizer must have each of them as one added token."""
+"""Every control token that V4's chat format writes; a tokenizer must have each of them as one added token."""
+
+CONTROL_TOKENS_OF_V41: Final = (*CONTROL_TOKENS, SYSTEM)
+"""Those of V4.1. It knows IMAGE, too, but writes it only where an image stands, which is never here."""
 
 ABSOLUTE_MAXIMUM: Final = (
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
@@ -43,46 +48,56 @@ BEYOND_MAXIMUM: Final = (
     "that no assumption remains unchecked and no error remains undiscovered.\n\n"
 )
 
+V41_EFFORTS: Final = {
+    "v4.1": {"low": 25, "high": 50, "xhigh": 75, "max": 100},
+    "v4.1-api": {"low": 50, "high": 75, "max": 100},
+}
+"""The number that each word for an effort stands for in V4.1: two official mappings, which differ.
+
+"v4.1" is that of the encoder in the checkpoint, "v4.1-api" that of DeepSeek's API and of the chat template. Both take
+high where nothing is asked for.
+"""
+
+V41_LARGEST_EFFORT: Final = 100
+
+
+def effort_line(effort: int) -> str:
+    """V4.1's instruction for an effort from 1 to 100."""
+    return f"Reasoning Effort: {effort} (range 1-100, the higher the value, the more thorough the reasoning)\n\n"
+
+
 EFFORTS: Final[dict[str, dict[str, str]]] = {
     "april": {"non-think": "", "high": "", "max": ABSOLUTE_MAXIMUM},
     "0731": {"non-think": "", "low": "", "high": ABSOLUTE_MAXIMUM, "max": BEYOND_MAXIMUM},
+    **{
+        revision: {"non-think": "", **{word: effort_line(effort) for word, effort in efforts.items()}}
+        for revision, efforts in V41_EFFORTS.items()
+    },
 }
 """The modes of each revision of the checkpoints, and what stands before everything else in a prompt of each.
 
-"april" is V4-Flash and V4-Pro as first released; "0731" is V4-Flash-0731 and V4-Pro-0813.
+"april" is V4-Flash and V4-Pro as first released; "0731" is V4-Flash-0731 and V4-Pro-0813; "v4.1" and "v4.1-api" are
+V4.1-Flash, whose modes may also be numbers.
 """
 
-MODES: Final = tuple(EFFORTS["0731"])
-"""Every mode that some revision knows."""
 
-TOOLS_BEFORE_SCHEMAS: Final = f"""
+def instruction_of(mode: str | int, revision: str) -> str:
+    """What a prompt in this mode begins with; `check.check_mode_of` says which there are."""
+    return effort_line(mode) if isinstance(mode, int) else EFFORTS[revision][mode]
 
-## Tools
 
-You have access to a set of tools to help answer the user's question. \
-You can invoke tools by writing a "<{DSML}tool_calls>" block like the following:
+def is_v41(revision: str) -> bool:
+    """Whether a revision's prompts have the format of V4.1."""
+    return revision in V41_EFFORTS
 
-<{DSML}tool_calls>
-<{DSML}invoke name="$TOOL_NAME">
-<{DSML}parameter name="$PARAMETER_NAME" string="true|false">$PARAMETER_VALUE</{DSML}parameter>
-...
-</{DSML}invoke>
-<{DSML}invoke name="$TOOL_NAME2">
-...
-</{DSML}invoke>
-</{DSML}tool_calls>
 
-String parameters should be specified as is and set `string="true"`. \
-For all other types (numbers, booleans, arrays, objects), pass the value in JSON format and set `string="false"`.
+def control_tokens_of(revision: str) -> tuple[str, ...]:
+    """Every control token that a revision's format writes."""
+    return CONTROL_TOKENS_OF_V41 if is_v41(revision) else CONTROL_TOKENS
 
-If thinking_mode is enabled (triggered by {THINK}), \
-you MUST output your complete reasoning inside {THINK}...{END_THINK} BEFORE any tool calls or final response.
 
-Otherwise, output directly after {END_THINK} with tool calls or final response.
-
-### Available Tool Schemas
-
-"""
+MODES: Final = ("non-think", "low", "high", "xhigh", "max")
+"""Every mode with a name that some revision knows."""
 
 TOOLS_AFTER_SCHEMAS: Final = """
 
@@ -101,14 +116,8 @@ TOOL_RESULT_CLOSE: Final = "</tool_result>"
 BETWEEN_BLOCKS: Final = "\n\n"
 """What separates tool results and user texts that share one turn."""
 
-# A tool-call block, cut where the values go; written by encode.py and read by parse.py.
-CALLS_OPEN: Final = f"\n\n<{DSML}tool_calls>\n"
-INVOKE_OPEN: Final = f'<{DSML}invoke name="'
+# Within the tags of a tool-call block, which `tags` holds: what surrounds the names and values.
 INVOKE_NAME_CLOSE: Final = '">\n'
-PARAMETER_OPEN: Final = f'<{DSML}parameter name="'
 PARAMETER_IS_STRING: Final = '" string="true">'
 PARAMETER_IS_JSON: Final = '" string="false">'
-PARAMETER_CLOSE: Final = f"</{DSML}parameter>\n"
 NO_PARAMETERS: Final = "\n"
-INVOKE_CLOSE: Final = f"</{DSML}invoke>\n"
-CALLS_CLOSE: Final = f"</{DSML}tool_calls>"

@@ -69,9 +69,8 @@ def last_user_index(turns: Sequence[Turn]) -> int:
     return max((index for index, turn in enumerate(turns) if turn.is_user_like), default=-1)
 
 
-def without_old_developer_turns(turns: Sequence[Turn]) -> list[Turn]:
-    """Leave out developer turns before the last user-like turn, as the official encoder does with old reasoning."""
-    last = last_user_index(turns)
+def without_old_developer_turns(turns: Sequence[Turn], last: int) -> list[Turn]:
+    """Leave out developer turns before the turn `last`, as the official encoder does with old reasoning."""
     return [turn for index, turn in enumerate(turns) if turn.role != "developer" or index >= last]
 
 

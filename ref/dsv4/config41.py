@@ -1,0 +1,286 @@
+"""The configuration of DeepSeek-V4.1's text path: the settings of its config.json as one frozen dataclass.
+
+As `dsv4.config` for V4. Which layer owns what follows from the lists of sources, and is asked here and nowhere else.
+`dsv4.checkpoint.config41_json` reads the file.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Literal
+
+from dsv4.config import LARGEST_BLOCK, LARGEST_RANK, Yarn, check_choices, check_heads, check_sizes, require, typed
+from dsv4.errors import ConfigError, quoted
+
+LayerKind41 = Literal["SWA", "Full", "Reindex", "Reuse"]
+"""A window only; or a window and entries: made and chosen here, only chosen here, or neither."""
+
+LARGEST_TABLE = 2**40
+"""Rows of an Engram table, or its smallest prime, at most; the released tables have 4 · 10⁸ rows."""
+
+
+@dataclass(frozen=True)
+class Engram:
+    """The settings of the Engram layers, which config.json has under these names with `engram_` in front.
+
+    layer_ids: the layers with a table; num_embeddings: the rows of each table; max_ngram_size: N, the longest n-gram;
+    vocab_size: the smallest number that may be a modulus; n_heads: moduli for each order 2 … N; head_dim: the width of
+    a row; pad_token_id: the token that stands before the first one; compressed_vocab_size: the number of token classes.
+    """
+
+    layer_ids: tuple[int, ...]
+    num_embeddings: tuple[int, ...]
+    max_ngram_size: int
+    vocab_size: int
+    n_heads: int
+    head_dim: int
+    pad_token_id: int
+    compressed_vocab_size: int
+
+    @property
+    def columns(self) -> int:
+        """The rows that a token reads of a table: one for each head of each order."""
+        return (self.max_ngram_size - 1) * self.n_heads
+
+
+@dataclass(frozen=True)
+class DSpark41:
+    """The settings of V4.1's DSpark drafter, which config.json has under these names with `dspark_` in front.
+
+    As `dsv4.config.DSpark`; and n_routed_experts, num_experts_per_tok: those of a stage.
+    """
+
+    block_size: int
+    noise_token_id: int
+    target_layer_ids: tuple[int, ...]
+    markov_rank: int
+    n_routed_experts: int
+    num_experts_per_tok: int
+
+
+@dataclass(frozen=True)
+class Config41:
+    """The settings of one DeepSeek-V4.1 model, under the names of config.json's text_config.
+
+    A Config41 that exists is consistent: the constructor raises ConfigError naming file, key, expected and found.
+    `compress_ratios` has one entry per layer and one per stage of the drafter, of which there are
+    `num_nextn_predict_layers`. `engram`, `dspark` and `candidate_source_layer_id` are None where there are none.
+    `eos_token_id`, `quantised`, `expert_dtype` and `source` are as in `dsv4.Config`.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_nextn_predict_layers: int
+    num_attention_heads: int
+    head_dim: int
+    qk_rope_head_dim: int
+    q_lora_rank: int
+    o_lora_rank: int
+    o_groups: int
+    sliding_window: int
+    compress_ratios: tuple[int, ...]
+    kv_source_layer_ids: tuple[int, ...]
+    index_source_layer_ids: tuple[int, ...]
+    index_n_heads: int
+    index_head_dim: int
+    index_topk: int
+    candidate_source_layer_id: int | None
+    candidate_topk_blocks: int
+    candidate_block_size: int
+    rope_theta: float
+    compress_rope_theta: float
+    rope_scaling: Yarn | None
+    max_position_embeddings: int
+    n_routed_experts: int
+    n_shared_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    scoring_func: str
+    norm_topk_prob: bool
+    topk_method: str
+    routed_scaling_factor: float
+    swiglu_limit: float
+    hc_mult: int
+    hc_sinkhorn_iters: int
+    hc_eps: float
+    rms_norm_eps: float
+    bos_token_id: int
+    eos_token_id: int | tuple[int, ...]
+    tie_word_embeddings: bool
+    torch_dtype: str
+    quantised: bool
+    expert_dtype: str = "fp4"
+    engram: Engram | None = None
+    dspark: DSpark41 | None = None
+    source: str = field(default="Config41", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        check_sizes(self)
+        check_choices(self)
+        check_heads(self)
+        _check_sources(self)
+        _check_candidates(self)
+        _check_engram(self)
+        _check_dspark(self)
+
+    @property
+    def draft_layers(self) -> int:
+        """How many stages draft behind the main model's layers."""
+        return self.num_nextn_predict_layers
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text, one or several."""
+        return (self.eos_token_id,) if isinstance(self.eos_token_id, int) else self.eos_token_id
+
+    def without_draft_layers(self) -> "Config41":
+        """The same main model, without the DSpark drafter."""
+        ratios = self.compress_ratios[: self.num_hidden_layers]
+        return replace(self, num_nextn_predict_layers=0, compress_ratios=ratios, dspark=None)
+
+    def layer_kind(self, layer: int) -> LayerKind41:
+        """The attention of a layer; stages of the drafter are numbered on from num_hidden_layers."""
+        if self.compress_ratios[layer] == 0:
+            return "SWA"
+        if self.is_kv_source(layer):
+            return "Full"
+        return "Reindex" if self.is_index_source(layer) else "Reuse"
+
+    def is_kv_source(self, layer: int) -> bool:
+        """Whether the layer makes entries and index keys."""
+        return layer in self.kv_source_layer_ids
+
+    def is_index_source(self, layer: int) -> bool:
+        """Whether the layer chooses entries."""
+        return layer in self.index_source_layer_ids
+
+    def is_candidate_source(self, layer: int) -> bool:
+        """Whether the layer makes the pool of candidates in which later ones choose."""
+        return layer == self.candidate_source_layer_id
+
+    def kv_source(self, layer: int) -> int:
+        """The layer whose entries a layer of ratio > 0 reads: the latest one that makes any, itself included."""
+        return max(source for source in self.kv_source_layer_ids if source <= layer)
+
+    def has_candidates(self, layer: int) -> bool:
+        """Whether an index source chooses inside the pool: every one behind the candidate source."""
+        source = self.candidate_source_layer_id
+        return source is not None and layer > source
+
+    def is_engram_layer(self, layer: int) -> bool:
+        """Whether the layer begins with an Engram."""
+        return self.engram is not None and layer in self.engram.layer_ids
+
+
+def _check_types(config: Config41) -> None:
+    """What a file holds has been checked; a Config41 may also be made from values, or changed with `replace`."""
+    sections = {"rope_scaling": Yarn, "engram": Engram, "dspark": DSpark41}
+    for key, kind in sections.items():
+        found = getattr(config, key)
+        require(config, found is None or isinstance(found, kind), key, f"{kind.__name__} or None")
+    for section in (config, config.rope_scaling, config.engram, config.dspark):
+        for entry in fields(section) if section else ():
+            found = getattr(section, entry.name)
+            if isinstance(entry.type, type):
+                typed(found, entry.type, config.source, entry.name)
+            elif entry.type == tuple[int, ...]:
+                are_integers = isinstance(found, tuple) and all(type(one) is int for one in found)
+                _require_of(config, are_integers, entry.name, "a tuple of integers", found)
+    are_integers = all(type(one) is int for one in config.eos_token_ids)
+    require(config, are_integers, "eos_token_id", "an integer or a tuple of integers")
+
+
+def _check_sources(config: Config41) -> None:
+    """A ratio for each layer and stage; whoever reads entries finds a source of the same ratio, or is one."""
+    layers, stages, ratios = config.num_hidden_layers, config.num_nextn_predict_layers, config.compress_ratios
+    expected = f"{layers} entries for num_hidden_layers and {stages} for num_nextn_predict_layers"
+    require(config, len(ratios) == layers + stages, "compress_ratios", expected)
+    require(config, all(0 <= ratio <= 128 for ratio in ratios), "compress_ratios", "ratios from 0 to 128")
+    require(config, not any(ratios[layers:]), "compress_ratios", f"ratios of 0 behind {layers} layers, for the stages")
+    for key in ("kv_source_layer_ids", "index_source_layer_ids"):
+        found = getattr(config, key)
+        rising = all(before < after for before, after in pairwise(found))
+        fits = rising and all(0 <= layer < layers and ratios[layer] > 0 for layer in found)
+        require(config, fits, key, f"layers of a ratio above 0, below {layers} and in rising order")
+    are_both = set(config.kv_source_layer_ids) <= set(config.index_source_layer_ids)
+    require(config, are_both, "kv_source_layer_ids", "layers that are among index_source_layer_ids, too")
+    for layer in range(layers):
+        if ratios[layer]:
+            sources = [source for source in config.kv_source_layer_ids if source <= layer]
+            fits = bool(sources) and ratios[max(sources)] == ratios[layer]
+            expected = f"for layer {layer} of ratio {ratios[layer]} a source of this ratio, itself or before it"
+            require(config, fits, "kv_source_layer_ids", expected)
+
+
+def _check_candidates(config: Config41) -> None:
+    """The pool names blocks of entries: those who choose in it have entries of the same ratio."""
+    source = config.candidate_source_layer_id
+    if source is None:
+        return
+    expected = "None, or a layer that is among kv_source_layer_ids"
+    require(config, type(source) is int and config.is_kv_source(source), "candidate_source_layer_id", expected)
+    ratios = {config.compress_ratios[layer] for layer in config.index_source_layer_ids if layer >= source}
+    require(config, len(ratios) == 1, "candidate_source_layer_id", "one ratio of all index sources from it on")
+
+
+def _check_engram(config: Config41) -> None:
+    engram, layers = config.engram, config.num_hidden_layers
+    if engram is None:
+        return
+    ids, rows = engram.layer_ids, engram.num_embeddings
+    rising = all(before < after for before, after in pairwise(ids))
+    fits = {
+        "layer_ids": (
+            len(ids) > 0 and rising and all(0 <= layer < layers for layer in ids),
+            f"layers from 0 and below {layers}, in rising order",
+        ),
+        "num_embeddings": (
+            len(rows) == len(ids) and all(1 <= one <= LARGEST_TABLE for one in rows),
+            f"one number of rows for each of {len(ids)} layers, each from 1 to {LARGEST_TABLE}",
+        ),
+        "max_ngram_size": (2 <= engram.max_ngram_size <= 64, "an integer from 2 to 64"),
+        "vocab_size": (2 <= engram.vocab_size <= LARGEST_TABLE, f"an integer from 2 to {LARGEST_TABLE}"),
+        "n_heads": (1 <= engram.n_heads <= 2**10, "an integer from 1 to 1024"),
+        "head_dim": (1 <= engram.head_dim <= 2**14, f"an integer from 1 to {2**14}"),
+        "pad_token_id": (
+            0 <= engram.pad_token_id < config.vocab_size,
+            f"a token from 0 and below vocab_size {config.vocab_size}",
+        ),
+        "compressed_vocab_size": (
+            1 <= engram.compressed_vocab_size <= config.vocab_size,
+            f"an integer from 1 to vocab_size {config.vocab_size}",
+        ),
+    }
+    for key, (holds, expected) in fits.items():
+        _require_of(config, holds, f"engram_{key}", expected, getattr(engram, key))
+
+
+def _check_dspark(config: Config41) -> None:
+    """A drafter has a stage at least, and reads layers of the main model."""
+    dspark, layers = config.dspark, config.num_hidden_layers
+    stages = config.num_nextn_predict_layers
+    expected = "at least 1 with a DSpark drafter, 0 without one"
+    require(config, (stages > 0) == (dspark is not None), "num_nextn_predict_layers", expected)
+    if dspark is None:
+        return
+    targets = dspark.target_layer_ids
+    rising = all(before < after for before, after in pairwise(targets))
+    are_targets = len(targets) > 0 and rising and all(0 <= layer < layers for layer in targets)
+    token, experts = dspark.noise_token_id, dspark.n_routed_experts
+    limits = {
+        "block_size": (1 <= dspark.block_size <= LARGEST_BLOCK, f"an integer from 1 to {LARGEST_BLOCK}"),
+        "noise_token_id": (0 <= token < config.vocab_size, f"a token from 0 and below vocab_size {config.vocab_size}"),
+        "target_layer_ids": (are_targets, f"layers from 0 and below {layers}, in rising order"),
+        "markov_rank": (1 <= dspark.markov_rank <= LARGEST_RANK, f"an integer from 1 to {LARGEST_RANK}"),
+        "n_routed_experts": (1 <= experts <= 2**14, f"an integer from 1 to {2**14}"),
+        "num_experts_per_tok": (1 <= dspark.num_experts_per_tok <= experts, f"an integer from 1 to {experts}"),
+    }
+    for key, (holds, expected) in limits.items():
+        _require_of(config, holds, f"dspark_{key}", expected, getattr(dspark, key))
+
+
+def _require_of(config: Config41, condition: bool, key: str, expected: str, found: object) -> None:
+    """Raises ConfigError for a setting of a section of the configuration, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {quoted(found)}")

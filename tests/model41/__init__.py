@@ -1,0 +1,1 @@
+"""Tests of the composed V4.1 model."""
