@@ -118,10 +118,11 @@ class Load:
         if status == 503 and self._server.has_stopped_since(life):
             return
         if status != wanted:
-            return self._fault(name, f"expected status {wanted}, found {status}: {body[:300]!r}")
-        if method == "POST" and not json.loads(body)["error"]["message"]:
-            return self._fault(name, f"expected a message, found {body[:300]!r}")
-        self._note("refused")
+            self._fault(name, f"expected status {wanted}, found {status}: {body[:300]!r}")
+        elif not json.loads(body)["error"]["message"]:
+            self._fault(name, f"expected a message, found {body[:300]!r}")
+        else:
+            self._note("refused")
 
     def _answer(self, question: Question) -> None:
         with self._lock:

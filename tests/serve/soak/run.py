@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +191,7 @@ def flatness(samples: list[dict[str, float]]) -> dict[str, float] | None:
     if len(warm) < WINDOWS:
         return None
     edges = [len(warm) * number // WINDOWS for number in range(WINDOWS + 1)]
-    windows = [
-        statistics.median(sample["memory"] for sample in warm[start:end])
-        for start, end in zip(edges, edges[1:], strict=False)
-    ]
+    windows = [statistics.median(sample["memory"] for sample in warm[start:end]) for start, end in pairwise(edges)]
     middle = statistics.median(sample["memory"] for sample in warm)
     return {
         "minutes": round((longest[-1]["seconds"] - longest[0]["seconds"]) / 60, 2),
