@@ -24,8 +24,8 @@ class Arrivals:
         self._events = deque[tuple[int, Event]]()
         self._sleeps = True
         """Whether the next token has to wake the reader."""
-        self._rests = False
-        """Whether a batch was given, after which there is a pause."""
+        self._rests = self._more = False
+        """Whether a batch was given, after which there is a pause; and whether there was more than it could hold."""
 
     def put(self, number: int, event: Event) -> None:
         """An event of this job. From any thread."""
@@ -37,7 +37,7 @@ class Arrivals:
 
     async def batch(self, pause: float) -> list[tuple[int, Event]]:
         """The next events, at least one, with the number of the job of each. pause: in seconds."""
-        if len(self._events) >= AT_ONCE:
+        if self._more:
             await asyncio.sleep(0)
         elif self._rests:
             timer = self._loop.call_later(pause, self._woken.set)
@@ -47,7 +47,9 @@ class Arrivals:
         while not self._events:
             await self._wake()
         self._sleeps, self._rests = False, True
-        return [self._events.popleft() for _ in range(min(len(self._events), AT_ONCE))]
+        batch = [self._events.popleft() for _ in range(min(len(self._events), AT_ONCE))]
+        self._more = bool(self._events)
+        return batch
 
     async def _wake(self) -> None:
         await self._woken.wait()
