@@ -112,7 +112,8 @@ class Case:
 
     name: as `--only` selects it; what: the operation and its shapes; bound_by: MEMORY, ARITHMETIC or CALLS;
     prepare: makes the contest, which is dropped after it; threads: how many instead of all; large: whether it is left
-    out of a quick run unless it is asked for; on_cpu: whether it says nothing about a GPU.
+    out of a quick run unless it is asked for; on_cpu: whether it says nothing about a GPU; needs: packages without
+    which it is left out.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Case:
     threads: int | None = None
     large: bool = False
     on_cpu: bool = False
+    needs: Sequence[str] = ()
 
     def measure(self, stage: Stage) -> Row:
         """Run the contest and judge it."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from dsv4_accel.bench.processes import PortableCase, import_case, portable_cases
 from dsv4_accel.bench.products import product_cases
 from dsv4_accel.bench.roof import DEVICE_BYTES, DeviceRoof, Roof, buffer_bytes, thread_count
 from dsv4_accel.bench.selection import selection_cases
+from dsv4_accel.bench.serving import serving_cases
 from dsv4_accel.bench.stage import Stage, lives_elsewhere
 from dsv4_accel.bench.timing import FULL, QUICK
 from dsv4_accel.bench.training import training_cases
@@ -67,6 +69,7 @@ def all_cases() -> list[AnyCase]:
         *model_cases(),
         *context_cases(),
         *training_cases(),
+        *serving_cases(),
         *load_cases(),
         import_case(),
     ]
@@ -138,4 +141,6 @@ def _why_not(case: AnyCase, ops: Ops, spare_large: bool) -> str | None:
     """Why a row is not measured, None where it is."""
     if isinstance(case, PortableCase) and ops.name != "numba":
         return "only Numba's backend has a portable path"
+    if isinstance(case, Case) and (missing := [name for name in case.needs if find_spec(name) is None]):
+        return f"needs {missing[0]}, which is not installed"
     return "too large for a quick look" if case.large and spare_large else None

@@ -1,7 +1,7 @@
 """Answers to a conversation in Anthropic's form: whole, or as a stream of events."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +10,7 @@ from dsv4.serve.markup import Arguments, CallBegun, CallEnded, Content, Part, Re
 from dsv4.serve.reply import Given
 from dsv4.serve.responses import written
 from dsv4.serve.service import Service
-from dsv4.serve.work import Finished, Work
+from dsv4.serve.work import STREAM_PAUSE, WHOLE_PAUSE, Finished, Told, Work
 
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -19,11 +19,12 @@ async def whole_message(service: Service, work: Work, stops: tuple[str, ...]) ->
     """The body of a response, when the answer is there. Raises RequestError for one that fails."""
     blocks: list[dict[str, Any]] = []
     finished = Finished("stop", None)
-    async for _, part in work.parts():
-        if isinstance(part, Finished):
-            finished = part
-        elif isinstance(part, Given):
-            _add(blocks, part.part)
+    async for told in work.batches(WHOLE_PAUSE):
+        for _, part in told:
+            if isinstance(part, Finished):
+                finished = part
+            elif isinstance(part, Given):
+                _add(blocks, part.part)
     if finished.reason != "tool_calls":  # nobody does half of what the model asked for
         blocks = [block for block in blocks if block["type"] != "tool_use"]
     for block in blocks:
@@ -35,31 +36,40 @@ async def whole_message(service: Service, work: Work, stops: tuple[str, ...]) ->
 async def message_events(service: Service, work: Work, stops: tuple[str, ...]) -> AsyncIterator[str]:
     """The same as server-sent events; an error behind the first one is told in the stream, and ends it."""
     try:
-        async for event in _events(service, work, stops):
-            yield _sent(event)
+        async for events in _events(service, work, stops):
+            if events:
+                yield "".join(map(_sent, events))
     except Exception as error:
         yield _sent(described(as_request_error(error)))
 
 
-async def _events(service: Service, work: Work, stops: tuple[str, ...]) -> AsyncIterator[dict[str, Any]]:
+async def _events(service: Service, work: Work, stops: tuple[str, ...]) -> AsyncIterator[list[dict[str, Any]]]:
+    """Those that are certain at the same time, together."""
     empty: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(work)}
-    yield {"type": "message_start", "message": _head(service) | empty}
+    yield [{"type": "message_start", "message": _head(service) | empty}]
     blocks: list[dict[str, Any]] = []
-    async for _, part in work.parts():
-        if isinstance(part, Given):
-            begun, delta = _add(blocks, part.part)
-            if begun and len(blocks) > 1:
-                yield {"type": "content_block_stop", "index": len(blocks) - 2}
-            if begun:
-                first = _begin(blocks[-1])
-                yield {"type": "content_block_start", "index": len(blocks) - 1, "content_block": first}
-            if delta:
-                yield {"type": "content_block_delta", "index": len(blocks) - 1, "delta": delta}
-        elif isinstance(part, Finished):
-            if blocks:
-                yield {"type": "content_block_stop", "index": len(blocks) - 1}
-            yield {"type": "message_delta", "delta": _end(part, stops), "usage": _usage(work)}
-    yield {"type": "message_stop"}
+    async for told in work.batches(STREAM_PAUSE):
+        yield [event for _, part in told for event in _events_of(part, blocks, work, stops)]
+    yield [{"type": "message_stop"}]
+
+
+def _events_of(
+    part: Told, blocks: list[dict[str, Any]], work: Work, stops: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """The events that a part makes; blocks: those of the message so far, to which it is added."""
+    if isinstance(part, Given):
+        begun, delta = _add(blocks, part.part)
+        if begun and len(blocks) > 1:
+            yield {"type": "content_block_stop", "index": len(blocks) - 2}
+        if begun:
+            first = _begin(blocks[-1])
+            yield {"type": "content_block_start", "index": len(blocks) - 1, "content_block": first}
+        if delta:
+            yield {"type": "content_block_delta", "index": len(blocks) - 1, "delta": delta}
+    elif isinstance(part, Finished):
+        if blocks:
+            yield {"type": "content_block_stop", "index": len(blocks) - 1}
+        yield {"type": "message_delta", "delta": _end(part, stops), "usage": _usage(work)}
 
 
 def _add(blocks: list[dict[str, Any]], part: Part) -> tuple[bool, dict[str, Any]]:

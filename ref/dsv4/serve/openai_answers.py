@@ -5,22 +5,27 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from dsv4.serve.job import LogProb, Prefilled
+from dsv4.serve.job import LogProb
 from dsv4.serve.markup import Arguments, CallBegun, CallEnded, Content, Reasoning
 from dsv4.serve.openai_chat import ChatRequest
 from dsv4.serve.reply import Given
 from dsv4.serve.service import Service
-from dsv4.serve.work import Finished, Work
+from dsv4.serve.work import STREAM_PAUSE, WHOLE_PAUSE, Finished, Told, Work
 
 LEAST_LOGPROB = -9999.0
 """What stands for the logarithm of 0, which JSON has not."""
 
 
+Chunks = list[dict[str, Any]]
+"""What a stream is sent together."""
+
+
 async def whole_answer(service: Service, request: ChatRequest, work: Work, ids: Sequence[int]) -> dict[str, Any]:
     """The body of a response, when all answers are there. Raises RequestError for one that fails."""
     choices = [_Choice(service, number) for number in range(len(work.replies))]
-    async for number, part in work.parts():
-        choices[number].take(part)
+    async for told in work.batches(WHOLE_PAUSE):
+        for number, part in told:
+            choices[number].take(part)
     described = [choice.body(request.wants_logprobs) for choice in choices]
     body = _head(service, "chat.completion") | {"choices": described, "usage": work.usage()}
     if request.wants_ids:
@@ -30,28 +35,31 @@ async def whole_answer(service: Service, request: ChatRequest, work: Work, ids: 
     return body
 
 
-async def chunks(
-    service: Service, request: ChatRequest, work: Work, ids: Sequence[int]
-) -> AsyncIterator[dict[str, Any]]:
-    """The same as chunks, each as soon as it is certain."""
+async def chunks(service: Service, request: ChatRequest, work: Work, ids: Sequence[int]) -> AsyncIterator[Chunks]:
+    """The same as chunks, each as soon as it is certain; those that are certain at the same time together."""
     head = _head(service, "chat.completion.chunk")
     usage = {"usage": None} if request.counts_in_stream else {}
-    for number in range(len(work.replies)):
-        first = head | {"choices": [_chunk(number, {"role": "assistant", "content": ""})]} | usage
-        yield first | ({"prompt_token_ids": list(ids)} if request.wants_ids and number == 0 else {})
-    async for number, part in work.parts():
-        if isinstance(part, Given):
-            delta = _delta(part)
-            if delta:
-                logprobs = _logprobs(service, part) if request.wants_logprobs else None
-                yield head | {"choices": [_chunk(number, delta, logprobs=logprobs)]} | usage
-        elif isinstance(part, Finished):
-            last = _chunk(number, {}, part.reason) | {"stop_reason": part.note}
-            if request.wants_ids:
-                last["token_ids"] = work.replies[number].ids
-            yield head | {"choices": [last]} | usage
+    first = [_chunk(number, {"role": "assistant", "content": ""}) for number in range(len(work.replies))]
+    begun = [head | {"choices": [choice]} | usage for choice in first]
+    if request.wants_ids:
+        begun[0]["prompt_token_ids"] = list(ids)
+    yield begun
+    async for told in work.batches(STREAM_PAUSE):
+        choices = [_chunk_of(service, request, work, number, part) for number, part in told]
+        yield [head | {"choices": [choice]} | usage for choice in choices if choice]
     if request.counts_in_stream:
-        yield head | {"choices": [], "usage": work.usage()}
+        yield [head | {"choices": [], "usage": work.usage()}]
+
+
+def _chunk_of(service: Service, request: ChatRequest, work: Work, number: int, part: Told) -> dict[str, Any] | None:
+    """The choice in the chunk that a part of an answer makes, if it makes one."""
+    if isinstance(part, Finished):
+        ids = {"token_ids": work.replies[number].ids} if request.wants_ids else {}
+        return _chunk(number, {}, part.reason) | {"stop_reason": part.note} | ids
+    delta = _delta(part) if isinstance(part, Given) else None
+    if not isinstance(part, Given) or not delta:
+        return None
+    return _chunk(number, delta, logprobs=_logprobs(service, part) if request.wants_logprobs else None)
 
 
 def token_words(service: Service, token: int, logprob: float) -> dict[str, Any]:
@@ -71,7 +79,7 @@ class _Choice:
         self._logprobs: dict[str, list[Any]] = {"content": [], "reasoning_content": []}
         self._finished = Finished("stop", None)
 
-    def take(self, part: Prefilled | Given | Finished) -> None:
+    def take(self, part: Told) -> None:
         match part:
             case Finished():
                 self._finished = part

@@ -10,12 +10,12 @@ from dsv4.errors import DSV4Error
 from dsv4.serve.fields import Fields, RequestError, wrong
 from dsv4.serve.job import Job, LogProb, Prefilled
 from dsv4.serve.markup import Content
-from dsv4.serve.openai_answers import LEAST_LOGPROB
+from dsv4.serve.openai_answers import LEAST_LOGPROB, Chunks
 from dsv4.serve.openai_chat import counts_in_stream, refuse_unknown
 from dsv4.serve.reply import Given, TextReply
 from dsv4.serve.service import MOST_CHOICES, MOST_LIKELY, MOST_STOPS, Service, Settings, read_settings
 from dsv4.serve.tokens import token_ids
-from dsv4.serve.work import Finished, Work
+from dsv4.serve.work import STREAM_PAUSE, WHOLE_PAUSE, Finished, Told, Work
 
 DEFAULT_MAX_TOKENS = 16
 """As OpenAI has it."""
@@ -94,8 +94,9 @@ def jobs_of(service: Service, request: CompletionRequest) -> tuple[list[Job], li
 async def whole_completion(service: Service, request: CompletionRequest, work: Work) -> dict[str, Any]:
     """The body of a response, when all answers are there. Raises RequestError for one that fails."""
     choices = [_Choice(service, request, number) for number in range(len(work.replies))]
-    async for number, part in work.parts():
-        choices[number].take(part)
+    async for told in work.batches(WHOLE_PAUSE):
+        for number, part in told:
+            choices[number].take(part)
     described = [choice.body(list(work.replies[number].ids)) for number, choice in enumerate(choices)]
     usage = work.usage()
     if request.scores_only:  # the one token that the engine makes is nobody's
@@ -103,21 +104,16 @@ async def whole_completion(service: Service, request: CompletionRequest, work: W
     return _head(service) | {"choices": described, "usage": usage}
 
 
-async def completion_chunks(service: Service, request: CompletionRequest, work: Work) -> AsyncIterator[dict[str, Any]]:
-    """The same as chunks, each as soon as it is certain."""
+async def completion_chunks(service: Service, request: CompletionRequest, work: Work) -> AsyncIterator[Chunks]:
+    """The same as chunks, each as soon as it is certain; those that are certain at the same time together."""
     head = _head(service)
     usage = {"usage": None} if request.counts_in_stream else {}
     choices = [_Choice(service, request, number) for number in range(len(work.replies))]
-    async for number, part in work.parts():
-        text, logprobs = choices[number].take(part)
-        if text or isinstance(part, Finished) or (logprobs and logprobs["tokens"]):
-            reason = part.reason if isinstance(part, Finished) else None
-            chunk = {"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}
-            if isinstance(part, Finished) and request.wants_ids:
-                chunk["token_ids"] = work.replies[number].ids
-            yield head | {"choices": [chunk]} | usage
+    async for told in work.batches(STREAM_PAUSE):
+        described = [choices[number].chunk(part, work.replies[number].ids) for number, part in told]
+        yield [head | {"choices": [each]} | usage for each in described if each]
     if request.counts_in_stream:
-        yield head | {"choices": [], "usage": work.usage()}
+        yield [head | {"choices": [], "usage": work.usage()}]
 
 
 class _Choice:
@@ -130,7 +126,7 @@ class _Choice:
         self._logprobs: dict[str, list[Any]] = {}
         self._finished = Finished("stop", None)
 
-    def take(self, part: Prefilled | Given | Finished) -> tuple[str, dict[str, Any] | None]:
+    def take(self, part: Told) -> tuple[str, dict[str, Any] | None]:
         """The text and the log-probabilities that a part adds."""
         text, found = "", tuple[tuple[int, LogProb | None], ...]()
         match part:
@@ -146,6 +142,16 @@ class _Choice:
         for name, values in logprobs.items():
             self._logprobs.setdefault(name, []).extend(values)
         return text, logprobs if self._request.logprobs is not None else None
+
+    def chunk(self, part: Told, ids: list[int]) -> dict[str, Any] | None:
+        """The choice in the chunk that a part makes, if it makes one. ids: those of the answer so far."""
+        text, logprobs = self.take(part)
+        is_last = isinstance(part, Finished)
+        if not text and not is_last and not (logprobs and logprobs["tokens"]):
+            return None
+        reason = part.reason if isinstance(part, Finished) else None
+        chunk = {"index": self._number, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return chunk | ({"token_ids": ids} if is_last and self._request.wants_ids else {})
 
     def body(self, ids: list[int]) -> dict[str, Any]:
         """The choice. ids: those of the answer."""

@@ -16,6 +16,8 @@ from dsv4.serve.work import Work
 GONE = 499
 """The status in the log where nobody waits for the answer any more."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def error_response(error: RequestError) -> Response:
     """An error as a response of its own."""
@@ -51,11 +53,12 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def openai_events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+async def openai_events(batches: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[str]:
     """Chunks as OpenAI streams them; an error behind the first one is told in the stream, and ends it."""
     try:
-        async for chunk in chunks:
-            yield f"data: {written(chunk)}\n\n"
+        async for chunks in batches:
+            if chunks:
+                yield "".join([f"data: {written(chunk)}\n\n" for chunk in chunks])
     except Exception as error:
         yield f"data: {written(described(as_request_error(error)))}\n\n"
         return
@@ -64,7 +67,7 @@ async def openai_events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[
 
 def written(value: Any) -> str:
     """A JSON value on one line."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 async def _left(request: Request) -> None:

@@ -1,12 +1,12 @@
 """The jobs of one request: what comes of them, for whoever waits, and their end when nobody waits any more."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from dsv4.serve.arrivals import Arrivals
 from dsv4.serve.engine import Ticket
 from dsv4.serve.fields import RequestError
 from dsv4.serve.job import Chosen, Ended, Event, Job, Prefilled
@@ -14,6 +14,12 @@ from dsv4.serve.reply import ChatReply, Given, TextReply
 from dsv4.serve.service import Service
 
 Reply = ChatReply | TextReply
+
+STREAM_PAUSE = 0.005
+"""Seconds within which the tokens of a stream go out together: shorter than anybody sees."""
+
+WHOLE_PAUSE = 0.05
+"""The same for an answer that goes out as a whole, which is only looked at to see whether a stop text has come."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,10 @@ class Finished:
     """OpenAI's word: stop, length or tool_calls."""
     note: str | None
     """More about it, where that word does not say all."""
+
+
+Told = Prefilled | Given | Finished
+"""What comes of a job: its prompt is read, a part of its answer, and its end."""
 
 
 @dataclass
@@ -49,7 +59,7 @@ class Work:
         """
         self._service, self._jobs, self._account = service, jobs, account
         self.replies, self._choices = replies, choices
-        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._arrivals = Arrivals()
         self._ended: dict[int, Ended] = {}
         self._cached: dict[int, int] = {}
         self._begun = time.monotonic()
@@ -57,7 +67,7 @@ class Work:
         account.prompt = self._prompt_tokens
         try:
             for number, job in enumerate(jobs):
-                self._tickets.append(service.engine.submit(job, self._hearing(number)))
+                self._tickets.append(service.engine.submit(job, partial(self._arrivals.put, number)))
         except BaseException:
             self.cancel()
             raise
@@ -74,34 +84,44 @@ class Work:
         for ticket in self._tickets:
             ticket.cancel()
 
-    async def parts(self) -> AsyncIterator[tuple[int, Prefilled | Given | Finished]]:
-        """What comes of each job, by its number, until all have ended.
+    async def batches(self, pause: float) -> AsyncIterator[list[tuple[int, Told]]]:
+        """What comes of each job, by its number, until all have ended. pause: seconds in which things come together.
 
         Raises RequestError for a job that failed, or that the engine gave up.
         """
         while len(self._ended) < len(self._jobs):
-            number, event = await self._events.get()
-            await asyncio.sleep(0)  # however much there is to say: it is everybody's turn
-            reply = self.replies[number]
-            match event:
-                case Prefilled():
-                    self._cached[number] = event.cached
-                    yield number, event
-                case Chosen():
-                    if not reply.ids:
-                        self._service.metrics.first_token.observe(time.monotonic() - self._begun)
-                    for given in reply.take(event):
-                        yield number, given
-                    if reply.ended:
-                        self._tickets[number].cancel()
-                case Ended():
-                    self._ended[number] = event
-                    given_last, reason = reply.finish(event)
-                    self._account.reasons += (reason if reply.ended else event.reason,)
-                    _raise_failure(event, reply.ended)
-                    for given in given_last:
-                        yield number, given
-                    yield number, Finished(reason, reply.note)
+            told: list[tuple[int, Told]] = []
+            failure: RequestError | None = None
+            for number, event in await self._arrivals.batch(pause):
+                try:
+                    told += [(number, part) for part in self._heard(number, event)]
+                except RequestError as error:
+                    failure = error
+                    break
+            yield told
+            if failure:
+                raise failure
+
+    def _heard(self, number: int, event: Event) -> Iterator[Told]:
+        """What an event of a job tells. Raises RequestError for a job that failed."""
+        reply = self.replies[number]
+        match event:
+            case Prefilled():
+                self._cached[number] = event.cached
+                yield event
+            case Chosen():
+                if not reply.ids:
+                    self._service.metrics.first_token.observe(time.monotonic() - self._begun)
+                yield from reply.take(event)
+                if reply.ended:
+                    self._tickets[number].cancel()
+            case Ended():
+                self._ended[number] = event
+                given_last, reason = reply.finish(event)
+                self._account.reasons += (reason if reply.ended else event.reason,)
+                _raise_failure(event, reply.ended)
+                yield from given_last
+                yield Finished(reason, reply.note)
 
     def usage(self) -> dict[str, Any]:
         """The tokens of the request as OpenAI counts them; a prompt counts once, however many answers it has."""
@@ -130,11 +150,6 @@ class Work:
         cached = [self._cached.get(number, 0) for number in range(len(self._jobs))]
         return sum(min(cached[start : start + self._choices]) for start in range(0, len(cached), self._choices))
 
-    def _hearing(self, number: int) -> Callable[[Event], None]:
-        """What the engine's thread calls with the events of a job."""
-        loop = asyncio.get_running_loop()
-        return lambda event: _tell(loop, self._events, (number, event))
-
     def _count(self) -> None:
         usage = self.usage()
         self._account.tokens = usage["completion_tokens"]
@@ -146,11 +161,6 @@ class Work:
         kinds = {"prompt": usage["prompt_tokens"], "completion": self._account.tokens, "cached": self._account.cached}
         for kind, count in (kinds | usage["completion_tokens_details"]).items():
             self._service.metrics.tokens.labels(kind).inc(count)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], event: Any) -> None:
-    with suppress(RuntimeError):  # the loop has closed: nobody waits
-        loop.call_soon_threadsafe(queue.put_nowait, event)
 
 
 def _raise_failure(ended: Ended, is_whole: bool) -> None:
