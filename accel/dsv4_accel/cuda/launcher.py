@@ -91,7 +91,7 @@ def packer(kernel: Kernel) -> Callable[..., None]:
         f"    write(memory, 0, {', '.join(_value(*pair) for pair in pairs)})",
     ]
     dtypes = {_dtype_name(kind): np.dtype(kind) for kinds in DTYPES.values() for kind in kinds}
-    scope = dtypes | {"write": struct.Struct(_codes(kernel)).pack_into, "check": kernel.arguments}
+    scope: dict[str, Any] = dtypes | {"write": struct.Struct(_codes(kernel)).pack_into, "check": kernel.arguments}
     exec("\n".join(lines), scope)  # made of the names above alone
     pack: Callable[..., None] = scope["pack"]
     return pack
