@@ -85,7 +85,7 @@ def test_a_grid_has_three_axes(blocks, grid):
 
 
 def test_arguments_are_aligned_as_in_c():
-    types_, code = ("bool", "double", "int", "long long", "unsigned short", "float"), "?diqHf"
+    types_, code = ("bool", "double", "int", "float", "unsigned short", "long long"), "?difHq"
     kernel = source.Kernel("", "", tuple(source.Parameter(kind, kind, False) for kind in types_))
 
     class Structure(ctypes.Structure):

@@ -63,7 +63,9 @@ def test_groups_of_columns_are_laid_out_by_themselves(ops):
 
 def test_the_routed_experts_and_the_shared_one_share_their_input(ops):
     x = numbers(ops, 7, 3, WIDTH)
-    one, two, three = (Expert(*(stored(ops, seed, quantise_fp4, WIDTH) for seed in range(n, n + 3))) for n in (8, 11, 14))
+    one, two, three = (
+        Expert(*(stored(ops, seed, quantise_fp4, WIDTH) for seed in range(n, n + 3))) for n in (8, 11, 14)
+    )
     routing = Routing(numbers(ops, 17, 3, 2), ops.asarray(np.array([[0, 1], [1, 0], [0, 1]])))
     ops.experts(x, routing, [two, three], 10.0, True)
     ops.expert(x, numbers(ops, 18, 3), one, 10.0, True)
@@ -85,7 +87,10 @@ def test_another_input_with_the_name_of_a_dead_one_is_laid_out(ops):
 
 
 def test_only_the_last_inputs_are_kept(ops):
-    inputs, weight = [numbers(ops, seed, 1, WIDTH) for seed in range(activations.MOST_KEPT + 1)], stored(ops, 9, np.asarray)
+    inputs, weight = (
+        [numbers(ops, seed, 1, WIDTH) for seed in range(activations.MOST_KEPT + 1)],
+        stored(ops, 9, np.asarray),
+    )
     for x in inputs:
         ops.linear(x, weight)
     ops.linear(inputs[1], weight)

@@ -25,6 +25,7 @@ PRODUCT_THREADS = 128
 
 EMBEDDING_THREADS = 256
 
+
 def linear(device: Device, x: Array, weight: Weight, round_inputs: bool = False) -> Array:
     """As dsv4.ops.linear.linear."""
     matrix = _fitting(device, x, weight, 1)

@@ -99,7 +99,9 @@ def _together(
     if k == 1:
         return parts[0]
     out = device.empty(x.shape, np.float32)
-    device.launch(kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, x.shape[1], k))
+    device.launch(
+        kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, x.shape[1], k)
+    )
     return out
 
 

@@ -17,7 +17,7 @@ from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.part import Part
 from dsv4.model.rounding import Rounding
-from dsv4.model.span import Span
+from dsv4.model.span import Counting, Span
 from dsv4.model.stored_layers import StoredLayers, draft_weights
 from dsv4.model.weight_store import KeptWeights, WeightStore
 from dsv4.model.weights import Source, SourceWeights, Weights
@@ -49,6 +49,7 @@ class Model:
             ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), store
+        self._counting = Counting(ops.asarray)
         rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
         weights: Weights = SourceWeights(checkpoint, ops) if store is None else KeptWeights(store)
         whole = self._whole = Part(config, ops, rounding, weights, store)
@@ -111,7 +112,7 @@ class Model:
         if (span.ends == 0).any():
             raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
         cache.main.begin(span.counts)
-        tokens = self.ops.asarray(padding.ids)
+        tokens = span.place_tokens(padding.ids)
         if self.store is not None:
             self.store.begin_pass(cache)
         streams, targets, tapped = self.first_streams(tokens), self._targets(cache), []
@@ -184,7 +185,7 @@ class Model:
             most, found = cache.lengths.tolist(), span.ends.tolist()
             raise PromptError(f"MTP: expected states that the cache has seen, up to positions {most}, found {found}")
         cache.mtp.begin(span.counts)
-        tokens = self.ops.asarray(padding.ids)
+        tokens = span.place_tokens(padding.ids)
         logits = self.mtp(padding.arrange(states), tokens, span, cache.mtp.layers[0], observe)
         cache.mtp.finish(span.counts)
         return padding.restore(logits)
@@ -271,7 +272,7 @@ class Model:
             most, found = config.max_position_embeddings, (starts + counts).max()
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
-        return Span(starts, counts, ids.shape[1], self.ops.asarray)
+        return Span(starts, counts, ids.shape[1], self.ops.asarray, self._counting)
 
 
 def _look_up(ops: Ops, table: Array) -> Callable[[Ints], Array]:
