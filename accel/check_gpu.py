@@ -94,7 +94,7 @@ def compile_(probe: Probe) -> None:
                 library(file)
                 return {"kernels": list(source.kernels(file))}
             loaded = probe.ops.device._load(file)
-            kernels = {name: loaded[name] for name in source.kernels(file)}
+            kernels = {name: loaded[name].function for name in source.kernels(file)}
             sizes = {name: (one.num_regs, one.local_size_bytes, one.shared_size_bytes) for name, one in kernels.items()}
             return {"kernels": sizes, "ok": not any(local for _, local, _ in sizes.values())}
 

@@ -31,6 +31,8 @@ class HostArray(NDArrayOperatorsMixin):
 
     fetched = 0
     """How many numbers were brought to the host since someone last set this to 0, of all arrays."""
+    computed = 0
+    """How many arrays CuPy has computed since someone last set this to 0, each with a kernel or a copy of its own."""
     indices_placed = 0
     """How many arrays of NumPy were used as an index since someone last set this to 0: each is a transfer."""
 
@@ -66,10 +68,12 @@ class HostArray(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc, method, *inputs, **named):
         if method != "__call__":
             raise TypeError(f"CuPy has no {ufunc.__name__}.{method}")
+        HostArray.computed += 1
         return _wrapped(ufunc(*map(_inner, inputs), **_cupy_arguments(ufunc.__name__, (), named)))
 
     def __array_function__(self, function, types, arguments, named):
         named = _cupy_arguments(function.__name__, arguments, named)
+        HostArray.computed += 1
         return _wrapped(function(*_inner(list(arguments)), **named))
 
     def __getattr__(self, name: str):
@@ -78,15 +82,22 @@ class HostArray(NDArrayOperatorsMixin):
 
         def method(*arguments, **named):
             result = getattr(self.inner, name)(*_inner(list(arguments)), **_inner(named))
-            return HostArray(result, self.owner) if name in OWN_MEMORY and _shares(result, self) else _wrapped(result)
+            if name in OWN_MEMORY and _shares(result, self):
+                return HostArray(result, self.owner)
+            HostArray.computed += not (name == "astype" and _shares(result, self))  # else of this dtype already
+            return _wrapped(result)
 
         return method
 
     def __getitem__(self, index):
         result = self.inner[_index(index)]
-        return HostArray(result, self.owner) if _shares(result, self) else _wrapped(result)
+        if _shares(result, self):
+            return HostArray(result, self.owner)
+        HostArray.computed += 1
+        return _wrapped(result)
 
     def __setitem__(self, index, value) -> None:
+        HostArray.computed += 1
         self.inner[_index(index)] = _inner(value)
 
     def __len__(self) -> int:

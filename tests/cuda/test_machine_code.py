@@ -111,14 +111,23 @@ def test_a_device_runs_what_was_compiled_so(nvrtc, monkeypatch):
 
     def raw_module(*, path):
         loaded.append(path)
-        return types.SimpleNamespace(get_function=lambda name: (path, name))
+        return types.SimpleNamespace(get_function=raw_kernel)
+
+    def raw_kernel(name):
+        function = types.SimpleNamespace(ptr=sorted(source.kernels(FILE)).index(name))
+        return types.SimpleNamespace(name=name, kernel=function, max_dynamic_shared_size_bytes=49152)
 
     gpu = types.SimpleNamespace(attributes={"MultiProcessorCount": 132}, compute_capability="90")
-    cuda = types.SimpleNamespace(nvrtc=nvrtc, Device=lambda: gpu)
+    driver = types.SimpleNamespace(launchKernel=lambda *launch: started.append(launch[0]))
+    stream, started = types.SimpleNamespace(ptr=0), []
+    cuda = types.SimpleNamespace(nvrtc=nvrtc, Device=lambda: gpu, driver=driver, get_current_stream=lambda: stream)
     cupy = types.SimpleNamespace(cuda=cuda, RawModule=raw_module, zeros=lambda shape, dtype: None)
     monkeypatch.setattr(device, "require_gpu", lambda: cupy)
-    functions = device.CupyDevice()._load(FILE)
-    assert functions.keys() == source.kernels(FILE).keys()
+    gpus = device.CupyDevice()
+    for name in sorted(source.kernels(FILE)):
+        kernel = source.kernels(FILE)[name]
+        gpus.launch(kernel, (1,), 32, [None if one.is_pointer else 1 for one in kernel.parameters])
+    assert started == [0, 1, 2]
     assert loaded == [str(compiler.machine_code(nvrtc, FILE, "sm_90"))]
     assert nvrtc.options == [("--gpu-architecture=sm_90", *compiler.OPTIONS)]
 

@@ -45,8 +45,8 @@ def test_every_operation_has_an_example():
 def test_a_backend_offers_what_the_reference_offers(backend):
     assert isinstance(backend, Ops)
     assert isinstance(backend.name, str)
-    for name in [*OPERATIONS, "asarray", "to_numpy", "zeros", "write"]:
-        expected = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(Ops, name)).parameters.values()]
+    for name in [*OPERATIONS, "asarray", "to_numpy", "zeros", "write", "extend_ring", "write_entries"]:
+        expected = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(Ops(), name)).parameters.values()]
         found = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(backend, name)).parameters.values()]
         assert found == expected, name
 

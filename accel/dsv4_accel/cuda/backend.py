@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
+from dsv4.ops.places import Completed, Ring
 from dsv4_accel.cuda.attention import sparse_attention
 from dsv4_accel.cuda.compressor import compress
 from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
@@ -18,6 +19,7 @@ from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_wei
 from dsv4_accel.cuda.moe import expert, experts
 from dsv4_accel.cuda.norm import rms_norm, rms_scale
 from dsv4_accel.cuda.quantise import fake_quant_fp4, fake_quant_fp8
+from dsv4_accel.cuda.ring import extend_ring, write_entries
 from dsv4_accel.cuda.rope import rope
 from dsv4_accel.cuda.route import route, route_by_id
 
@@ -58,6 +60,15 @@ class CudaOps(Ops):
     place = _on_device(place)
     zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
     require_room = _on_device(require_room)
+
+    def extend_ring(self, stored: Any, rows: Any, ring: Ring) -> tuple[Any, Any]:
+        """As in `Ops`."""
+        return extend_ring(self.device, stored, rows, ring) or super().extend_ring(stored, rows, ring)
+
+    def write_entries(self, stored: Any, rows: Any, completed: Completed) -> Any:
+        """As in `Ops`."""
+        written = write_entries(self.device, stored, rows, completed)
+        return super().write_entries(stored, rows, completed) if written is None else written
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)

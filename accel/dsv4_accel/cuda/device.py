@@ -14,10 +14,11 @@ from dsv4.errors import BackendError
 from dsv4.ops.map_arrays import map_arrays
 from dsv4_accel.cuda import source, status
 from dsv4_accel.cuda.compiler import architecture_for, machine_code
+from dsv4_accel.cuda.launcher import Launcher
 from dsv4_accel.cuda.requirements import require_gpu
 
 PLAIN_SHARED_BYTES = 48 * 1024
-"""The dynamic shared memory that a block may have without asking for more."""
+"""The dynamic shared memory that a block of any kernel may have without asking for more."""
 
 VECTOR_BYTES = 16
 """The kernels' widest loads, and so the alignment that an array must have."""
@@ -91,7 +92,7 @@ class CupyDevice:
         self.status = self.zeros((status.FIELDS,), np.uint64)
         capability = self._cupy.cuda.Device().compute_capability
         self._architecture = architecture_for(self._cupy.cuda.nvrtc, capability)
-        self._functions: dict[str, Any] = {}
+        self._launchers: dict[str, Launcher] = {}
 
     def asarray(self, array: Any) -> Any:
         if isinstance(array, np.ndarray) and array.dtype == ml_dtypes.bfloat16:
@@ -131,15 +132,14 @@ class CupyDevice:
     def launch(
         self, kernel: source.Kernel, blocks: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0
     ) -> None:
-        function = self._functions.get(kernel.name) or self._load(kernel.file)[kernel.name]
-        if shared > max(PLAIN_SHARED_BYTES, function.max_dynamic_shared_size_bytes):
-            function.max_dynamic_shared_size_bytes = shared
-        null = np.uint64(0)
-        values = [null if value is None else value for value in kernel.arguments(arguments)]
-        function(blocks, (threads,), tuple(values), shared_mem=shared)
+        launcher = self._launchers.get(kernel.name) or self._load(kernel.file)[kernel.name]
+        launcher(blocks, threads, arguments, shared)
 
-    def _load(self, file: str) -> dict[str, Any]:
+    def _load(self, file: str) -> dict[str, Launcher]:
         """The kernels of a source file by name, compiled now or before, and all others that were loaded."""
-        module = self._cupy.RawModule(path=str(machine_code(self._cupy.cuda.nvrtc, file, self._architecture)))
-        self._functions |= {name: module.get_function(name) for name in source.kernels(file)}
-        return self._functions
+        cuda = self._cupy.cuda
+        module = self._cupy.RawModule(path=str(machine_code(cuda.nvrtc, file, self._architecture)))
+        for name, kernel in source.kernels(file).items():
+            function, start = module.get_function(name), cuda.driver.launchKernel
+            self._launchers[name] = Launcher(kernel, function, start, cuda.get_current_stream)
+        return self._launchers

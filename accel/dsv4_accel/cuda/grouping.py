@@ -1,5 +1,7 @@
 """The visits of tokens to experts, grouped by expert on the device: the host never learns who visits whom."""
 
+import weakref
+from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +41,23 @@ def group(device: Device, indices: Ints, experts: int, tile_slots: int) -> Group
         _launch(device, "count_visits", chunks, indices, counts, slots, experts)
     _launch(device, "group_visits", chunks, indices, counts, *groups, slots, experts, tile_slots, most_tiles)
     return groups
+
+
+MOST_KEPT = 8
+"""Groups of one expert that are kept: those of the last numbers of tokens."""
+
+_of_one: weakref.WeakKeyDictionary[Device, OrderedDict[tuple[int, int], Groups]] = weakref.WeakKeyDictionary()
+
+
+def group_of_one(device: Device, slots: int, tile_slots: int) -> Groups:
+    """As `group` for so many visits that all go to the one expert that there is; made once for each number of them."""
+    known = _of_one.setdefault(device, OrderedDict())
+    if (slots, tile_slots) not in known:
+        known[slots, tile_slots] = group(device, device.zeros((slots, 1), np.int64), 1, tile_slots)
+    known.move_to_end((slots, tile_slots))
+    while len(known) > MOST_KEPT:
+        known.popitem(last=False)
+    return known[slots, tile_slots]
 
 
 def _launch(device: Device, name: str, chunks: int, *arguments: object) -> None:

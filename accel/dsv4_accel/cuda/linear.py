@@ -5,16 +5,15 @@ dequantised matrix is ever in memory. An input is rounded to FP8, and then is a 
 that add up to it exactly. A token's result has the same bits alone and among others.
 """
 
-from typing import NamedTuple
-
 import ml_dtypes
 import numpy as np
 
 from dsv4.ops import linear as reference
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight, is_quantised
 from dsv4.ops.types import Array, Ints
+from dsv4_accel.cuda.activations import prepare_once
 from dsv4_accel.cuda.device import Device, on_host
-from dsv4_accel.cuda.matrix import CHUNK, Matrix, matrix_of
+from dsv4_accel.cuda.matrix import Matrix, matrix_of
 from dsv4_accel.cuda.source import kernels
 
 FEW, MANY = 8, 64
@@ -24,8 +23,7 @@ FEW, MANY = 8, 64
 FEW_ROWS, MANY_ROWS = 16, 64
 PRODUCT_THREADS = 128
 
-THREADS = 256
-"""Of all other kernels."""
+EMBEDDING_THREADS = 256
 
 
 def linear(device: Device, x: Array, weight: Weight, round_inputs: bool = False) -> Array:
@@ -58,26 +56,8 @@ def embedding(device: Device, ids: Ints, table: Weight) -> Array:
         floats, bits = (whole, None) if table.dtype == np.float32 else (None, whole)
         given = device.compact(device.asarray(ids).astype(np.int64, copy=False))
         arguments = given, floats, bits, out, *table.shape, device.status
-        device.launch(kernels("linear.cu")["embedding"], (ids.size,), THREADS, arguments)
+        device.launch(kernels("linear.cu")["embedding"], (ids.size,), EMBEDDING_THREADS, arguments)
     return out
-
-
-class Rows(NamedTuple):
-    """Activations as products take them (activations.cuh)."""
-
-    pieces: Array
-    """[1 or 3, rows, 128 · chunks] uint16: bfloat16 that add up to the numbers."""
-    units: Array
-    """[rows] float32: what products are to be multiplied with."""
-
-
-def prepare(device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float) -> Rows:
-    """Activations from what a kernel of activations.cu computes them from; rounded to FP8, or as they are."""
-    pieces = device.empty((1 if rounds else 3, rows, -(-columns // CHUNK) * CHUNK), np.uint16)
-    made = Rows(pieces, device.empty((rows,), np.float32))
-    arguments = *given, *made, columns, rounds, *more.values()
-    device.launch(kernels("activations.cu")[kernel], (rows,), THREADS, arguments)
-    return made
 
 
 def _fitting(device: Device, x: Array, weight: Weight, groups: int) -> Matrix | None:
@@ -95,7 +75,7 @@ def _multiply(device: Device, x: Array, matrix: Matrix, groups: int, rounds: boo
     if not out.size:
         return out
     tokens = out.size // form.rows
-    rows = prepare(device, "prepare_rows", tokens * groups, form.columns, rounds, device.compact(x))
+    rows = prepare_once(device, x, tokens * groups, form.columns, rounds)
     is_many = tokens > FEW and form.storage != "float"
     is_many = is_many and groups * -(-form.rows // groups // MANY_ROWS) >= device.multiprocessors // 2
     name, tile, height = ("many", MANY, MANY_ROWS) if is_many else ("few", FEW, FEW_ROWS)

@@ -9,10 +9,11 @@ from dsv4.ops import moe as reference
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.types import Array
+from dsv4_accel.cuda.activations import THREADS, Rows, prepare, prepare_once
 from dsv4_accel.cuda.device import Device, on_host
 from dsv4_accel.cuda.expert_table import Table, table_of, table_of_one
-from dsv4_accel.cuda.grouping import Groups, group
-from dsv4_accel.cuda.linear import FEW, FEW_ROWS, MANY, MANY_ROWS, PRODUCT_THREADS, THREADS, Rows, prepare
+from dsv4_accel.cuda.grouping import Groups, group, group_of_one
+from dsv4_accel.cuda.linear import FEW, FEW_ROWS, MANY, MANY_ROWS, PRODUCT_THREADS
 from dsv4_accel.cuda.matrix import Form
 from dsv4_accel.cuda.route import route, route_by_id
 from dsv4_accel.cuda.source import kernels
@@ -34,7 +35,10 @@ def experts(
             return device.zeros(x.shape, np.float32)
         table = table_of(device, expert_list)
         if table is not None and table.up.columns == table.down.rows == x.shape[1]:
-            return _together(device, x, routing, table, limit, round_inputs)
+            visits = device.compact(indices.astype(np.int64, copy=False))
+            tile = _visits_per_tile(device, table, indices.size, min(indices.size, len(expert_list)))
+            groups = group(device, visits, len(expert_list), tile)
+            return _together(device, x, weights, groups, tile, table, limit, round_inputs)
     brought = _Brought(device, expert_list)
     result: Array = on_host(device, reference.experts, x, routing, brought, limit, round_inputs)
     return result
@@ -45,8 +49,9 @@ def expert(device: Device, x: Array, share: Array, matrices: Expert, limit: floa
     if x.dtype == np.float32 and x.ndim == 2 and share.shape == x.shape[:1] and x.size:
         table = table_of_one(device, matrices)
         if table is not None and table.up.columns == table.down.rows == x.shape[1]:
-            routing = Routing(share[:, None], device.zeros((len(x), 1), np.int64))
-            return _together(device, x, routing, table, limit, round_inputs)
+            tile = _visits_per_tile(device, table, len(x), 1)
+            groups = group_of_one(device, len(x), tile)
+            return _together(device, x, share[:, None], groups, tile, table, limit, round_inputs)
     result: Array = on_host(device, reference.expert, x, share, matrices, limit, round_inputs)
     return result
 
@@ -68,17 +73,24 @@ class _Brought(Sequence[Expert]):
         return map_arrays(self._experts[number], self._device.to_numpy)
 
 
-def _together(device: Device, x: Array, routing: Routing, table: Table, limit: float, round_inputs: bool) -> Array:
-    """All visits of all tokens, each stage in one launch. A slot is one visit: slot t·k + v is the v-th of token t."""
-    weights = device.compact(routing.weights.astype(np.float32, copy=False))
-    indices = device.compact(routing.indices.astype(np.int64, copy=False))
-    (tokens, width), (slots, k) = x.shape, (indices.size, indices.shape[1])
-    visited = min(slots, len(table.places))
-    tile = _visits_per_tile(device, table, slots, visited)
-    groups = group(device, indices, len(table.places), tile)
+def _together(
+    device: Device,
+    x: Array,
+    weights: Array,
+    groups: Groups,
+    tile: int,
+    table: Table,
+    limit: float,
+    round_inputs: bool,
+) -> Array:
+    """All visits of all tokens, each stage in one launch. A slot is one visit: slot t·k + v is the v-th of token t.
 
+    weights [T, k]: how much each visit counts; groups: the visits in tiles of `tile` at most.
+    """
+    (tokens, k), slots = weights.shape, weights.size
+    weights = device.compact(weights.astype(np.float32, copy=False))
     rounds = round_inputs and table.up.is_quantised
-    rows = prepare(device, "prepare_rows", tokens, table.up.columns, rounds, device.compact(x))
+    rows = prepare_once(device, x, tokens, table.up.columns, rounds)
     ups = _products(device, table, UP, rows, groups, slots, tile)  # [2, T·k, width]
     rounds = round_inputs and table.down.is_quantised
     hidden = prepare(device, "prepare_hidden", slots, table.down.columns, rounds, ups, weights, limit=limit)
@@ -87,7 +99,9 @@ def _together(device: Device, x: Array, routing: Routing, table: Table, limit: f
     if k == 1:
         return parts[0]
     out = device.empty(x.shape, np.float32)
-    device.launch(kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, width, k))
+    device.launch(
+        kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, x.shape[1], k)
+    )
     return out
 
 

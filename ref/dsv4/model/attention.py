@@ -102,14 +102,14 @@ def new_layer_cache(
 @for_all_layers
 def _no_entries(span: Span) -> Ints:
     """[B, S, 0] the entries that the queries of a layer without compression read, placed."""
-    none: Ints = span.place(np.zeros((*span.host_positions.shape, 0), np.int64))
+    none: Ints = span.positions[:, :, None][:, :, :0]
     return none
 
 
 @for_all_layers
 def _all_visible_entries(span: Span, ratio: int) -> Ints:
     """[B, S, T] the entries that each query reads where none is chosen: all that it sees; else −1. Placed."""
-    all_entries = span.place(np.arange(span.entry_count(ratio)))
+    all_entries = span.numbers(span.entry_count(ratio))
     visible = span.visible(ratio)[:, :, None]
     return np.where(all_entries < visible, all_entries, -1)
 

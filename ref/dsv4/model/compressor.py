@@ -9,7 +9,8 @@ from dsv4.config import CSA_RATIO
 from dsv4.model.cache import CompressorCache
 from dsv4.model.observe import Observer
 from dsv4.model.part import Part
-from dsv4.model.span import Index, Span, for_all_layers
+from dsv4.model.span import Span, for_all_layers
+from dsv4.ops.places import Index
 from dsv4.ops.types import Array, Ints, Mask
 
 
@@ -42,7 +43,7 @@ class Compressor:
         entries = self.ops.rope(entries, blocks.positions, self.frequencies)
         entries = self.round_entry(entries)
         observe(f"{self.name}out", entries)
-        cache.entries.write(entries, blocks.complete, blocks.slots, span.entry_count(self.ratio))
+        cache.entries.write(entries, span.completed(self.ratio))
 
     def _slots(self, kv: Array, score: Array, blocks: "Blocks") -> tuple[Array, Array]:
         """The slots of each entry: [B, N, ρ, c] as it is, or for CSA [B, 1 + N, ρ, 2c] -> [B, N, 2ρ, c], twice."""
@@ -63,38 +64,26 @@ class Blocks(NamedTuple):
     block before them."""
     before_start: Mask
     """[B, N, ρ, 1] (for CSA 1 + N) which of these are none, since they would stand before the sequence."""
-    complete: Index
-    """The blocks that are complete, as an index [M] of [B, N]."""
-    slots: Index
-    """Where their entries go, as an index [M] of all entries."""
 
 
 @for_all_layers
 def _blocks(span: Span, ratio: int, keep: int) -> Blocks | None:
     """The blocks that a span completes, or None for no block at all; keep: how many rows before the span are kept."""
-    firsts = span.starts // ratio
-    counts = span.ends // ratio - firsts
-    if counts.max() == 0:
+    most = int(span.completed(ratio).counts.max())
+    if most == 0:
         return None
-    numbers = firsts[:, None] + np.arange(counts.max())  # [B, N] entry numbers
+    starts = span.placed_starts[:, None]
+    numbers = starts // ratio + span.numbers(most)  # [B, N] entry numbers
     blocks = np.concatenate([numbers[:, :1] - 1, numbers], axis=1) if ratio == CSA_RATIO else numbers
-    positions = blocks[:, :, None] * ratio + np.arange(ratio)  # [B, blocks, ρ]
-    columns = positions - span.starts[:, None, None] + keep
-    columns = np.minimum(columns, keep + span.length - 1)  # blocks that a shorter row does not complete: never stored
-    every_row = np.arange(len(numbers))[:, None, None]
-    row, block = np.nonzero(np.arange(numbers.shape[1]) < counts[:, None])
-    place, index = span.place, span.place_index
-    return Blocks(
-        positions=place(numbers * ratio),
-        tokens=index(every_row, columns),
-        before_start=place(positions < 0)[..., None],
-        complete=index(row, block),
-        slots=index(row, firsts[row] + block),
-    )
+    positions = blocks[:, :, None] * ratio + span.numbers(ratio)  # [B, blocks, ρ]
+    columns, last = positions - starts[:, :, None] + keep, keep + span.length - 1
+    columns = np.where(columns < last, columns, last)  # blocks that a shorter row does not complete: never stored
+    every_row = span.numbers(len(span.starts))[:, None, None]
+    return Blocks(positions=numbers * ratio, tokens=(every_row, columns), before_start=(positions < 0)[..., None])
 
 
 @for_all_layers
 def _places_in_blocks(span: Span, ratio: int) -> Ints:
     """[B, S] the place of each token in its block, placed."""
-    places: Ints = span.place(span.host_positions % ratio)
+    places: Ints = span.positions % ratio
     return places

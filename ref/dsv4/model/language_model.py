@@ -13,7 +13,7 @@ from dsv4.model.dspark import BlockDrafter, DraftBlock
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
-from dsv4.model.span import Span
+from dsv4.model.span import Counting, Span
 from dsv4.model.weight_store import WeightStore
 from dsv4.model.weights import StoredTensors
 from dsv4.ops import Ops
@@ -32,6 +32,8 @@ class LanguageModel(ABC):
     """Whether activations are rounded as the released model does."""
     store: WeightStore | None
     """Where weights are held, for a bounded memory; None where they stay."""
+    counting: Counting
+    """The numbers from 0 on, placed once for all calls."""
     layers: Sequence[Any]
     embed: Array
     head: Any
@@ -128,7 +130,7 @@ class LanguageModel(ABC):
             most, found = cache.lengths.tolist(), span.ends.tolist()
             raise PromptError(f"MTP: expected states that the cache has seen, up to positions {most}, found {found}")
         cache.mtp.begin(span.counts)
-        tokens = self.ops.asarray(padding.ids)
+        tokens = span.place_tokens(padding.ids)
         logits = self.mtp(padding.arrange(states), tokens, span, cache.mtp.layers[0], observe)
         cache.mtp.finish(span.counts)
         return padding.restore(logits)
@@ -188,7 +190,7 @@ class LanguageModel(ABC):
             most, found = config.max_position_embeddings, (starts + counts).max()
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
-        return Span(starts, counts, ids.shape[1], self.ops.asarray)
+        return Span(starts, counts, ids.shape[1], self.ops.asarray, self.counting)
 
 
 def check_cache(cache: Cache, layers: int) -> None:

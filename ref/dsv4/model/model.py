@@ -19,7 +19,7 @@ from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.part import Part
 from dsv4.model.rounding import Rounding
-from dsv4.model.span import Span
+from dsv4.model.span import Counting, Span
 from dsv4.model.stored_layers import StoredLayers, draft_weights
 from dsv4.model.weight_store import KeptWeights, WeightStore
 from dsv4.model.weights import Source, SourceWeights, Weights
@@ -54,6 +54,7 @@ class Model(LanguageModel):
             ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), store
+        self.counting = Counting(ops.asarray)
         rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
         weights: Weights = SourceWeights(checkpoint, ops) if store is None else KeptWeights(store)
         whole = self._whole = Part(config, ops, rounding, weights, store)
@@ -84,7 +85,7 @@ class Model(LanguageModel):
     ) -> Array:
         """The n streams after the last block, [B, S, n, d]: what `head` and `mtp_logits` take. Else as `__call__`."""
         padding, cache, span = self._begin(ids, cache, mask)
-        tokens = self.ops.asarray(padding.ids)
+        tokens = span.place_tokens(padding.ids)
         if self.store is not None:
             self.store.begin_pass(cache)
         streams, targets, tapped = self.first_streams(tokens), self._targets(cache), []

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dsv4.model.span import Index, Span
+from dsv4.model.span import Span
 from dsv4.ops import Ops
+from dsv4.ops.places import Completed
 from dsv4.ops.types import Array, Ints
 
 
@@ -68,9 +69,8 @@ class RecentRows:
         Column j of row b is position starts[b] − keep + j; columns of negative positions hold anything. The span's own
         rows come back as they are stored, so that they do not depend on how a prompt is cut.
         """
-        ring, packed = span.ring(self.keep, self.rows.shape[1]), self.coding.pack(rows)
-        joined = np.concatenate([self.rows[ring.before], packed], axis=1)
-        self.rows = self.ops.write(self.rows, ring.slots, packed[ring.rows])
+        ring = span.ring(self.keep, self.rows.shape[1])
+        self.rows, joined = self.ops.extend_ring(self.rows, self.coding.pack(rows), ring)
         return self.coding.unpack(joined)
 
     def newest(self, span: Span) -> Array:
@@ -93,14 +93,12 @@ class Entries:
         self.ops, self.coding = ops, coding
         self.rows = ops.zeros((batch, 16, coding.width), coding.stored)
 
-    def write(self, rows: Array, chosen: Index, slots: Index, count: int) -> None:
-        """Store some of the rows [B, N, channels], those that `chosen` names, at `slots`.
-
-        count: how many entries the sequence with the most of them has then.
-        """
+    def write(self, rows: Array, completed: Completed) -> None:
+        """Store the entries that a span completes, the first rows of each sequence of [B, N, channels]."""
+        count = (completed.firsts + completed.counts).max()
         while self.rows.shape[1] < count:
             self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)], axis=1)
-        self.rows = self.ops.write(self.rows, slots, self.coding.pack(rows)[chosen])
+        self.rows = self.ops.write_entries(self.rows, self.coding.pack(rows), completed)
 
     def first(self, count: int) -> Array:
         """The first entries, [B, count, channels]. Rows with fewer entries hold anything behind theirs."""

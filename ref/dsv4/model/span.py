@@ -1,17 +1,18 @@
 """Which positions of which sequences one call of the model covers, and what each of them may see.
 
-Positions are known on the host. What the layers need of them are index arrays; these are made on the host and placed
-where the backend computes once per call, not once per layer.
+Positions are known on the host. The layers need arrays that follow from them. These are made where the backend
+computes, once per call and not once per layer, from two numbers of each sequence that go there with its tokens.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.ops.places import Completed, Index, Ring
 from dsv4.ops.types import Ints, Mask
 
 P = ParamSpec("P")
@@ -31,19 +32,18 @@ def for_all_layers(function: Callable[Concatenate["Span", P], R]) -> Callable[Co
     return wraps(function)(remembered)
 
 
-Index = tuple[Ints, Ints]
-"""Rows of an array [B, N, ...]: the sequence of each and its place there, in arrays of any one shape."""
+class Counting:
+    """The numbers 0 … n − 1 where the backend computes, placed once for all calls of a model."""
 
+    def __init__(self, place: Callable[[npt.NDArray[Any]], Any]) -> None:
+        self._place, self._numbers = place, place(np.arange(1))
 
-class Ring(NamedTuple):
-    """Where a span's rows stand in a ring that holds position p at slot p mod capacity."""
-
-    before: Index
-    """The slots, as an index [B, keep], of the positions before the span."""
-    slots: Index
-    """The slots, as an index [N], that the span's rows go to."""
-    rows: Index
-    """Those rows themselves, as an index [N] of [B, S]: the real ones that the ring has room for."""
+    def __call__(self, count: int) -> Ints:
+        """[count]"""
+        if count > len(self._numbers):
+            self._numbers = self._place(np.arange(1 << (count - 1).bit_length()))
+        first: Ints = self._numbers[:count]
+        return first
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Span:
     """S, the padded length."""
     place: Callable[[npt.NDArray[Any]], Any] = field(default=np.asarray, compare=False)
     """Puts an array where the backend computes: its `asarray`."""
+    counting: Callable[[int], Ints] | None = field(default=None, compare=False)
+    """The model's `Counting`, which spares a transfer; without it numbers are placed anew."""
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -77,8 +79,35 @@ class Span:
     @cached_property
     def positions(self) -> Ints:
         """[B, S] the position of each token, placed."""
-        positions: Ints = self.place(self.host_positions)
+        positions: Ints = self.placed_starts[:, None] + self.numbers(self.length)
         return positions
+
+    @cached_property
+    def placed_starts(self) -> Ints:
+        """[B] the starts, placed."""
+        starts: Ints = self.place(self.starts)
+        return starts
+
+    @cached_property
+    def placed_counts(self) -> Ints:
+        """[B] the counts, placed."""
+        counts: Ints = self.place(self.counts)
+        return counts
+
+    def place_tokens(self, ids: Ints) -> Ints:
+        """Token ids [B, S], placed, and the starts and counts with them: a step of decoding needs no other transfer."""
+        parts = [np.pad(part.reshape(-1), (0, part.size % 2)) for part in (ids, self.starts, self.counts)]  # aligned
+        placed, ends = self.place(np.concatenate(parts, dtype=np.int64)), np.cumsum([len(part) for part in parts])
+        vars(self)["placed_starts"] = placed[ends[0] : ends[0] + len(ids)]
+        vars(self)["placed_counts"] = placed[ends[1] : ends[1] + len(ids)]
+        tokens: Ints = placed[: ids.size].reshape(ids.shape)
+        return tokens
+
+    @for_all_layers
+    def numbers(self, count: int) -> Ints:
+        """[count] 0 … count − 1, placed."""
+        numbers: Ints = self.counting(count) if self.counting else self.place(np.arange(count))
+        return numbers
 
     @cached_property
     def present(self) -> Mask:
@@ -96,7 +125,7 @@ class Span:
 
         Placed. Source: report §2.3.1, visible s < floor(t/m) counting t from 1; code: the same.
         """
-        visible: Ints = self.place((self.host_positions + 1) // ratio)
+        visible: Ints = (self.positions + 1) // ratio
         return visible
 
     @for_all_layers
@@ -105,10 +134,9 @@ class Span:
 
         Placed. Source: report §2.3.1: the last w tokens, the query's own included.
         """
-        back = np.arange(window) - (window - 1)  # −(w−1) … 0
-        positions = self.host_positions[:, :, None] + back
-        columns = np.arange(self.length)[:, None] + np.arange(window)  # [S, w]
-        found: Ints = self.place(np.where(positions >= 0, columns, -1))
+        back = self.numbers(window) - (window - 1)  # −(w−1) … 0
+        columns = self.numbers(self.length)[:, None] + self.numbers(window)  # [S, w]
+        found: Ints = np.where(self.positions[:, :, None] + back >= 0, columns, -1)
         return found
 
     def place_index(self, sequences: Ints, places: Ints) -> Index:
@@ -117,11 +145,10 @@ class Span:
 
     @for_all_layers
     def ring(self, keep: int, capacity: int) -> Ring:
-        """Where `RecentRows` finds the `keep` rows before the span, and puts the span's own: see there. Placed."""
-        before = self.starts[:, None] + np.arange(-keep, 0)  # [B, keep]
-        survives = self.present & (np.arange(self.length) >= self.counts[:, None] - capacity)
-        row, token = np.nonzero(survives)
-        every_row = np.arange(len(self.starts))[:, None]
-        slots = (self.starts[row] + token) % capacity
-        index = self.place_index
-        return Ring(index(every_row, before % capacity), index(row, slots), index(row, token))
+        """Where a ring of this capacity has the `keep` rows before the span, and the span's own."""
+        return Ring(self, keep, capacity)
+
+    @for_all_layers
+    def completed(self, ratio: int) -> Completed:
+        """The compressed entries that the span completes."""
+        return Completed(self, ratio)

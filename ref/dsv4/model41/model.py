@@ -13,7 +13,7 @@ from dsv4.model.language_model import LanguageModel
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
-from dsv4.model.span import Span
+from dsv4.model.span import Counting, Span
 from dsv4.model.weights import SourceWeights
 from dsv4.model41.block import Block41, first_pre
 from dsv4.model41.cache import LayerCache41, new_layer_cache41
@@ -52,6 +52,7 @@ class Model41(LanguageModel):
         ops.require_room(checkpoint.nbytes)
         config = self.config = checkpoint.config
         self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), None
+        self.counting = Counting(ops.asarray)
         self.token_classes = _checked(token_classes, config)
         whole = Part41(config, ops, Rounding41(ops, self.rounds), SourceWeights(checkpoint, ops), checkpoint)
         parts = [whole.under(f"layers.{n}.") for n in range(config.num_hidden_layers)]
@@ -77,7 +78,7 @@ class Model41(LanguageModel):
     ) -> Array:
         """The collapsed streams after the last block, [B, S, d]: what `head` takes. Else as `__call__`."""
         padding, cache, span = self._begin(ids, cache, mask)
-        tokens, classes = self.ops.asarray(padding.ids), self._classes(padding.ids)
+        tokens, classes = span.place_tokens(padding.ids), self._classes(padding.ids)
         streams, published = self.first_streams(tokens), Published()
         pre, targets, tapped = first_pre(self.ops, streams), self._targets(cache), list[Array]()
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dsv4.model.observe import Observer
-from dsv4.model.span import Index, Span, for_all_layers
+from dsv4.model.span import Span, for_all_layers
 from dsv4.model41.cache import SourceCache
 from dsv4.model41.part import Part41
+from dsv4.ops.places import Index
 from dsv4.ops.types import Array, Ints
 
 
@@ -60,9 +61,8 @@ class Source:
         )  # of the latent, neither turned nor rounded
         keys = self.rounding.index_vector(ops.rope(keys, blocks.positions, self.frequencies))
         observe(f"{self.name}indexer.keys", keys)
-        count = span.entry_count(self.ratio)
-        cache.entries.write(entries, blocks.complete, blocks.slots, count)
-        cache.keys.write(keys, blocks.complete, blocks.slots, count)
+        cache.entries.write(entries, span.completed(self.ratio))
+        cache.keys.write(keys, span.completed(self.ratio))
 
 
 class Blocks(NamedTuple):
@@ -72,27 +72,17 @@ class Blocks(NamedTuple):
     """[B, N] the position of each block's first token; a sequence may complete only its first few."""
     tokens: Index
     """The blocks' tokens, as an index [B, N, ρ] of what `RecentRows.extend` gives for keep = ρ − 1."""
-    complete: Index
-    """The blocks that are complete, as an index [M] of [B, N]."""
-    slots: Index
-    """Where their entries go, as an index [M] of all entries."""
 
 
 @for_all_layers
 def _blocks(span: Span, ratio: int) -> Blocks | None:
     """The blocks that a span completes, or None for no block at all."""
-    firsts = span.starts // ratio
-    counts = span.ends // ratio - firsts
-    if counts.max() == 0:
+    most = int(span.completed(ratio).counts.max())
+    if most == 0:
         return None
-    numbers = firsts[:, None] + np.arange(counts.max())  # [B, N] entry numbers
-    columns = numbers[:, :, None] * ratio + np.arange(ratio) - span.starts[:, None, None] + ratio - 1
-    columns = np.minimum(columns, ratio + span.length - 2)  # blocks that a shorter row does not complete: never stored
-    row, block = np.nonzero(np.arange(numbers.shape[1]) < counts[:, None])
-    index = span.place_index
-    return Blocks(
-        positions=span.place(numbers * ratio),
-        tokens=index(np.arange(len(numbers))[:, None, None], columns),
-        complete=index(row, block),
-        slots=index(row, firsts[row] + block),
-    )
+    starts = span.placed_starts[:, None]
+    positions = (starts // ratio + span.numbers(most)) * ratio  # [B, N]
+    columns = (positions - starts + ratio - 1)[:, :, None] + span.numbers(ratio)  # [B, N, ρ]
+    last = ratio + span.length - 2
+    columns = np.where(columns < last, columns, last)  # blocks that a shorter row does not complete: never stored
+    return Blocks(positions, tokens=(span.numbers(len(span.starts))[:, None, None], columns))

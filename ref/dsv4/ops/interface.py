@@ -20,6 +20,7 @@ from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
 from dsv4.ops.norm import rms_norm, rms_scale
+from dsv4.ops.places import Completed, Ring
 from dsv4.ops.quantise import Weight, fake_quant_fp4, fake_quant_fp8
 from dsv4.ops.rope import rope
 from dsv4.ops.types import Array
@@ -37,10 +38,11 @@ SAMPLING_FUNCTIONS = ("append", "argmax", "argsort", "cumsum", "searchsorted", "
 class Ops(Ops41):
     """The NumPy backend, and the base of all others.
 
-    A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies and compares them, takes
-    parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have, and the
-    ARRAY_FUNCTIONS; `write` alone changes an array. Generation calls the SAMPLING_FUNCTIONS, too, and assigns to parts
-    of arrays of its own.
+    A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies, divides and compares
+    them, takes parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have,
+    and the ARRAY_FUNCTIONS. `write`, `extend_ring` and `write_entries` alone change an array, so a backend may keep what it
+    has made of any other for as long as it lives. Generation calls the SAMPLING_FUNCTIONS, too, and assigns to parts of
+    arrays of its own.
     """
 
     name = "numpy"
@@ -111,6 +113,24 @@ class Ops(Ops41):
         rows[index] = values
         return rows
 
+    def extend_ring(self, stored: Array, rows: Array, ring: Ring) -> tuple[Array, Array]:
+        """Put the rows of some positions into a ring, and give them back behind those that they follow.
+
+        stored [B, capacity, width], as for `write`; rows [B, S, width] of the same dtype. Returns the ring that goes on
+        from here, and [B, keep + S, width]: column j of row b is position starts[b] − keep + j as it was stored, and
+        anything where that is negative; the last S are the rows.
+        """
+        joined = np.concatenate([stored[ring.before], rows], axis=1)
+        return self.write(stored, ring.slots, rows[ring.rows]), joined
+
+    def write_entries(self, stored: Array, rows: Array, completed: Completed) -> Array:
+        """Put entries at their slots: stored [B, T, width], as for `write`; rows [B, N, width] of the same dtype.
+
+        Row i of sequence b is the i-th entry that it completes; what it does not complete is left out. Returns the
+        entries that go on from here.
+        """
+        return self.write(stored, completed.slots, rows[completed.rows])
+
     @staticmethod
     def require_room(nbytes: int) -> None:
         """Raises BackendError if weights of so many bytes do not fit where this backend computes.
@@ -123,7 +143,7 @@ class Ops(Ops41):
         return self
 
 
-PLACES = ("asarray", "place", "to_numpy", "zeros", "write", "require_room")
+PLACES = ("asarray", "place", "to_numpy", "zeros", "write", "extend_ring", "write_entries", "require_room")
 """What is no operation, but says where arrays live."""
 
 OPERATIONS = tuple(

@@ -5,6 +5,7 @@ from mutants.catalogue.cache import CACHE
 from mutants.catalogue.checking import CHECKING
 from mutants.catalogue.compression import COMPRESSION
 from mutants.catalogue.connections import CONNECTIONS
+from mutants.catalogue.cuda_launches import CUDA_LAUNCHES
 from mutants.catalogue.cuda_products import CUDA_PRODUCTS
 from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
@@ -73,6 +74,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "numba_processes": NUMBA_PROCESSES,
     "cuda_rows": CUDA_ROWS,
     "cuda_products": CUDA_PRODUCTS,
+    "cuda_launches": CUDA_LAUNCHES,
 }
 
 MUTANTS = tuple(mutant for part in PARTS.values() for mutant in part)

@@ -116,8 +116,8 @@ ATTENTION = (
         name="window-one-too-short",
         trap="a query's own token is not counted as one of the window's w",
         file="model/span.py",
-        old="np.where(positions >= 0, columns, -1)",
-        new="np.where((positions >= 0) & ((back > 1 - window) | (back == 0)), columns, -1)",
+        old="+ back >= 0, columns, -1)",
+        new="+ back >= 0, np.where((back > 1 - window) | (back == 0), columns, -1), -1)",
         tests=VISIBILITY,
     ),
     Mutant(

@@ -23,9 +23,9 @@ CACHE = (
     Mutant(
         name="right-padding-is-kept",
         trap="padding behind the tokens goes into the cache, over rows that are still needed",
-        file="model/span.py",
-        old="survives = self.present & (np.arange(self.length) >= self.counts[:, None] - capacity)",
-        new="survives = (np.arange(self.length) >= self.length - capacity) & (self.counts[:, None] >= 0)",
+        file="ops/places.py",
+        old="(token < counts) & (token >= counts - self.capacity)",
+        new="(counts >= 0) & (token >= self.positions.length - self.capacity)",
         tests=PADDING,
     ),
     Mutant(
@@ -45,9 +45,10 @@ CACHE = (
         "        self.written = np.zeros(batch, int)",
         also=(
             (
-                "        self.rows = self.ops.write(self.rows, slots, self.coding.pack(rows)[chosen])\n",
-                "        is_new = slots[1] >= self.written[slots[0]]\n"
-                "        slots, chosen = ([part[is_new] for part in index] for index in (slots, chosen))\n"
+                "        self.rows = self.ops.write_entries(self.rows, self.coding.pack(rows), completed)\n",
+                "        is_new = completed.slots[1] >= self.written[completed.slots[0]]\n"
+                "        indices = completed.slots, completed.rows\n"
+                "        slots, chosen = ([part[is_new] for part in index] for index in indices)\n"
                 "        self.rows[tuple(slots)] = self.coding.pack(rows)[tuple(chosen)]\n"
                 "        np.maximum.at(self.written, slots[0], slots[1] + 1)\n",
             ),

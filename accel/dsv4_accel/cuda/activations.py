@@ -1,0 +1,61 @@
+"""Rows of activations as products read them: laid out once for all products that share them."""
+
+import weakref
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dsv4.ops.types import Array
+from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.matrix import CHUNK
+from dsv4_accel.cuda.source import kernels
+
+THREADS = 256
+
+
+class Rows(NamedTuple):
+    """Activations as products take them (activations.cuh)."""
+
+    pieces: Array
+    """[1 or 3, rows, 128 · chunks] uint16: bfloat16 that add up to the numbers."""
+    units: Array
+    """[rows] float32: what products are to be multiplied with."""
+
+
+MOST_KEPT = 4
+"""Of the last inputs. What several products of a layer share is its input and the query latent, each in two ways."""
+
+_kept: OrderedDict[tuple[int, int, bool], tuple[weakref.ref[Any], Rows]] = OrderedDict()
+"""The rows of the last inputs that are still alive, by their identities, columns, and whether they are rounded."""
+
+
+def prepare(device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float) -> Rows:
+    """Activations from what a kernel of activations.cu computes them from; rounded to FP8, or as they are."""
+    pieces = device.empty((1 if rounds else 3, rows, -(-columns // CHUNK) * CHUNK), np.uint16)
+    made = Rows(pieces, device.empty((rows,), np.float32))
+    arguments = *given, *made, columns, rounds, *more.values()
+    device.launch(kernels("activations.cu")[kernel], (rows,), THREADS, arguments)
+    return made
+
+
+def prepare_once(device: Device, x: Array, rows: int, columns: int, rounds: bool) -> Rows:
+    """x, taken as [rows, columns], for a product; what was made of the same array a moment ago is not made again.
+
+    An array of the model never changes (dsv4.ops.Ops), so what was made of it holds for as long as it lives.
+    """
+    key = id(x), columns, rounds
+    known = _kept.get(key)
+    if known is not None and known[0]() is x:
+        return known[1]
+    made = prepare(device, "prepare_rows", rows, columns, rounds, device.compact(x))
+    forget = _kept.pop  # at the end of a process the module's names are gone before the arrays
+    _kept[key] = weakref.ref(x, lambda _: forget(key, None)), made
+    while len(_kept) > MOST_KEPT:
+        _kept.popitem(last=False)
+    return made
+
+
+def forget_all() -> None:
+    """Keep nothing of what was made so far."""
+    _kept.clear()

@@ -1,0 +1,60 @@
+"""The rows that a cache gains: mirrors extend_ring and write_entries of dsv4.ops.Ops, one launch each."""
+
+from typing import Any
+
+import numpy as np
+
+from dsv4.ops.places import Completed, Ring
+from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.source import kernels
+from dsv4_accel.cuda.vectors import VECTOR
+
+FILE = "ring.cu"
+THREADS = 128
+
+
+def extend_ring(device: Device, stored: Any, rows: Any, ring: Ring) -> tuple[Any, Any] | None:
+    """As Ops.extend_ring; None for what no kernel takes."""
+    kind = _kind(stored, rows)
+    if kind is None:
+        return None
+    (batch, length, width), whole = rows.shape, device.compact(stored)
+    joined = device.empty((batch, ring.keep + length, width), rows.dtype)
+    positions = ring.positions.placed_starts, ring.positions.placed_counts
+    arguments = whole, device.compact(rows), joined, *map(device.compact, positions)
+    _launch(
+        device,
+        f"extend_ring_{kind}",
+        batch * (ring.capacity + length),
+        *arguments,
+        ring.capacity,
+        ring.keep,
+        length,
+        width,
+    )
+    return whole, joined
+
+
+def write_entries(device: Device, stored: Any, rows: Any, completed: Completed) -> Any | None:
+    """As Ops.write_entries; None for what no kernel takes."""
+    kind = _kind(stored, rows)
+    if kind is None:
+        return None
+    (batch, most, width), whole = rows.shape, device.compact(stored)
+    positions = completed.positions.placed_starts, completed.positions.placed_counts
+    arguments = whole, device.compact(rows), *map(device.compact, positions)
+    _launch(device, f"write_entries_{kind}", batch * most, *arguments, completed.ratio, stored.shape[1], most, width)
+    return whole
+
+
+def _kind(stored: Any, rows: Any) -> str | None:
+    """The end of the kernels' names for rows of this dtype and width."""
+    if not rows.size or rows.dtype != stored.dtype:
+        return None
+    if rows.dtype == np.uint8:
+        return "bytes"
+    return "vectors" if rows.dtype == np.float32 and rows.shape[2] % VECTOR == 0 else None
+
+
+def _launch(device: Device, name: str, blocks: int, *arguments: Any) -> None:
+    device.launch(kernels(FILE)[name], (blocks,), THREADS, arguments)

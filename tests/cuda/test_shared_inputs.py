@@ -1,0 +1,112 @@
+"""What products that share an input need of it is made once, and never taken from another input."""
+
+import gc
+
+import numpy as np
+import pytest
+
+from backends import CUDA_ON_HOST
+from conftest import created
+from dsv4.ops import Expert, Routing
+from dsv4.ops.quantise import quantise_fp4, quantise_fp8
+from dsv4_accel.cuda import activations
+
+WIDTH = 128
+
+
+@pytest.fixture
+def ops():
+    """A backend whose launches are listed from here on."""
+    activations.forget_all()
+    backend = created(CUDA_ON_HOST)
+    backend.device.launched.clear()
+    return backend
+
+
+def numbers(ops, seed, *shape):
+    return ops.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def stored(ops, seed, store, rows=16, columns=WIDTH):
+    weight = store(np.random.default_rng(seed).standard_normal((rows, columns), np.float32))
+    return ops.place(weight)
+
+
+def made(ops):
+    """How often an input was laid out."""
+    return ops.device.launched.count("prepare_rows")
+
+
+def test_an_input_is_laid_out_once_rounded_and_once_as_it_is(ops):
+    x, packed, dense = numbers(ops, 1, 2, WIDTH), stored(ops, 2, quantise_fp8), stored(ops, 3, np.asarray)
+    first = [ops.linear(x, packed, True), ops.linear(x, dense), ops.linear(x, packed, False)]
+    assert made(ops) == 2
+    again = [ops.linear(x, packed, True), ops.linear(x, dense), ops.linear(x, packed, False)]
+    assert made(ops) == 2
+    activations.forget_all()
+    anew = [ops.linear(x, packed, True), ops.linear(x, dense), ops.linear(x, packed, False)]
+    for results in (again, anew):
+        for one, other in zip(first, results, strict=True):
+            np.testing.assert_array_equal(ops.to_numpy(one), ops.to_numpy(other))
+    assert (ops.to_numpy(first[0]) != ops.to_numpy(first[2])).any()  # what is rounded is something else
+
+
+def test_groups_of_columns_are_laid_out_by_themselves(ops):
+    x, whole, part = numbers(ops, 4, 3, 2 * WIDTH), stored(ops, 5, np.asarray, 8, 2 * WIDTH), stored(ops, 6, np.asarray)
+    found = ops.linear(x, whole), ops.grouped_linear(x, part, 2)
+    assert made(ops) == 2
+    activations.forget_all()
+    expected = ops.grouped_linear(x, part, 2), ops.linear(x, whole)
+    np.testing.assert_array_equal(ops.to_numpy(found[0]), ops.to_numpy(expected[1]))
+    np.testing.assert_array_equal(ops.to_numpy(found[1]), ops.to_numpy(expected[0]))
+
+
+def test_the_routed_experts_and_the_shared_one_share_their_input(ops):
+    x = numbers(ops, 7, 3, WIDTH)
+    one, two, three = (
+        Expert(*(stored(ops, seed, quantise_fp4, WIDTH) for seed in range(n, n + 3))) for n in (8, 11, 14)
+    )
+    routing = Routing(numbers(ops, 17, 3, 2), ops.asarray(np.array([[0, 1], [1, 0], [0, 1]])))
+    ops.experts(x, routing, [two, three], 10.0, True)
+    ops.expert(x, numbers(ops, 18, 3), one, 10.0, True)
+    assert made(ops) == 1
+
+
+def test_another_input_with_the_name_of_a_dead_one_is_laid_out(ops):
+    """Python gives the place of an array that is gone to the next one."""
+    weight, places = stored(ops, 19, np.asarray), set()
+    for seed in range(20, 26):
+        x = numbers(ops, seed, 1, WIDTH)
+        places.add(id(x))
+        found, expected = ops.to_numpy(ops.linear(x, weight)), x.inner @ weight.inner.T
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        del x
+        gc.collect()
+    assert len(places) < 6  # so it happened here
+    assert made(ops) == 6
+
+
+def test_only_the_last_inputs_are_kept(ops):
+    inputs, weight = (
+        [numbers(ops, seed, 1, WIDTH) for seed in range(activations.MOST_KEPT + 1)],
+        stored(ops, 9, np.asarray),
+    )
+    for x in inputs:
+        ops.linear(x, weight)
+    ops.linear(inputs[1], weight)
+    assert made(ops) == len(inputs)
+    ops.linear(inputs[0], weight)
+    assert made(ops) == len(inputs) + 1
+    assert len(activations._kept) == activations.MOST_KEPT
+    del inputs, x
+    gc.collect()
+    assert not activations._kept
+
+
+def test_visits_to_one_expert_are_grouped_once_for_each_number_of_tokens(ops):
+    matrices = Expert(*(stored(ops, seed, quantise_fp4, WIDTH) for seed in (1, 2, 3)))
+    counts = []
+    for tokens in (3, 4, 3):
+        ops.expert(numbers(ops, tokens, tokens, WIDTH), numbers(ops, 9, tokens), matrices, 10.0, True)
+        counts.append(ops.device.launched.count("group_visits"))
+    assert counts == [1, 2, 2]
