@@ -11,7 +11,7 @@ import numpy as np
 from dsv4.config41 import Config41, DSpark41, Engram
 from dsv4.model41.model import Model41
 from dsv4.ops.engram import engram_moduli
-from dsv4.ops.quantise import quantise_fp4
+from dsv4.ops.quantise import quantise_fp4, quantise_fp8
 from dsv4.parameters41 import parameters41
 from tiny import CONFIG as V4
 from tiny import TinyCheckpoint
