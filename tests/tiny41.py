@@ -62,7 +62,7 @@ CONFIG = Config41(
     torch_dtype="float32",
     quantised=False,
     engram=Engram((0, 3), tuple(int(one.sum()) for one in MODULI), 3, 20, 2, 8, 2, 15),
-    dspark=DSpark41(4, 39, (2, 5), 6, 3, 1),
+    dspark=DSpark41(4, 39, (3, 5), 6, 3, 1),
     source="tiny",
 )
 
