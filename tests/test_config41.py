@@ -88,6 +88,8 @@ BAD = [
     ("engram_layer_ids", [4, 1], "layers from 0 and below 10, in rising order"),
     ("engram_layer_ids", [1, 10], "layers from 0 and below 10, in rising order"),
     ("engram_num_embeddings", [304], "one number of rows for each of 2 layers"),
+    ("engram_num_embeddings", [304, 463], "(304, 462), the sums of each layer's primes"),
+    ("engram_n_heads", 1000, "at most 1024 moduli in all"),
     ("engram_max_ngram_size", 1, "an integer from 2 to 64"),
     ("engram_pad_token_id", 128, "below vocab_size 128"),
     ("engram_compressed_vocab_size", 129, "from 1 to vocab_size 128"),
