@@ -44,8 +44,8 @@ def test_the_released_config():
 
 def test_settings_are_those_of_the_text_path():
     """A key of the same name at top level is another part's."""
-    config = config41_from_json(changed() | {"hidden_size": 7, "rms_norm_eps": 1e-6, "num_hidden_layers": 3})
-    assert (config.hidden_size, config.rms_norm_eps, config.num_hidden_layers) == (96, 1e-20, 10)
+    config = config41_from_json(changed() | {"hidden_size": 7, "rms_norm_eps": 1e-6, "swiglu_limit": 3.0})
+    assert (config.hidden_size, config.rms_norm_eps, config.swiglu_limit) == (96, 1e-20, 2.0)
 
 
 def test_models_without_engram_drafter_or_candidates():

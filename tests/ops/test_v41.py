@@ -189,11 +189,12 @@ def test_the_weight_of_a_single_expert_is_its_score(ops):
 
 @pytest.mark.parametrize("rounds", [False, True])
 def test_inputs_of_experts_are_rounded_in_blocks_of_32(ops, rounds):
-    """Small numbers beside large ones: with one scale for 128 channels they would vanish."""
+    """Small numbers beside large ones, which count as much: with one scale for 128 channels they would vanish."""
     sizes = np.float32(2.0) ** np.array([-14, 0, 6, -9])
     x = (numbers(8, 5, 4, 32) * sizes[:, None]).reshape(5, 128)
-    shapes = (64, 128), (128, 64), (64, 128)
-    makes = [Expert(*(quantise_fp4(numbers(9 + n, *shape) / 16) for n, shape in enumerate(shapes)))]
+    inputs = [numbers(seed, 64, 4, 32) / sizes[:, None] / 16 for seed in (9, 10)]
+    w1, w3 = (quantise_fp4(weight.reshape(64, 128)) for weight in inputs)
+    makes = [Expert(w1, quantise_fp4(numbers(11, 128, 64) / 16), w3)]
     share = np.linspace(0.5, 1.5, 5, dtype=np.float32)
     w1, w2, w3 = (dequantise(matrix, np.float64) for matrix in makes[0])
     rounded = fake_quant_fp8(x, 32) if rounds else x
