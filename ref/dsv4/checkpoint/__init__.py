@@ -7,7 +7,7 @@ that appears under its name when it is whole.
 from dsv4.checkpoint.config41_json import config41_from_json, is_config41, read_config41
 from dsv4.checkpoint.config_json import config_as_json, config_from_json, read_config
 from dsv4.checkpoint.header import Entry
-from dsv4.checkpoint.opening import Checkpoint, Checkpoint41, open_checkpoint
+from dsv4.checkpoint.opening import Checkpoint, Checkpoint41, open_checkpoint, read_any_config
 from dsv4.checkpoint.writing import write_checkpoint
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "config_from_json",
     "is_config41",
     "open_checkpoint",
+    "read_any_config",
     "read_config",
     "read_config41",
     "write_checkpoint",

@@ -41,6 +41,11 @@ class Checkpoint41(StoredModel[Config41]):
         return parameters41(config, include_mtp)
 
 
+def read_any_config(path: str | Path) -> Config | Config41:
+    """Read the config.json of either model, given itself or its directory. Raises ConfigError."""
+    return read_config41(path) if is_config41(path) else read_config(path)
+
+
 def open_checkpoint(directory: str | Path) -> Checkpoint | Checkpoint41:
     """Open a checkpoint of either model, as the model_type of its config.json says. Raises as `StoredModel.open`."""
     return Checkpoint41.open(directory) if is_config41(directory) else Checkpoint.open(directory)

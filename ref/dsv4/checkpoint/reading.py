@@ -49,7 +49,8 @@ class StoredModel(ABC, Generic[AnyConfig]):
     """Config and tensors of one directory. Opening reads config.json and headers; no tensor's bytes are touched.
 
     config: as in config.json, with expert_dtype as the files have it; entries: dtype, shape and file of every tensor
-    by official name, scales included; has_mtp: whether there are tensors of draft layers, `mtp.*`.
+    by official name, scales included; left_out: the same of tensors of a part of the model that is not read; has_mtp:
+    whether there are tensors of draft layers, `mtp.*`.
     """
 
     others: ClassVar[tuple[str, ...]] = ()
@@ -58,8 +59,9 @@ class StoredModel(ABC, Generic[AnyConfig]):
     def __init__(self, directory: Path, config: AnyConfig, entries: dict[str, Entry]) -> None:
         self.directory = directory
         self.config: AnyConfig = config
-        self.entries = entries
-        self.has_mtp = config.draft_layers > 0 and any(name.startswith("mtp.") for name in entries)
+        self.entries = {name: one for name, one in entries.items() if not name.startswith(self.others)}
+        self.left_out = {name: one for name, one in entries.items() if name.startswith(self.others)}
+        self.has_mtp = config.draft_layers > 0 and any(name.startswith("mtp.") for name in self.entries)
         self._maps: dict[Path, MappedFile] = {}
         self._checked: set[str] = set()
 
@@ -91,7 +93,7 @@ class StoredModel(ABC, Generic[AnyConfig]):
         expert = entries.get("layers.0.ffn.experts.0.w1.weight")
         if expert is not None and expert.dtype in ("F8_E4M3", *PACKED_FP4):
             config = replace(config, expert_dtype="fp8" if expert.dtype == "F8_E4M3" else "fp4")
-        return cls(directory, config, {name: one for name, one in entries.items() if not name.startswith(cls.others)})
+        return cls(directory, config, entries)
 
     @property
     def names(self) -> list[str]:

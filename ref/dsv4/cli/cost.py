@@ -8,11 +8,12 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from dsv4.checkpoint import read_config
+from dsv4.checkpoint import read_any_config
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.quantities import short, size_of
 from dsv4.config import Config
-from dsv4.cost import CacheFormat, Cost, Drafter, cost, cost_of_v32
+from dsv4.config41 import Config41
+from dsv4.cost import CacheFormat, Cost, Drafter, OfV41, cost, cost_of_v32
 from dsv4.errors import ConfigError, SettingError, shortened
 from dsv4.loading import bundled_model
 from dsv4.presets import PRESETS, preset
@@ -62,6 +63,8 @@ def cost_command(
     print(f"{name}, {context:,} tokens, cache {chosen}\n")
     _print_parts(found)
     _print_cache(found)
+    if found.of_v41 is not None:
+        _print_of_v41(found.of_v41)
     if found.drafter is not None:
         _print_drafter(found.drafter)
     if other is not None:
@@ -76,10 +79,10 @@ def _cost(name: str, context: int, cache_format: CacheFormat) -> Cost:
     return cost(_config(name), context, cache_format)
 
 
-def _config(name: str) -> Config:
+def _config(name: str) -> Config | Config41:
     """Raises ConfigError, with the known names, where there is neither a file nor a preset of this name."""
     if os.path.lexists(name):
-        return read_config(Path(name))
+        return read_any_config(Path(name))
     if name in PRESETS:
         return preset(name)
     known = ", ".join([*PRESETS, V32_NAME])
@@ -107,11 +110,20 @@ def _report(found: Cost) -> dict[str, Any]:
         },
         "cache_bytes": {"total": found.cache_bytes, "parts": found.cache},
         "drafter": None if found.drafter is None else _report_drafter(found.drafter),
+        **({} if found.of_v41 is None else {"v4.1": _report_of_v41(found.of_v41)}),
     }
 
 
 def _report_drafter(drafter: Drafter) -> dict[str, Any]:
     return {"name": drafter.name, "parameters": drafter.count._asdict(), "cache_bytes": drafter.cache_bytes}
+
+
+def _report_of_v41(figures: OfV41) -> dict[str, Any]:
+    return {
+        "table_parameters": figures.tables,
+        "active_in_a_prompt": figures.prompt_active,
+        "cache_bytes_per_token": float(figures.global_bytes),
+    }
 
 
 def _ratios(found: Cost, other: Cost) -> dict[str, float]:
@@ -149,6 +161,15 @@ def _print_cache(found: Cost) -> None:
     print(f"{'cache':<20}{'bytes':>11}")
     for part, size in {**found.cache, "all": found.cache_bytes}.items():
         print(f"{part:<20}{size_of(size):>11}")
+
+
+def _print_of_v41(figures: OfV41) -> None:
+    """The figures of V4.1's report, with what each assumes."""
+    print(f"\n{'in Engram tables':<20}{short(figures.tables):>11}  parameters, of which a token reads single rows")
+    active = short(figures.prompt_active)
+    print(f"{'active in a prompt':<20}{active:>11}  parameters, if the layers from the last kv source on are left out")
+    grows = f"{float(figures.global_bytes):,g}"
+    print(f"{'cache per token':<20}{grows:>11}  bytes that a further token adds: entries and index keys")
 
 
 def _print_drafter(drafter: Drafter) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from dsv4.checkpoint import Checkpoint, read_config
+from dsv4.checkpoint import Checkpoint, Checkpoint41, open_checkpoint, read_any_config, read_config
 from dsv4.checkpoint.convert import COPIED_FILES, Storage, convert
 from dsv4.checkpoint.random_weights import SHARD_BYTES, smaller, write_random
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
@@ -18,9 +18,11 @@ from dsv4.cli.app import JsonOption, app
 from dsv4.cli.progress import progress
 from dsv4.cli.quantities import short, size_of
 from dsv4.config import Config
+from dsv4.config41 import Config41
 from dsv4.errors import SettingError
 from dsv4.loading import bundled_model
-from dsv4.parameters import Parameter, count_parameters, parameters
+from dsv4.parameters import Parameter, count_parameters, parameters, summed
+from dsv4.parameters41 import count_by_part41, parameters41
 from dsv4.presets import PRESETS, preset
 
 Stored = tuple[Parameter, str, int]
@@ -44,15 +46,22 @@ def inspect(
     For a config.json without weights, or the name of a preset, formats and bytes are those of a released checkpoint.
     """
     path = model or bundled_model()
+    config: Config | Config41
+    left_out: dict[str, Any] = {}
     if path.is_file() or _is_preset(path):
-        config = preset(str(path)) if _is_preset(path) else read_config(path)
-        tensors = [_released(parameter) for parameter in parameters(config).values()]
+        config = preset(str(path)) if _is_preset(path) else read_any_config(path)
+        table = parameters41(config) if isinstance(config, Config41) else parameters(config)
+        tensors = [_released(parameter) for parameter in table.values()]
     else:
-        checkpoint = Checkpoint.open(path)
+        checkpoint = open_checkpoint(path)
         checkpoint.validate()
         config = checkpoint.config
         tensors = [_stored(checkpoint, parameter) for parameter in checkpoint.parameters.values()]
+        sizes = [entry.size for entry in checkpoint.left_out.values()]
+        left_out = {"tensors": len(sizes), "bytes": sum(sizes)}
     report = _report(path, config, tensors)
+    if left_out.get("tensors"):
+        report["left_out"] = left_out
     if as_json:
         print(json.dumps(report, indent=1))
     else:
@@ -138,7 +147,7 @@ def _released(parameter: Parameter) -> Stored:
     return parameter, parameter.format, parameter.nbytes
 
 
-def _stored(checkpoint: Checkpoint, parameter: Parameter) -> Stored:
+def _stored(checkpoint: Checkpoint | Checkpoint41, parameter: Parameter) -> Stored:
     """A parameter as this checkpoint stores it."""
     entry = checkpoint.entries[parameter.name]
     scales = checkpoint.entries.get(parameter.scale_name)
@@ -146,8 +155,8 @@ def _stored(checkpoint: Checkpoint, parameter: Parameter) -> Stored:
     return parameter, spelling, entry.size + (scales.size if scales else 0)
 
 
-def _report(path: Path, config: Config, tensors: list[Stored]) -> dict[str, Any]:
-    count = count_parameters(config)
+def _report(path: Path, config: Config | Config41, tensors: list[Stored]) -> dict[str, Any]:
+    count = summed(count_by_part41(config).values()) if isinstance(config, Config41) else count_parameters(config)
     by_part, by_format = _totals(tensors, lambda tensor: tensor[0].part), _totals(tensors, lambda tensor: tensor[1])
     by_place = _totals(tensors, lambda tensor: _place(tensor[0].name))
     formats: dict[str, set[str]] = {}
@@ -157,7 +166,8 @@ def _report(path: Path, config: Config, tensors: list[Stored]) -> dict[str, Any]
         {
             "layer": place,
             "attention": config.layer_kind(number),
-            "routing": "hash" if config.is_hash_layer(number) else "top-k",
+            "routing": "hash" if isinstance(config, Config) and config.is_hash_layer(number) else "top-k",
+            **({"engram": True} if isinstance(config, Config41) and config.is_engram_layer(number) else {}),
             "formats": sorted(formats[place]),
             **by_place[place],
         }
@@ -176,7 +186,7 @@ def _report(path: Path, config: Config, tensors: list[Stored]) -> dict[str, Any]
     }
 
 
-def _drafter(config: Config, tensors: list[Stored]) -> dict[str, Any] | None:
+def _drafter(config: Config | Config41, tensors: list[Stored]) -> dict[str, Any] | None:
     """What drafts tokens for the main model, and how many at once; None where there is nothing, or no weights of it."""
     if not any(parameter.part == "mtp" for parameter, _, _ in tensors):
         return None
@@ -207,13 +217,16 @@ def _print_report(report: dict[str, Any]) -> None:
     print(f"{short(report['parameters']['total'])} parameters, {short(report['parameters']['active'])} active")
     print(f"{size_of(report['bytes'])}, context {report['context']:,} tokens")
     print(f"{experts['routed']} routed experts, {experts['active']} of them and 1 shared per token")
+    if left_out := report.get("left_out"):
+        tensors, size = left_out["tensors"], size_of(left_out["bytes"])
+        print(f"not read: {tensors} tensors of the vision encoder, {size}; this is the text path")
     if drafter := report["drafter"]:
         print(f"drafts by {drafter['kind']}: layers {drafter['layers']}, tokens at once {drafter['tokens']}")
     print()
     print(f"{'layer':<12}{'attention':<11}{'routing':<9}{'numbers':>10}{'bytes':>12}  formats")
     for row in report["layers"]:
         numbers, size = short(row["numbers"]), size_of(row["bytes"])
-        formats = " ".join(row["formats"])
+        formats = " ".join(row["formats"]) + (", with Engram" if "engram" in row else "")
         print(f"{row['layer']:<12}{row['attention']:<11}{row['routing']:<9}{numbers:>10}{size:>12}  {formats}")
     for title in ("parts", "formats"):
         print(f"\n{title:<23}{'':<9}{'numbers':>10}{'bytes':>12}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dsv4.backends import backend as backend_named
-from dsv4.cli.app import BackendOption, JsonOption, app
+from dsv4.cli.app import BackendOption, JsonOption, app, only_v4
 from dsv4.errors import SettingError, quoted
 
 PLOT, SCORE = "plot", "score"
@@ -98,7 +98,7 @@ def _score(
     effort = Effort.named(mode)
     if window is not None:
         effort = replace(effort, window=window)
-    model = load(models[0], backend)
+    model = only_v4(load(models[0], backend), "posttrain score")
     tokenizer = Tokenizer.from_file(models[0])
     for name in worlds or WORLDS:
         found = score(model, tokenizer, name, effort, tasks, seed)

@@ -11,16 +11,19 @@ bytes with `Cache.nbytes`. docs/cost.md states the assumptions.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from dsv4 import parameters
 from dsv4.config import Config
-from dsv4.cost import memory, products, v32
+from dsv4.config41 import Config41
+from dsv4.cost import memory, products, v32, v41
 from dsv4.cost.memory import CacheFormat
 from dsv4.cost.products import Product
 from dsv4.errors import SettingError
 from dsv4.parameters import Count
+from dsv4.parameters41 import count_by_part41, count_drafter41
 
-__all__ = ["CacheFormat", "Cost", "Drafter", "Product", "cost", "cost_of_v32"]
+__all__ = ["CacheFormat", "Cost", "Drafter", "OfV41", "Product", "cost", "cost_of_v32"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Drafter:
     """All parameters of the layers, and those that a drafted token uses."""
     cache_bytes: int
     """Bytes of what the layers keep of the sequence."""
+
+
+@dataclass(frozen=True)
+class OfV41:
+    """What only a model of V4.1 has; `dsv4.cost.v41` says how each is counted."""
+
+    tables: int
+    """The parameters in the tables of its Engrams, which no token is multiplied with."""
+    prompt_active: int
+    """The parameters that a token of a long prompt uses, where the decoder is not computed for it."""
+    global_bytes: Fraction
+    """The bytes that each further token of a long sequence adds to its cache."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,8 @@ class Cost:
     """Bytes of each part of the sequence's cache."""
     drafter: "Drafter | None" = None
     """What drafts for the main model, which is not counted above."""
+    of_v41: "OfV41 | None" = None
+    """What else the report of V4.1 gives figures of."""
 
     @property
     def count(self) -> Count:
@@ -71,12 +88,14 @@ class Cost:
         return sum(self.cache.values())
 
 
-def cost(config: Config, context: int, cache_format: CacheFormat = "packed") -> Cost:
-    """The cost of a V4 model at a context of so many tokens, with its cache in this format.
+def cost(config: Config | Config41, context: int, cache_format: CacheFormat = "packed") -> Cost:
+    """The cost of a model of V4 or V4.1 at a context of so many tokens, with its cache in this format.
 
     Raises SettingError for a context below 1.
     """
     _check(context)
+    if isinstance(config, Config41):
+        return _cost_of_v41(config, context, cache_format)
     return Cost(
         context,
         parameters.count_by_part(config),
@@ -94,6 +113,21 @@ def cost_of_v32(context: int, cache_format: CacheFormat = "packed") -> Cost:
         v32.count_by_part(v32.PUBLISHED),
         v32.token_products(v32.PUBLISHED, context),
         v32.cache_bytes(v32.PUBLISHED, context, cache_format),
+    )
+
+
+def _cost_of_v41(config: Config41, context: int, cache_format: CacheFormat) -> Cost:
+    drafter, stages = None, config.draft_layers
+    if config.dspark:
+        rings = stages * min(context, config.sliding_window) * v41.window_bytes(config, cache_format)
+        drafter = Drafter(f"DSpark, {stages} stages", count_drafter41(config), rings)
+    return Cost(
+        context,
+        count_by_part41(config),
+        v41.token_products(config, context),
+        v41.cache_bytes(config, context, cache_format),
+        drafter,
+        OfV41(v41.table_size(config), v41.prompt_active(config), v41.global_bytes(config, cache_format)),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dsv4.config import CSA_RATIO, Config
+from dsv4.config41 import Config41
 from dsv4.parameters import Parameter, parameters
 
 NumberFormat = Literal["fp4", "fp4 × fp8", "fp8", "bf16", "f32"]
@@ -52,13 +53,18 @@ def token_products(config: Config, context: int) -> list[Product]:
     The parts are those of `dsv4.parameters`, and two that have no weights: "core attention" and "indexer scores".
     The MTP layer, another pass that only drafts, is left out, as it is in the count of parameters.
     """
-    return merge([*weight_products(config), *cache_products(config, context), *_stream_products(config)])
+    return merge([*weight_products(config), *cache_products(config, context), *stream_products(config)])
 
 
 def weight_products(config: Config) -> Iterator[Product]:
-    """Each matrix once per token: [out, in] has out · in multiply–adds. Any k routed experts stand for those chosen."""
-    for parameter in parameters(config, include_mtp=False).values():
-        if _is_multiplied(parameter, config.num_experts_per_tok):
+    """Each matrix once per token."""
+    return matrix_products(parameters(config, include_mtp=False).values(), config.num_experts_per_tok)
+
+
+def matrix_products(table: Iterable[Parameter], experts_per_token: int) -> Iterator[Product]:
+    """Those of these parameters: [out, in] has out · in multiply–adds. Any k routed experts stand for those chosen."""
+    for parameter in table:
+        if _is_multiplied(parameter, experts_per_token):
             # code: wo_a is stored in FP8, but its input is not rounded.
             is_dequantised = parameter.name.endswith("wo_a.weight")
             number_format = "bf16" if is_dequantised else MULTIPLIED_AS[parameter.format]
@@ -90,7 +96,7 @@ def merge(products: Iterable[Product]) -> list[Product]:
     return [Product(part, number_format, count) for (part, number_format), count in sums.items()]
 
 
-def _stream_products(config: Config) -> Iterator[Product]:
+def stream_products(config: Config | Config41) -> Iterator[Product]:
     """How the n streams are collapsed, mixed with one another, and given the output: eq. 1 at each sub-layer.
 
     The head collapses them once more.

@@ -22,6 +22,10 @@ class StoredTensors(Protocol):
     """Weights by name, whatever model they belong to."""
 
     @property
+    def config(self) -> Any:
+        """The configuration that the weights belong to, of V4 or of V4.1."""
+
+    @property
     def directory(self) -> Path:
         """The name that error messages show. It need not exist."""
 

@@ -73,7 +73,8 @@ class Service:
     @property
     def context(self) -> int:
         """How many tokens the model reads at most."""
-        return self.model.config.max_position_embeddings
+        context: int = self.model.config.max_position_embeddings
+        return context
 
     def check_length(self, ids: list[int], name: str) -> None:
         """Raises RequestError, which names the field, for no token and for more than the model reads."""

@@ -13,8 +13,9 @@ from typing import Any, Self
 
 from dsv4.checkpoint.input_files import read_json
 from dsv4.config import Config, token_ids, typed
+from dsv4.config41 import Config41
 from dsv4.errors import ConfigError, quoted
-from dsv4.model.weights import Source
+from dsv4.model.weights import StoredTensors
 
 FILE = "generation_config.json"
 
@@ -53,7 +54,7 @@ class GenerationConfig:
     """The file, whether or not there is one."""
 
     @classmethod
-    def load(cls, checkpoint: Source) -> Self:
+    def load(cls, checkpoint: StoredTensors) -> Self:
         """Read the file of a checkpoint; a checkpoint need not have one.
 
         Raises ConfigError, naming file and key, for a file that is no JSON object and for values out of range.
@@ -80,7 +81,7 @@ class GenerationConfig:
         return {"temperature": self.temperature, "top_p": self.top_p, "stop_ids": self.stop_ids}
 
 
-def _stop_ids(given: dict[str, Any], config: Config, source: Path) -> tuple[int, ...]:
+def _stop_ids(given: dict[str, Any], config: Config | Config41, source: Path) -> tuple[int, ...]:
     """The tokens of eos_token_id in the file, or else in config.json."""
     if "eos_token_id" not in given:
         return config.eos_token_ids
