@@ -121,8 +121,8 @@ def test_v4_1_is_refused_by_name():
     with pytest.raises(ConfigError) as caught:
         read_config(CONFIGS / "deepseek-v4.1-flash.json")
     message = str(caught.value)
-    assert "model_type: expected 'deepseek_v4', found 'deepseek_v41': DeepSeek-V4.1, whose " in message
-    assert message.endswith("Engram layers are missing here") and "\n" not in message
+    assert "model_type: expected 'deepseek_v4', found 'deepseek_v41': DeepSeek-V4.1, which " in message
+    assert message.endswith("but cannot use here") and "\n" not in message
 
 
 def test_vision_exp_is_refused_by_name():

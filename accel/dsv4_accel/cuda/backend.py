@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, wraps
+from inspect import Parameter, signature
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -40,7 +41,11 @@ def _on_host(function: Callable[P, R]) -> Any:
     def method(self: "CudaOps", *arguments: P.args, **named: P.kwargs) -> R:
         return on_host(self.device, partial(function, **named), *arguments)
 
-    return wraps(function)(method)
+    expected = signature(function)
+    method.__signature__ = expected.replace(  # type: ignore[attr-defined]
+        parameters=[Parameter("self", Parameter.POSITIONAL_ONLY), *expected.parameters.values()]
+    )
+    return method
 
 
 class CudaOps(Ops):

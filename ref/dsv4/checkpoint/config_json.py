@@ -47,9 +47,9 @@ PLAIN = tuple(entry.name for entry in fields(Config) if entry.name not in OF_THE
 """Keys that both spellings share and every file must have."""
 
 OTHER_MODELS = {
-    "deepseek_v41": "DeepSeek-V4.1, whose shared keys and values, index candidates and Engram layers are missing here",
+    "deepseek_v41": "DeepSeek-V4.1, which dsv4 loads, inspects and runs, but cannot use here",
 }
-"""Models that are no V4 though they look like it, by their model_type: the name, and what this package lacks."""
+"""Models that are no V4 though they look like it, by their model_type: the name, and what is to be done with them."""
 
 VISION = "DeepSeek-V4-Flash-Vision-Exp, whose vision encoder and aligner are missing here"
 """The model whose config.json has settings that start with `vision_`."""
@@ -121,7 +121,7 @@ def _official(raw: Any, source: str) -> dict[str, Any]:
 
 
 def _refuse_other_models(raw: dict[str, Any], source: str) -> None:
-    """Raises ConfigError that says which model it is and what is missing."""
+    """Raises ConfigError that says which model it is."""
     for model_type, name in OTHER_MODELS.items():
         if raw.get("model_type") == model_type:
             raise ConfigError(f"{source}: model_type: expected 'deepseek_v4', found {quoted(model_type)}: {name}")

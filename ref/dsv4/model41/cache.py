@@ -84,8 +84,13 @@ class LayerCache41:
         return {
             "window": self.window.nbytes(lengths),
             **(self.source.nbytes(lengths) if self.source else none),
-            "token classes": self.classes.nbytes(np.maximum(lengths - 1, 0)) if self.classes else 0,
+            "token classes": _nbytes_before(self.classes, lengths) if self.classes else 0,
         }
+
+
+def _nbytes_before(rows: RecentRows, lengths: Ints) -> int:
+    """Bytes of the rows that the next token reads, which its own is not among."""
+    return int(np.minimum(lengths, rows.keep).sum()) * int(rows.rows[0, 0].nbytes)
 
 
 def new_layer_cache41(ops: Ops, config: Config41, layer: int, batch: int, spare: int, dtype: np.dtype) -> LayerCache41:

@@ -166,21 +166,21 @@ def fake_quant_nvfp4(x: Array) -> Array:
     return formats.fp4_decode(codes).astype(x.dtype) * _spread(scales, NVFP4_GROUP, x.shape[-1])
 
 
-def quantise_fp8(weight: Array) -> Fp8Weight:
-    """A float matrix as FP8 with one scale per 128 × 128 square. weight [out, in] float32.
+def quantise_fp8(weight: Array, block: tuple[int, int] = FP8_SQUARE) -> Fp8Weight:
+    """A float matrix as FP8 with one scale per block of so many rows and columns. weight [out, in] float32.
 
     Raises ValueError if the matrix holds a NaN or a magnitude above 448 · 2^119, the largest that a float32 can read
     back. Source: code, the released FP8 weights.
     """
     _require_range(weight, formats.FP8_MAX * 2.0**FP8_LARGEST_POWER, "quantise_fp8")
-    out, width = weight.shape
-    rows, columns = -(-out // FP8_WEIGHT_BLOCK), -(-width // FP8_WEIGHT_BLOCK)
-    padded = np.zeros((rows * FP8_WEIGHT_BLOCK, columns * FP8_WEIGHT_BLOCK), weight.dtype)
+    (out, width), (high, wide) = weight.shape, block
+    rows, columns = -(-out // high), -(-width // wide)
+    padded = np.zeros((rows * high, columns * wide), weight.dtype)
     padded[:out, :width] = weight
-    squares = padded.reshape(rows, FP8_WEIGHT_BLOCK, columns, FP8_WEIGHT_BLOCK)
-    scales = block_scale(np.abs(squares).max(axis=(1, 3)), formats.FP8_MAX, FP8_FLOOR)
-    codes = formats.fp8_encode(weight / _spread_blocks(scales, weight.shape, FP8_SQUARE))
-    return Fp8Weight(codes, formats.e8m0_encode(scales))
+    blocks = padded.reshape(rows, high, columns, wide)
+    scales = block_scale(np.abs(blocks).max(axis=(1, 3)), formats.FP8_MAX, FP8_FLOOR)
+    codes = formats.fp8_encode(weight / _spread_blocks(scales, weight.shape, block))
+    return Fp8Weight(codes, formats.e8m0_encode(scales), block)
 
 
 def quantise_fp4(weight: Array) -> Fp4Weight:

@@ -35,6 +35,8 @@ from mutants.catalogue.serving import SERVING
 from mutants.catalogue.text import TEXT
 from mutants.catalogue.text_v41 import TEXT_V41
 from mutants.catalogue.training import TRAINING
+from mutants.catalogue.v41_layers import V41_LAYERS
+from mutants.catalogue.v41_parts import V41_PARTS
 from mutants.mutant import Mutant
 
 PARTS: dict[str, tuple[Mutant, ...]] = {
@@ -49,6 +51,8 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "memory": MEMORY,
     "generation": GENERATION,
     "dspark": DSPARK,
+    "v41_layers": V41_LAYERS,
+    "v41_parts": V41_PARTS,
     "text": TEXT,
     "text_v41": TEXT_V41,
     "engine": ENGINE,
