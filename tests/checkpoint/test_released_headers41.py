@@ -83,9 +83,8 @@ def test_all_tensors_are_checked_by_their_headers_and_those_of_vision_are_left_o
     assert size + left_out == BYTES
     status, out, _ = dsv4("inspect", tmp_path)
     assert status == 0
-    assert (
-        f"not read: {len(vision)} tensors of the vision encoder, {left_out / 1e9:.3g} GB; this is the text path" in out
-    )
+    told = f"not read: {len(vision)} tensors of the vision encoder, {left_out / 1e9:.3g} GB; this is the text path"
+    assert told in out
     assert "748B parameters, 16.1B active" in out
     assert [line.split()[0] for line in out.splitlines() if line.endswith(", with Engram")] == ["layers.1", "layers.14"]
 
@@ -101,8 +100,14 @@ def test_all_tensors_are_checked_by_their_headers_and_those_of_vision_are_left_o
         ("mtp.2.hc_head_fn", ("F32", [4, 20480]), "found 'mtp.2.hc_head_fn'"),
     ],
 )
-def test_one_wrong_tensor_among_all_is_named(tmp_path, tensor, change, message):
-    tensors = text_tensors() | {tensor: change}
-    write_headers(tmp_path, CONFIG, {name: stored for name, stored in tensors.items() if stored is not None})
+def test_one_wrong_tensor_is_named(tmp_path, tensor, change, message):
+    """The released sizes, but for the number of experts, so that there are fewer tensors."""
+    raw = json.loads(CONFIG.read_text(encoding="utf-8"))
+    raw["text_config"] |= {"n_routed_experts": 1, "num_experts_per_tok": 1}
+    raw["text_config"] |= {"dspark_n_routed_experts": 1, "dspark_num_experts_per_tok": 1}
+    config = tmp_path / "few.json"
+    config.write_text(json.dumps(raw), encoding="utf-8")
+    tensors = stored_tensors(parameters41(read_config41(config)).values()) | {tensor: change}
+    write_headers(tmp_path, config, {name: stored for name, stored in tensors.items() if stored is not None})
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(tmp_path).validate()
