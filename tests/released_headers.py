@@ -5,14 +5,14 @@ The files are as long as real ones, but sparse: they take next to no room on a d
 
 import json
 import os
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from dsv4.checkpoint.header import DTYPES
-from dsv4.config import Config
-from dsv4.parameters import parameters
+from dsv4.parameters import Parameter
 
 STORED_AS = {"fp4": "I8", "fp8": "F8_E4M3", "bf16": "BF16", "f32": "F32", "i64": "I64"}
 """The dtype of each format in the released files. FP4 is packed, two numbers in a byte."""
@@ -23,10 +23,10 @@ Tensors = dict[str, tuple[str, list[int]]]
 """The dtype and the shape of each tensor, as stored."""
 
 
-def stored_tensors(config: Config) -> Tensors:
-    """Every tensor of a released checkpoint, scales included."""
+def stored_tensors(table: Iterable[Parameter]) -> Tensors:
+    """Every tensor of a released checkpoint with these parameters, scales included."""
     tensors = {}
-    for parameter in parameters(config).values():
+    for parameter in table:
         shape = list(parameter.shape)
         if parameter.format == "fp4":
             shape[-1] //= 2

@@ -7,6 +7,7 @@ import pytest
 from dsv4 import Checkpoint
 from dsv4.checkpoint import read_config
 from dsv4.errors import CheckpointError
+from dsv4.parameters import parameters
 from released_headers import stored_tensors, write_headers
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
@@ -16,7 +17,7 @@ FLASH, PRO = (CONFIGS / f"deepseek-v4-{name}.json" for name in ("flash-0731", "p
 @pytest.mark.parametrize(("file", "count"), [(FLASH, 72317), (PRO, 149782)], ids=["flash-0731", "pro-0813"])
 def test_all_tensors_are_checked_by_their_headers(tmp_path, file, count):
     """The counts are those of the official index."""
-    write_headers(tmp_path, file, stored_tensors(read_config(file)))
+    write_headers(tmp_path, file, stored_tensors(parameters(read_config(file)).values()))
     checkpoint = Checkpoint.open(tmp_path)
     checkpoint.validate()
     assert (len(checkpoint.names), checkpoint.has_mtp, checkpoint.config.draft_layers) == (count, True, 3)
@@ -31,7 +32,7 @@ def test_all_tensors_are_checked_by_their_headers(tmp_path, file, count):
     ],
 )
 def test_one_wrong_tensor_among_all_is_named(tmp_path, tensor, change, message):
-    tensors = stored_tensors(read_config(FLASH)) | {tensor: change}
+    tensors = stored_tensors(parameters(read_config(FLASH)).values()) | {tensor: change}
     write_headers(tmp_path, FLASH, {name: stored for name, stored in tensors.items() if stored is not None})
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(tmp_path).validate()

@@ -23,9 +23,13 @@ CLASS_BYTES = 8
 def token_products(config: Config41, context: int) -> list[Product]:
     """What the main model computes for one token, as `dsv4.cost.products.token_products` counts it.
 
-    An index source behind the pool scores the entries in it alone. Rows of an Engram's table are looked up.
+    An index source behind the pool scores the entries in it alone. An index key is made by the token that completes its
+    block. Rows of an Engram's table are looked up.
     """
-    multiplied = [each for each in parameters41(config, include_mtp=False).values() if not _is_looked_up(each.name)]
+    ratios = config.compress_ratios
+    waiting = tuple(f"layers.{n}.attn.indexer.wk." for n in config.kv_source_layer_ids if context % ratios[n])
+    table = parameters41(config, include_mtp=False).values()
+    multiplied = [each for each in table if not _is_looked_up(each.name) and not each.name.startswith(waiting)]
     weights = matrix_products(multiplied, config.num_experts_per_tok)
     return merge([*weights, *_cache_products(config, context), *stream_products(config)])
 
