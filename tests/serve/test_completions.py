@@ -66,6 +66,15 @@ def test_prompts_are_texts_or_token_ids(prompt, expected):
     assert found["usage"]["completion_tokens"] == sum(len(choice["token_ids"]) for choice in found["choices"])
 
 
+def test_a_stream_tells_the_token_ids_of_prompt_and_answer_with_its_last_word():
+    body = {"prompt": [[5, 6], [7]], "return_token_ids": True, "stream": True}
+    events = ask(application(service(ScriptedEngine(ids_of("x")))), PATH, body).events
+    ends = {choice["index"]: choice for event in events[:-1] for choice in event["choices"] if "token_ids" in choice}
+    assert all(choice["finish_reason"] for choice in ends.values())
+    told = [(ends[number]["prompt_token_ids"], ends[number]["token_ids"]) for number in sorted(ends)]
+    assert told == [([5, 6], ids_of("x")), ([7], ids_of("x"))]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_echo_and_log_probabilities_stand_for_prompt_and_answer(stream):
     prompt, answer = TOKENIZER.encode("Où est-il?"), ids_of(" là")

@@ -74,7 +74,7 @@ def _layer_cases() -> list[Case]:
 
 def _decode(stage: Stage, rounds: bool) -> Contest:
     prompt = stage.random.integers(0, 1000, (1, DECODED_FROM))
-    contestants = {name: _decoder(_bundled(ops, rounds), prompt) for name, ops in stage.all_ops.items()}
+    contestants = {name: _decoder(bundled(ops, rounds), prompt) for name, ops in stage.all_ops.items()}
     if not rounds and (theirs := bundled_in_transformers(stage)):
         contestants[TRANSFORMERS] = _their_decoder(theirs, prompt)
     return Contest(contestants, None)
@@ -86,13 +86,14 @@ def _prefill(stage: Stage, count: int, rounds: bool) -> Contest:
     def call(model: Model) -> object:
         return model.head(model.states(prompt, model.new_cache())[:, -1:])
 
-    contestants = {name: Contestant(partial(call, _bundled(ops, rounds))) for name, ops in stage.all_ops.items()}
+    contestants = {name: Contestant(partial(call, bundled(ops, rounds))) for name, ops in stage.all_ops.items()}
     if not rounds and (theirs := bundled_in_transformers(stage)):
         contestants[TRANSFORMERS] = Contestant(lambda: theirs.prefill(prompt))
     return Contest(contestants, None)
 
 
-def _bundled(ops: Ops, rounds: bool) -> Model:
+def bundled(ops: Ops, rounds: bool) -> Model:
+    """The bundled model on a backend. rounds: whether it rounds activations as the released models do."""
     return Model(Checkpoint.open(bundled_model()), ops, fake_quant=rounds)
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from dsv4.checkpoint import Checkpoint
 from dsv4.errors import DSV4Error
 from dsv4.loading import bundled_model
 from dsv4.model.model import Model
@@ -21,6 +20,7 @@ from dsv4.text.generate import generate
 from dsv4.text.generation_config import GenerationConfig
 from dsv4.text.tokenizer import Tokenizer
 from dsv4_accel.bench.case import ARITHMETIC, CALLS, Case, Contest, Goal
+from dsv4_accel.bench.models import bundled
 from dsv4_accel.bench.stage import Stage
 from dsv4_accel.bench.timing import Contestant
 
@@ -57,7 +57,7 @@ def serving_cases() -> list[Case]:
 
 
 def _together(stage: Stage) -> Contest:
-    engine = _engine(stage, Model(Checkpoint.open(bundled_model()), stage.ops), 0)
+    engine = _engine(stage, bundled(stage.ops, rounds=False), 0)
     prompts = stage.random.integers(0, 1000, (ANSWERS, PROMPT)).tolist()
     jobs = [Job(tuple(ids), TOKENS, seed=number) for number, ids in enumerate(prompts)]
 
@@ -70,7 +70,7 @@ def _together(stage: Stage) -> Contest:
 
 def _second_turn(stage: Stage) -> Contest:
     """The second turn's prompt is another one each time, so that only the first turn is known of it."""
-    model = Model(Checkpoint.open(bundled_model()), stage.ops)
+    model = bundled(stage.ops, rounds=False)
     knowing, forgetful = _engine(stage, model, 2**28), _engine(stage, model, 0)
     known = stage.random.integers(0, 1000, KNOWN).tolist()
     finish(knowing, [Job(tuple(known), 1)])
@@ -90,9 +90,10 @@ def _jobs_behind(stage: Stage, known: list[int]) -> Iterator[Job]:
 
 def _over_http(stage: Stage, streams: bool) -> Contest:
     """The same answer from the same process, by a client in it and by a call of `generate`."""
-    model = Model(Checkpoint.open(bundled_model()), stage.ops)
+    model = bundled(stage.ops, rounds=False)
     ids = stage.random.integers(0, 1000, PROMPT).tolist()
-    ask = _client(stage, model, {"prompt": ids, "max_tokens": SENT, "seed": 0, "stream": streams})
+    settings = {"max_tokens": SENT, "seed": 0, "temperature": 1, "top_p": 1, "stream": streams}
+    ask = _client(stage, model, {"prompt": ids, **settings})
 
     def call() -> list[int]:
         return [token.id for token in generate(model, ids, SENT, seed=0, stop_ids=())]

@@ -151,7 +151,8 @@ class _Choice:
             return None
         reason = part.reason if isinstance(part, Finished) else None
         chunk = {"index": self._number, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return chunk | ({"token_ids": ids} if is_last and self._request.wants_ids else {})
+        told = {"prompt_token_ids": list(self._prompt), "token_ids": ids}
+        return chunk | (told if is_last and self._request.wants_ids else {})
 
     def body(self, ids: list[int]) -> dict[str, Any]:
         """The choice. ids: those of the answer."""

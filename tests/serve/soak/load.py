@@ -88,10 +88,14 @@ class Load:
                     return self._fault(question.kind, f"status {status}: {body[:300]!r}")
                 self._note("asked again: server stopped" if status == 503 else "asked again: too many requests")
             time.sleep(0.2)
+            while not self._server.is_up:
+                if self._stopping.is_set():
+                    return self._fault(question.kind, "the run ended without a server")
+                time.sleep(0.1)
 
     def _abandon(self, question: Question, chance: random.Random) -> None:
         """Ask, and go away: before the end of the body, at once, after a while, or in the middle of the stream."""
-        raw = _raw(question.body)
+        raw, life = _raw(question.body), self._server.life
         head = f"POST {question.path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         sent = f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
         try:
@@ -102,7 +106,7 @@ class Load:
                 else:
                     time.sleep(chance.random() ** 2)
         except OSError:
-            if self._server.is_up:
+            if not self._server.has_stopped_since(life):
                 raise
         self._note("gone away")
 

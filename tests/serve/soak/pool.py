@@ -39,8 +39,8 @@ TOOL = {
     "name": "find",
     "parameters": {
         "type": "object",
-        "properties": {"what": {"enum": ["ring", "sword"]}, "many": {"type": "boolean"}},
-        "required": ["what", "many"],
+        "properties": {"what": {"enum": ["ring", "sword"]}},
+        "required": ["what"],
     },
 }
 EFFORTS = {"non-think": "none", "high": "high", "max": "max"}
@@ -139,8 +139,8 @@ class Pool:
         self._both("schema", "/v1/chat/completions", body | more, (answer,))
         tool = {"type": "function", "function": TOOL}
         ids = _prompt([system | {"tools": [tool]}, *messages])
-        answer = self._answer(ids, most * 2, 3, make=lambda: self._grammars.calls([TOOL], False, False, ""))
-        more = {"tools": [tool], "tool_choice": "required", "max_tokens": most * 2}
+        answer = self._answer(ids, most * 4, 3, make=lambda: self._grammars.calls([TOOL], True, False, ""))
+        more = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": most * 4}
         self._both("tool", "/v1/chat/completions", body | more, (answer,))
 
     def _letters(self, most: int) -> None:

@@ -75,7 +75,7 @@ class Pace:
     def may_go_on(self) -> bool:
         """Clients go on together and wait together, so that requests meet each other."""
         if not self._server.is_up:
-            return True  # they are to find out
+            return False  # those whose replies are cut off find out
         try:
             ahead = self.used - self._share * (time.monotonic() - self._begun)
         except OSError:
