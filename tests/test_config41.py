@@ -44,8 +44,8 @@ def test_the_released_config():
 
 def test_settings_are_those_of_the_text_path():
     """A key of the same name at top level is another part's."""
-    config = config41_from_json(changed() | {"hidden_size": 7, "rms_norm_eps": 1e-6, "num_hidden_layers": 3})
-    assert (config.hidden_size, config.rms_norm_eps, config.num_hidden_layers) == (96, 1e-20, 10)
+    config = config41_from_json(changed() | {"hidden_size": 7, "rms_norm_eps": 1e-6, "swiglu_limit": 3.0})
+    assert (config.hidden_size, config.rms_norm_eps, config.swiglu_limit) == (96, 1e-20, 2.0)
 
 
 def test_models_without_engram_drafter_or_candidates():
@@ -88,6 +88,8 @@ BAD = [
     ("engram_layer_ids", [4, 1], "layers from 0 and below 10, in rising order"),
     ("engram_layer_ids", [1, 10], "layers from 0 and below 10, in rising order"),
     ("engram_num_embeddings", [304], "one number of rows for each of 2 layers"),
+    ("engram_num_embeddings", [304, 463], "(304, 462), the sums of each layer's primes"),
+    ("engram_n_heads", 1000, "at most 1024 moduli in all"),
     ("engram_max_ngram_size", 1, "an integer from 2 to 64"),
     ("engram_pad_token_id", 128, "below vocab_size 128"),
     ("engram_compressed_vocab_size", 129, "from 1 to vocab_size 128"),

@@ -10,12 +10,16 @@ from typing import Literal
 
 from dsv4.config import LARGEST_BLOCK, LARGEST_RANK, Yarn, check_choices, check_heads, check_sizes, require, typed
 from dsv4.errors import ConfigError, quoted
+from dsv4.ops.engram import engram_moduli
 
 LayerKind41 = Literal["SWA", "Full", "Reindex", "Reuse"]
 """A window only; or a window and entries: made and chosen here, only chosen here, or neither."""
 
-LARGEST_TABLE = 2**40
-"""Rows of an Engram table, or its smallest prime, at most; the released tables have 4 · 10⁸ rows."""
+LARGEST_TABLE, LARGEST_MODULUS = 2**40, 2**31
+"""Rows of an Engram table, and the smallest of its primes, at most; the released tables have 4 · 10⁸ rows."""
+
+MOST_COLUMNS = 2**10
+"""Primes of all Engram layers together at most; the released model has 48."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +244,7 @@ def _check_engram(config: Config41) -> None:
             f"one number of rows for each of {len(ids)} layers, each from 1 to {LARGEST_TABLE}",
         ),
         "max_ngram_size": (2 <= engram.max_ngram_size <= 64, "an integer from 2 to 64"),
-        "vocab_size": (2 <= engram.vocab_size <= LARGEST_TABLE, f"an integer from 2 to {LARGEST_TABLE}"),
+        "vocab_size": (2 <= engram.vocab_size <= LARGEST_MODULUS, f"an integer from 2 to {LARGEST_MODULUS}"),
         "n_heads": (1 <= engram.n_heads <= 2**10, "an integer from 1 to 1024"),
         "head_dim": (1 <= engram.head_dim <= 2**14, f"an integer from 1 to {2**14}"),
         "pad_token_id": (
@@ -254,6 +258,11 @@ def _check_engram(config: Config41) -> None:
     }
     for key, (holds, expected) in fits.items():
         _require_of(config, holds, f"engram_{key}", expected, getattr(engram, key))
+    columns = len(ids) * engram.columns
+    _require_of(config, columns <= MOST_COLUMNS, "engram_n_heads", f"at most {MOST_COLUMNS} moduli in all", columns)
+    moduli = engram_moduli(len(ids), engram.max_ngram_size, engram.n_heads, engram.vocab_size)
+    sums = tuple(int(of_layer.sum()) for of_layer in moduli)
+    _require_of(config, rows == sums, "engram_num_embeddings", f"{sums}, the sums of each layer's primes", rows)
 
 
 def _check_dspark(config: Config41) -> None:

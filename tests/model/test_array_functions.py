@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import tiny
-from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, SAMPLING_FUNCTIONS, Ops
+import tiny41
+from dsv4.ops import ARRAY_FUNCTIONS, OPERATIONS, OPERATIONS_41, SAMPLING_FUNCTIONS, Ops
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.text.generate import generate
 
@@ -59,7 +60,7 @@ class WatchedOps(Ops):
 def operation(name):
     def call(*arguments):
         given = [
-            Unwatched(one) if name == "experts" and place == 2 else map_arrays(one, plain)
+            Unwatched(one) if name in ("experts", "mx_experts") and place == 2 else map_arrays(one, plain)
             for place, one in enumerate(arguments)
         ]
         result = getattr(Ops, name)(*given)
@@ -68,7 +69,7 @@ def operation(name):
     return staticmethod(call)
 
 
-for _name in OPERATIONS:
+for _name in (*OPERATIONS, *OPERATIONS_41):
     setattr(WatchedOps, _name, operation(_name))
 
 
@@ -100,3 +101,21 @@ def test_the_model_calls_these_functions_of_numpy_and_no_other(packed):
     model(ids[:, :3], cache.join([cache.select([1]), cache.select([0])]), np.array([[True, True, False], [True] * 3]))
     model(ids[:, :130])
     assert asked == set(ARRAY_FUNCTIONS)
+
+
+def test_a_model_of_v41_calls_no_other():
+    """With an Engram, shared entries, a pool and a drafter: a prompt, padding, decoding, drafts, a way back."""
+    wide = {"hidden_size": 64, "head_dim": 48, "moe_intermediate_size": 32, "index_head_dim": 32}
+    model = tiny41.model(WatchedOps(), tiny41.quantised(tiny41.checkpoint(**wide)), fake_quant=True)
+    asked.clear()
+    cache = model.new_cache(2, max_rollback=4)
+    ids = tiny.tokens(1, 2, 40)
+    model(ids[:, :31], cache)
+    for t in range(31, 36):
+        model(ids[:, t : t + 1], cache)
+    model.dspark.draft(
+        model.draft_block(ids[:, 36], cache), model.ops.asarray(ids[:, 36]), lambda logits: logits.argmax(-1)
+    )
+    cache.rollback(3)
+    model(ids[:, :3], cache, np.array([[True, True, False], [True] * 3]))
+    assert asked <= {*ARRAY_FUNCTIONS, "stack"}

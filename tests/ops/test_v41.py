@@ -19,6 +19,7 @@ from dsv4.ops import OPERATIONS, OPERATIONS_41, Expert, Fp8Weight, Ops, Routing,
 from dsv4.ops.candidates import candidate_blocks, top_k_among
 from dsv4.ops.engram import engram_moduli, engram_multipliers, table_rows
 from dsv4.ops.formats import FP8_MAGNITUDES
+from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.moe import expert_scores, swiglu
 from dsv4.ops.moe41 import MX_BLOCK
 from dsv4.ops.quantise import fake_quant_fp4, fake_quant_fp8, quantise_fp4, quantise_fp8
@@ -137,6 +138,60 @@ UNFIT = [
 ]
 
 
+def calls(batch, length):
+    """One call of each operation for so many rows, with the places of the arguments that are per row."""
+    x, queries = numbers(1, batch, length, 40), numbers(2, batch, length, 2, 8)
+    keys, weights = numbers(3, batch, 7, 8), numbers(4, batch, length, 2)
+    generator = np.random.default_rng(5)
+    visible = generator.integers(0, 8, (batch, length))
+    pool = candidate_blocks(Ops.index_scores(queries, keys, weights), visible, 3, 2)
+    classes = generator.integers(0, 9, (batch, length + 2))
+    moduli = engram_moduli(1, 3, 2, 20)[0]
+    gate = numbers(6, batch, length, 4, 6), numbers(7, batch, length, 30), numbers(8, 4, 6), numbers(9, 4, 6), 1e-20
+    matrices = [Expert(numbers(n, 32, 32), numbers(n + 1, 32, 32), numbers(n + 2, 32, 32)) for n in (10, 20)]
+    tokens, routing = numbers(11, batch, 32), Routing(numbers(12, batch, 2), generator.integers(0, 2, (batch, 2)))
+    return {
+        "fake_quant_nvfp4": ((x,), (0,)),
+        "index_candidates": ((queries, keys, weights, visible, 3, 2), (0, 1, 2, 3)),
+        "index_top_k_among": ((queries, keys, weights, visible, pool, 3, 2), (0, 1, 2, 3, 4)),
+        "route41": ((numbers(13, batch, 5), numbers(14, 5), 2, "sqrtsoftplus", 1.5), (0,)),
+        "mx_expert": ((tokens, numbers(15, batch), matrices[0], 10.0, False), (0, 1)),
+        "mx_experts": ((tokens, routing, matrices, 10.0, False), (0, 1)),
+        "engram_rows": ((classes, engram_multipliers(3, 9, 3), moduli), (0,)),
+        "engram_gate": (gate, (0, 1)),
+    }
+
+
+def parts_of(result):
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@pytest.mark.parametrize("name", OPERATIONS_41)
+def test_rows_do_not_see_each_other_and_the_memory_layout_does_not_matter(ops, name):
+    """The last two of four rows by themselves, from arrays that lie backwards in memory."""
+    assert set(calls(1, 1)) == set(OPERATIONS_41)
+    arguments, per_row = calls(4, 3)[name]
+    some = [
+        map_arrays(one, lambda array: np.flip(np.flip(array[2:]).copy())) if place in per_row else one
+        for place, one in enumerate(arguments)
+    ]
+    whole, found = (parts_of(getattr(ops, name)(*given)) for given in (arguments, some))
+    for one, of_all in zip(found, whole, strict=True):
+        assert one.dtype == of_all.dtype
+        if one.dtype.kind == "f":
+            close(one, of_all[2:].astype(np.float64))
+        else:
+            exact(one, of_all[2:])
+
+
+@pytest.mark.parametrize("name", OPERATIONS_41)
+@pytest.mark.parametrize(("batch", "length"), [(0, 3), (1, 1)])
+def test_empty_and_single_rows(ops, name, batch, length):
+    arguments, _ = calls(batch, length)[name]
+    for found in parts_of(getattr(ops, name)(*arguments)):
+        assert len(found) == batch
+
+
 @pytest.mark.parametrize(("name", "arguments"), UNFIT, ids=[name for name, _ in UNFIT])
 def test_what_does_not_fit_is_refused(ops, name, arguments):
     with pytest.raises(ValueError, match=r"candidate_blocks|top_k_among|engram_rows|engram_gate"):
@@ -189,11 +244,12 @@ def test_the_weight_of_a_single_expert_is_its_score(ops):
 
 @pytest.mark.parametrize("rounds", [False, True])
 def test_inputs_of_experts_are_rounded_in_blocks_of_32(ops, rounds):
-    """Small numbers beside large ones: with one scale for 128 channels they would vanish."""
+    """Small numbers beside large ones, which count as much: with one scale for 128 channels they would vanish."""
     sizes = np.float32(2.0) ** np.array([-14, 0, 6, -9])
     x = (numbers(8, 5, 4, 32) * sizes[:, None]).reshape(5, 128)
-    shapes = (64, 128), (128, 64), (64, 128)
-    makes = [Expert(*(quantise_fp4(numbers(9 + n, *shape) / 16) for n, shape in enumerate(shapes)))]
+    inputs = [numbers(seed, 64, 4, 32) / sizes[:, None] / 16 for seed in (9, 10)]
+    w1, w3 = (quantise_fp4(weight.reshape(64, 128)) for weight in inputs)
+    makes = [Expert(w1, quantise_fp4(numbers(11, 128, 64) / 16), w3)]
     share = np.linspace(0.5, 1.5, 5, dtype=np.float32)
     w1, w2, w3 = (dequantise(matrix, np.float64) for matrix in makes[0])
     rounded = fake_quant_fp8(x, 32) if rounds else x
