@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import dsv4
 import show
 from dsv4 import chat
-from dsv4.text.chat.encode import _write_transition
+from dsv4.text.chat.write import write_transition
 
 tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
 
@@ -43,7 +43,7 @@ tokenizer = dsv4.Tokenizer.from_file(dsv4.bundled_model())
 # Orange pieces are written by the format itself, and each is exactly one token. Blue pieces are text.
 
 # %%
-show.source(chat.encode_pieces, _write_transition)
+show.source(chat.encode_pieces, write_transition)
 
 
 # %%

@@ -12,6 +12,7 @@ import pytest
 from command import runner
 from dsv4.checkpoint import Checkpoint41, open_checkpoint, read_config41
 from dsv4.checkpoint.header import DTYPES
+from dsv4.cli.quantities import size_of
 from dsv4.errors import CheckpointError
 from dsv4.parameters41 import parameters41
 from released_headers import stored_tensors, write_headers
@@ -84,7 +85,7 @@ def test_all_tensors_are_checked_by_their_headers_and_those_of_vision_are_left_o
     assert size + left_out == BYTES
     status, out, _ = dsv4("inspect", tmp_path)
     assert status == 0
-    told = f"not read: {len(vision)} tensors of the vision encoder, {left_out / 1e9:.3g} GB; this is the text path"
+    told = f"not read: {len(vision)} tensors of the vision encoder, {size_of(left_out)}; this is the text path"
     assert told in out
     assert "748B parameters, 16.1B active" in out
     assert [line.split()[0] for line in out.splitlines() if line.endswith(", with Engram")] == ["layers.1", "layers.14"]

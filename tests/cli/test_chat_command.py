@@ -155,7 +155,7 @@ def test_a_mode_that_the_revision_lacks_is_one_line_and_exit_status_2(talk):
     assert err == "dsv4: mode: expected one of non-think, high, max, as revision april has them, found 'low'\n"
     status, err, prompts = talk(["Hi"], [], "--revision", "June")
     assert (status, prompts) == (2, [])
-    assert err == "dsv4: revision: expected one of auto, april, 0731, found 'June'\n"
+    assert err == "dsv4: revision: expected one of auto, april, 0731, v4.1, v4.1-api, found 'June'\n"
 
 
 def test_an_answer_that_ran_out_of_tokens_is_kept_as_far_as_it_is_clear(talk):

@@ -10,6 +10,8 @@ import tiny41
 from dsv4.errors import PromptError, SettingError
 from dsv4.model.cache import Cache
 from dsv4.model.cut import cut
+from dsv4.model.packed_cache import KeyCoding
+from dsv4.model41.packed_cache import EntryCoding41, WindowCoding41
 from model.test_stateful import machine
 
 IDS = tiny.tokens(41, 2, 60)
@@ -123,8 +125,33 @@ def test_bytes_of_a_cache(model):
     assert found["token classes"] == 2 * 2 * 8
 
 
-def test_what_v41_does_not_have(model, backend):
-    with pytest.raises(SettingError, match=r"packed cache: expected a model of V4, found one of V4\.1"):
+def test_a_packed_cache_changes_nothing(backend):
+    """Also where a prompt is cut, after a rollback, and in the drafter's rings: rounded rows are coded exactly."""
+    wide = {"hidden_size": 64, "head_dim": 48, "moe_intermediate_size": 32, "index_head_dim": 32}
+    model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**wide)), fake_quant=True)
+    found = []
+    for packed in (False, True):
+        cache = model.new_cache(2, max_rollback=5, packed=packed)
+        parts = [logits_of(model, part, cache) for part in np.split(IDS[:, :30], [7, 8, 20], axis=1)]
+        cache.rollback(4)
+        block = model.draft_block(IDS[:, 26], cache)
+        found.append([*parts, logits_of(model, IDS[:, 26:30], cache), model.ops.to_numpy(block.base)])
+        assert cache._stores()[0].rows.dtype == (np.uint8 if packed else model.dtype)
+    for plain, from_bytes in zip(*found, strict=True):
+        np.testing.assert_array_equal(plain, from_bytes)
+
+
+def test_bytes_per_token_of_the_released_model(backend):
+    """Three sources with an entry and a key for every second token, and one with both for each: 890 bytes."""
+    width = (
+        EntryCoding41(backend, 512, np.dtype(np.float32)).width + KeyCoding(backend, 128, np.dtype(np.float32)).width
+    )
+    assert (width, (3 / 2 + 1) * width) == (288 + 68, 890)
+    assert WindowCoding41(backend, 512, np.dtype(np.float32)).width == 512 + 16
+
+
+def test_what_a_model_refuses(model, backend):
+    with pytest.raises(SettingError, match='packed cache: expected a model with fake_quant "on"'):
         model.new_cache(packed=True)
     with pytest.raises(PromptError, match="layer: expected an integer from 0 to 5"):
         model.layer(6, None, None, IDS, None)

@@ -4,7 +4,7 @@
 that appears under its name when it is whole.
 """
 
-from dsv4.checkpoint.config41_json import config41_from_json, is_config41, read_config41
+from dsv4.checkpoint.config41_json import config41_as_json, config41_from_json, is_config41, read_config41
 from dsv4.checkpoint.config_json import config_as_json, config_from_json, read_config
 from dsv4.checkpoint.header import Entry
 from dsv4.checkpoint.opening import Checkpoint, Checkpoint41, open_checkpoint, read_any_config
@@ -14,6 +14,7 @@ __all__ = [
     "Checkpoint",
     "Checkpoint41",
     "Entry",
+    "config41_as_json",
     "config41_from_json",
     "config_as_json",
     "config_from_json",

@@ -3,7 +3,7 @@
 Token ids and quantization_config stand at top level. The section of the vision encoder is not read.
 """
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,30 @@ def config41_from_json(raw: Any, source: str = "config.json") -> Config41:
     values |= {key: _integers(text, key, source) for key in LISTS}
     values |= {key: typed(required(text, key, source), str, source, key) for key in ("scoring_func", "topk_method")}
     return Config41(**values | _special(raw, text, source) | _quantisation(raw, source), source=source)
+
+
+def config41_as_json(config: Config41) -> dict[str, Any]:
+    """The configuration as a config.json of the released form, as `read_config41` reads it; without vision."""
+    values = asdict(config)
+    elsewhere = "bos_token_id", "eos_token_id", "torch_dtype", "quantised", "expert_dtype", "source"
+    own = {key: value for key, value in values.items() if key not in (*elsewhere, "engram", "dspark")}
+    text: dict[str, Any] = FIXED | own
+    yarn = values["rope_scaling"]
+    text["rope_scaling"] = None if yarn is None else {"rope_type": "yarn"} | yarn
+    for prefix in ("engram", "dspark"):
+        text |= {f"{prefix}_{key}": value for key, value in (values[prefix] or {}).items()}
+    text = {key: list(value) if isinstance(value, tuple) else value for key, value in text.items()}
+    result: dict[str, Any] = {
+        "architectures": ["DeepseekV41ForCausalLM"],
+        "model_type": MODEL_TYPE,
+        "dtype": config.torch_dtype,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": values["eos_token_id"],
+        "text_config": text,
+    }
+    if config.quantised:
+        result["quantization_config"] = QUANTISATION | {"expert_dtype": config.expert_dtype}
+    return result
 
 
 def _special(raw: dict[str, Any], text: dict[str, Any], source: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Literal, get_args
 import ml_dtypes
 import numpy as np
 
-from dsv4.checkpoint import Checkpoint, write_checkpoint
+from dsv4.checkpoint import Checkpoint, Checkpoint41, open_checkpoint, write_checkpoint
 from dsv4.checkpoint.input_files import read_json
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.config import Config
+from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError, reason
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight, dequantise, quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter
@@ -35,7 +36,8 @@ def convert(
     to: "released" stores each parameter as released checkpoints do: FP4 routed experts, FP8 linear maps, bf16 and
     float32 for the rest; "float32" stores all in float32, which is exact for every released format; "bfloat16" stores
     in bf16 what is not float32 in released checkpoints, which is exact for them, too. Weights that are in the wanted
-    storage already are copied unchanged. tid2eid is copied. Files of the tokenizer are copied.
+    storage already are copied unchanged. tid2eid is copied. Files of the tokenizer are copied. Of V4.1 the text path is
+    written, and a table of an Engram is held whole where its storage changes.
     target, overwrite, max_shard_bytes: as `write_checkpoint` takes them.
     progress: called as progress(done, parameters, name) after each parameter. Raises CheckpointError where the source
     is not a sound checkpoint, a file of its tokenizer is not JSON, a routed expert's width is not a multiple of 32, or
@@ -43,7 +45,7 @@ def convert(
     """
     if to not in get_args(Storage):
         raise ValueError(f"convert: `to` must be one of {get_args(Storage)}, found {to!r}")
-    checkpoint = Checkpoint.open(source)
+    checkpoint = open_checkpoint(source)
     checkpoint.validate()
     _require_apart(checkpoint, Path(target))
     if to == "released":
@@ -62,7 +64,7 @@ def convert(
     )
 
 
-def _require_apart(checkpoint: Checkpoint, target: Path) -> None:
+def _require_apart(checkpoint: Checkpoint | Checkpoint41, target: Path) -> None:
     """The target must not be the source, nor hold it, nor the files that links in the source lead to."""
     source = checkpoint.directory
     try:
@@ -75,9 +77,9 @@ def _require_apart(checkpoint: Checkpoint, target: Path) -> None:
         raise CheckpointError(f"{target}: expected a target outside of the source {source}, found the same place")
 
 
-def _config(checkpoint: Checkpoint, to: Storage) -> Config:
+def _config(checkpoint: Checkpoint | Checkpoint41, to: Storage) -> Config | Config41:
     """The configuration of the target: draft layers only where their tensors are there."""
-    config = replace(
+    config: Config | Config41 = replace(
         checkpoint.config,
         quantised=to == "released",
         torch_dtype="float32" if to == "float32" else "bfloat16",
@@ -85,7 +87,7 @@ def _config(checkpoint: Checkpoint, to: Storage) -> Config:
     return config if checkpoint.has_mtp else config.without_draft_layers()
 
 
-def _check_widths(checkpoint: Checkpoint) -> None:
+def _check_widths(checkpoint: Checkpoint | Checkpoint41) -> None:
     """FP4 needs whole blocks of 32 columns; found out before anything is written."""
     for parameter in checkpoint.parameters.values():
         if parameter.format == "fp4" and parameter.shape[1] % FP4_BLOCK:
@@ -96,7 +98,7 @@ def _check_widths(checkpoint: Checkpoint) -> None:
 
 
 def _converted(
-    checkpoint: Checkpoint, to: Storage, progress: Callable[[int, int, str], None] | None
+    checkpoint: Checkpoint | Checkpoint41, to: Storage, progress: Callable[[int, int, str], None] | None
 ) -> Iterator[tuple[str, Weight]]:
     total = len(checkpoint.parameters)
     for done, (name, parameter) in enumerate(checkpoint.parameters.items(), start=1):
@@ -117,7 +119,7 @@ def released(weight: Weight, parameter: Parameter) -> Weight:
     if parameter.format == "fp4":
         return quantise_fp4(weight.astype(np.float32))
     if parameter.format == "fp8":
-        return quantise_fp8(weight.astype(np.float32))
+        return quantise_fp8(weight.astype(np.float32), parameter.block)
     return _cast(weight, parameter, np.dtype(np.float32 if parameter.format == "f32" else ml_dtypes.bfloat16))
 
 

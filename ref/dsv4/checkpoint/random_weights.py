@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dsv4.arguments import integer
-from dsv4.checkpoint.writing import write_checkpoint
+from dsv4.checkpoint.writing import parameters_of, write_checkpoint
 from dsv4.config import Config
+from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError
 from dsv4.ops.formats import fp4_encode, fp4_pack, fp4_unpack, fp8_decode, fp8_encode
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
 from dsv4.ops.types import Bytes
-from dsv4.parameters import Parameter, parameters
+from dsv4.parameters import Parameter
 
 SHARD_BYTES = 10**9
 """The largest size of a file, which is also about what is held in memory."""
@@ -40,7 +41,7 @@ ROWS_AT_ONCE = 2**24
 
 def write_random(
     directory: str | Path,
-    config: Config,
+    config: Config | Config41,
     seed: int = 0,
     max_shard_bytes: int = SHARD_BYTES,
     extra_files: Iterable[str | Path] = (),
@@ -53,7 +54,7 @@ def write_random(
     CheckpointError where the disk has no room for it, before anything is written, and as `write_checkpoint` does.
     """
     require_room(directory, config)
-    total = len(parameters(config))
+    total = len(parameters_of(config))
 
     def reported() -> Iterator[tuple[str, Weight]]:
         for done, (name, weight) in enumerate(random_weights(config, seed), start=1):
@@ -64,9 +65,9 @@ def write_random(
     write_checkpoint(directory, config, reported(), max_shard_bytes, extra_files)
 
 
-def require_room(directory: str | Path, config: Config) -> None:
+def require_room(directory: str | Path, config: Config | Config41) -> None:
     """Raises CheckpointError where the disk has no room for a checkpoint of this configuration."""
-    table = parameters(config).values()
+    table = parameters_of(config).values()
     needed = sum(one.nbytes if config.quantised or one.format == "i64" else 4 * one.size for one in table)
     place = next(parent for parent in Path(directory).absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free
@@ -75,10 +76,10 @@ def require_room(directory: str | Path, config: Config) -> None:
         raise CheckpointError(f"{directory}: expected {needed / 1e9:.1f} GB of room in {place}, {found}")
 
 
-def random_weights(config: Config, seed: int = 0) -> Iterator[tuple[str, Weight]]:
+def random_weights(config: Config | Config41, seed: int = 0) -> Iterator[tuple[str, Weight]]:
     """Every parameter by official name, as `write_checkpoint` takes it: float32, or in the released formats."""
     generator = np.random.default_rng(seed)
-    for name, parameter in parameters(config).items():
+    for name, parameter in parameters_of(config).items():
         if parameter.format == "i64":
             yield name, _table(parameter, config.n_routed_experts, generator)
         elif config.quantised and parameter.format == "fp4":
@@ -86,7 +87,7 @@ def random_weights(config: Config, seed: int = 0) -> Iterator[tuple[str, Weight]
             yield name, Fp4Weight(codes, scales)
         elif config.quantised and parameter.format == "fp8":
             codes, scales = _coded(parameter, _fp8_codes(), fp8_decode(_fp8_codes()), generator)
-            yield name, Fp8Weight(codes, scales)
+            yield name, Fp8Weight(codes, scales, parameter.block)
         else:
             narrow = config.quantised and parameter.format == "bf16"
             yield name, _dense(parameter, ml_dtypes.bfloat16 if narrow else np.float32, generator)
@@ -126,7 +127,7 @@ def _table(parameter: Parameter, experts: int, generator: np.random.Generator) -
 def _dense(parameter: Parameter, dtype: npt.DTypeLike, generator: np.random.Generator) -> Weight:
     """Normal numbers; for norms and gating factors such around one."""
     name, shape = parameter.name, parameter.shape
-    if name.endswith(("norm.weight", "_scale")):
+    if name.endswith(("norm.weight", "_scale", "q_weight", "k_weight")):
         return generator.uniform(0.5, 1.5, shape).astype(dtype)
     numbers, size = np.empty(shape, dtype), np.float32(_size(parameter))
     rows = max(1, ROWS_AT_ONCE // math.prod(shape[1:]))

@@ -16,13 +16,16 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from dsv4.checkpoint.config41_json import config41_as_json
 from dsv4.checkpoint.config_json import config_as_json
 from dsv4.checkpoint.files import INDEX_FILE, SINGLE_FILE
 from dsv4.checkpoint.target import built_beside
 from dsv4.config import Config
+from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError, reason
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
 from dsv4.parameters import Parameter, parameters
+from dsv4.parameters41 import parameters41
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
@@ -41,7 +44,7 @@ Stored = tuple[str, npt.NDArray[Any]]
 
 def write_checkpoint(
     directory: str | Path,
-    config: Config,
+    config: Config | Config41,
     tensors: Iterable[tuple[str, Weight]],
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     extra_files: Iterable[str | Path] = (),
@@ -65,13 +68,22 @@ def write_checkpoint(
         with _writing(directory):
             for file in copies:
                 shutil.copyfile(file, partial / file.name)
-            _write_json(partial / "config.json", config_as_json(config))
+            _write_json(partial / "config.json", _as_json(config))
         shards = []
         for shard in _shards(_stored(config, tensors), max_shard_bytes):
             with _writing(directory):
                 shards.append(_write_shard(partial, shard))
         with _writing(directory):
             _name_shards(partial, shards)
+
+
+def parameters_of(config: Config | Config41) -> dict[str, Parameter]:
+    """Every parameter of a model of V4 or V4.1 by its official name."""
+    return parameters41(config) if isinstance(config, Config41) else parameters(config)
+
+
+def _as_json(config: Config | Config41) -> dict[str, Any]:
+    return config41_as_json(config) if isinstance(config, Config41) else config_as_json(config)
 
 
 @contextmanager
@@ -102,9 +114,11 @@ def write_safetensors(file: Path, tensors: dict[str, Stored]) -> None:
             stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _stored(config: Config, tensors: Iterable[tuple[str, Weight]]) -> Iterator[tuple[str, list[tuple[str, Stored]]]]:
+def _stored(
+    config: Config | Config41, tensors: Iterable[tuple[str, Weight]]
+) -> Iterator[tuple[str, list[tuple[str, Stored]]]]:
     """Each parameter with the tensors that store it, checked against the configuration's table."""
-    expected = parameters(config)
+    expected = parameters_of(config)
     missing = dict.fromkeys(expected)
     quantised = False
     for name, weight in tensors:

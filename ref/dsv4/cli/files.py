@@ -10,9 +10,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from dsv4.checkpoint import Checkpoint, Checkpoint41, open_checkpoint, read_any_config, read_config
+from dsv4.checkpoint import Checkpoint, Checkpoint41, open_checkpoint, read_any_config
 from dsv4.checkpoint.convert import COPIED_FILES, Storage, convert
 from dsv4.checkpoint.random_weights import SHARD_BYTES, smaller, write_random
+from dsv4.checkpoint.smaller41 import smaller41
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.cli.app import JsonOption, app
 from dsv4.cli.progress import progress
@@ -112,6 +113,14 @@ def random_command(
         int | None, typer.Option("--experts", help="Routed experts of each layer.", show_default="all")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", min=0, help="The same seed gives the same weights.")] = 0,
+    engram_vocab_size: Annotated[
+        int | None,
+        typer.Option(
+            "--engram-vocab-size",
+            help="V4.1: about the rows of an Engram table for each hash, 24 of them.",
+            show_default="as CONFIG has it",
+        ),
+    ] = None,
     as_float: Annotated[bool, typer.Option("--float", help="Store float32, nothing quantised.")] = False,
     max_shard_bytes: Annotated[
         int, typer.Option("--max-shard-bytes", help="The largest size of a file.", min=1)
@@ -121,7 +130,14 @@ def random_command(
 
     With `dsv4 verify --save` it makes a test case of real shapes. A tokenizer beside config.json is copied.
     """
-    wanted = smaller(preset(str(config)) if _is_preset(config) else read_config(config), layers, experts)
+    whole = preset(str(config)) if _is_preset(config) else read_any_config(config)
+    wanted: Config | Config41
+    if isinstance(whole, Config41):
+        wanted = smaller41(whole, layers, experts, engram_vocab_size)
+    elif engram_vocab_size is None:
+        wanted = smaller(whole, layers, experts)
+    else:
+        raise SettingError(f"--engram-vocab-size: expected a model of V4.1, found one of V4 in {config}")
     if as_float:
         wanted = replace(wanted, quantised=False, torch_dtype="float32")
     beside = config if config.is_dir() else config.parent

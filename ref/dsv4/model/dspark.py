@@ -4,6 +4,7 @@ The stages read what the main model's last layers hold of each token, and keep o
 then puts one block through them: the given token, and noise at the places of the tokens that are to be guessed.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Draft(NamedTuple):
     took those before."""
 
 
-class BlockDrafter:
+class BlockDrafter(ABC):
     """What a drafter of V4 and one of V4.1 have in common: all but the stages, and how a block leaves the last one."""
 
     ops: Ops
@@ -88,9 +89,9 @@ class BlockDrafter:
             ids.append(previous)
         return Draft(np.stack(ids, axis=1), np.stack(logits, axis=1), np.stack(confidence, axis=1))
 
+    @abstractmethod
     def block(self, given: Ints, lengths: Ints, rings: Sequence[Any], observe: Observer = ignore) -> DraftBlock:
         """Put a block through the stages. given [B]: the token behind the `lengths` [B] that the rings have seen."""
-        raise NotImplementedError
 
 
 class DSpark(BlockDrafter):

@@ -8,7 +8,7 @@ from dsv4.model.span import Span, for_all_layers
 from dsv4.model41.cache import LayerState41
 from dsv4.model41.indexer import Indexer41
 from dsv4.model41.part import Part41
-from dsv4.model41.source import Published, Source
+from dsv4.model41.source import KVSource, Published
 from dsv4.ops.types import Array, Ints
 
 
@@ -29,7 +29,7 @@ class Attention41:
         self.attn_sink = part["attn_sink"]
         self.wo_a = part["wo_a.weight"]
         self.wo_b = part["wo_b.weight"]
-        self.source = Source(part, self.ratio, self.frequencies) if config.is_kv_source(layer) else None
+        self.source = KVSource(part, self.ratio, self.frequencies) if config.is_kv_source(layer) else None
         is_index_source = config.is_index_source(layer)
         self.indexer = Indexer41(part.under("indexer."), layer, self.frequencies) if is_index_source else None
 

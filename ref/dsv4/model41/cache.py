@@ -10,7 +10,9 @@ import numpy as np
 
 from dsv4.config41 import Config41
 from dsv4.model.cache import ChangeEntries, ChangeRing, Window
-from dsv4.model.rows import AsComputed, Entries, RecentRows
+from dsv4.model.packed_cache import KeyCoding
+from dsv4.model.rows import AsComputed, Coding, Entries, RecentRows
+from dsv4.model41.packed_cache import EntryCoding41, WindowCoding41
 from dsv4.ops import Ops
 from dsv4.ops.types import Ints
 
@@ -93,13 +95,18 @@ def _nbytes_before(rows: RecentRows, lengths: Ints) -> int:
     return int(np.minimum(lengths, rows.keep).sum()) * int(rows.rows[0, 0].nbytes)
 
 
-def new_layer_cache41(ops: Ops, config: Config41, layer: int, batch: int, spare: int, dtype: np.dtype) -> LayerCache41:
-    """An empty state for a layer; spare: how many tokens a rollback may take back."""
-    entry, key = AsComputed(config.head_dim, dtype), AsComputed(config.index_head_dim, dtype)
-    cache = LayerCache41(RecentRows(ops, batch, config.sliding_window - 1, spare, entry))
+def new_layer_cache41(
+    ops: Ops, config: Config41, layer: int, batch: int, spare: int, dtype: np.dtype, packed: bool = False
+) -> LayerCache41:
+    """An empty state for a layer; spare: how many tokens a rollback may take back; packed: with its rows as bytes."""
+    pending = AsComputed(config.head_dim, dtype)
+    window: Coding = WindowCoding41(ops, config.head_dim, dtype) if packed else pending
+    entry: Coding = EntryCoding41(ops, config.head_dim, dtype) if packed else pending
+    key: Coding = KeyCoding(ops, config.index_head_dim, dtype) if packed else AsComputed(config.index_head_dim, dtype)
+    cache = LayerCache41(RecentRows(ops, batch, config.sliding_window - 1, spare, window))
     if config.is_kv_source(layer):
         ratio = config.compress_ratios[layer]
-        kv, score = (RecentRows(ops, batch, ratio - 1, spare, entry) for _ in range(2))
+        kv, score = (RecentRows(ops, batch, ratio - 1, spare, pending) for _ in range(2))
         scores = score if ratio > 1 else None
         cache.source = SourceCache(ratio, kv, scores, Entries(ops, batch, entry), Entries(ops, batch, key))
     if config.engram and config.is_engram_layer(layer):

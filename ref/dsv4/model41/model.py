@@ -119,20 +119,21 @@ class Model41(LanguageModel):
     def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False, drafts: bool = True) -> Cache:
         """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
 
-        drafts: whether there is room for the rings of the DSpark drafter; without it nothing can be drafted. Raises
-        PromptError for a batch below 1 or a max_rollback below 0, SettingError for packed, which V4.1 does not have.
+        drafts: whether there is room for the rings of the DSpark drafter; without it nothing can be drafted. packed:
+        store window keys in FP8, entries and index keys in FP4, as the released model does. Raises PromptError for a
+        batch below 1 or a max_rollback below 0, SettingError for packed where the model does not round its activations.
         """
         batch = integer("batch", batch, least=1, error=PromptError)
         max_rollback = integer("max_rollback", max_rollback, error=PromptError)
-        if flag("packed", packed):
-            raise SettingError("packed cache: expected a model of V4, found one of V4.1")
+        if flag("packed", packed) and not self.rounds:
+            raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
         config = self.config
         spare, layers = min(max_rollback, config.max_position_embeddings), config.num_hidden_layers
         stages = config.draft_layers if flag("drafts", drafts) and self.checkpoint.has_mtp else 0
 
         def track(first: int, count: int) -> Track:
             numbers = range(first, first + count)
-            caches = [new_layer_cache41(self.ops, config, n, batch, spare, self.dtype) for n in numbers]
+            caches = [new_layer_cache41(self.ops, config, n, batch, spare, self.dtype, packed) for n in numbers]
             return Track(caches, np.zeros(batch, np.int64), spare)
 
         return Cache(track(0, layers), track(layers, stages))

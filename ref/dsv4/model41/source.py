@@ -25,7 +25,7 @@ class Published:
     """[B, S, P] the blocks of candidates of each query, behind the candidate source."""
 
 
-class Source:
+class KVSource:
     """Turns each complete block of ρ tokens into one latent, and that into an entry and into an index key.
 
     Source: V4.1's report §2.3.1; code: Compressor, and the keys of Indexer.

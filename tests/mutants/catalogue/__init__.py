@@ -14,6 +14,7 @@ from mutants.catalogue.dspark import DSPARK
 from mutants.catalogue.engine import ENGINE
 from mutants.catalogue.experts import EXPERTS
 from mutants.catalogue.explaining import EXPLAINING
+from mutants.catalogue.files_v41 import FILES_V41
 from mutants.catalogue.formats import FORMATS
 from mutants.catalogue.generation import GENERATION
 from mutants.catalogue.gradients import GRADIENTS
@@ -56,6 +57,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "v41_parts": V41_PARTS,
     "text": TEXT,
     "text_v41": TEXT_V41,
+    "files_v41": FILES_V41,
     "engine": ENGINE,
     "learning": LEARNING,
     "derivatives": DERIVATIVES,

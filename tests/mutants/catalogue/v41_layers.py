@@ -115,8 +115,8 @@ V41_LAYERS = (
         name="v41-pair-not-kept-for-a-rollback",
         trap="a completed pair cannot be opened again",
         file="model41/cache.py",
-        old="(RecentRows(ops, batch, ratio - 1, spare, entry) for _ in range(2))",
-        new="(RecentRows(ops, batch, ratio - 1, 0, entry) for _ in range(2))",
+        old="(RecentRows(ops, batch, ratio - 1, spare, pending) for _ in range(2))",
+        new="(RecentRows(ops, batch, ratio - 1, 0, pending) for _ in range(2))",
         tests=ROLLBACK,
     ),
     Mutant(
