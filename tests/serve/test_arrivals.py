@@ -10,7 +10,7 @@ from dsv4.serve.job import Chosen, Ended, Prefilled
 FOREVER = 10**6
 """Seconds of a pause that a test would not outlast."""
 
-PATIENCE = 60
+PATIENCE = 20
 """Seconds after which a test that hangs fails."""
 
 END = Ended("length", 3, 0, 0)
@@ -21,7 +21,13 @@ def token(number):
 
 
 def run(test):
-    asyncio.run(asyncio.wait_for(test, PATIENCE))
+    async def limited():
+        done, _ = await asyncio.wait([asyncio.ensure_future(test)], timeout=PATIENCE)
+        assert done, "something waits for ever"
+        for one in done:
+            one.result()
+
+    asyncio.run(limited())
 
 
 async def first_of(arrivals):

@@ -161,8 +161,8 @@ SERVING = (
         name="every-token-wakes",
         trap="every token wakes the event loop, and the model waits meanwhile",
         file="serve/arrivals.py",
-        old="        self._sleeps, self._rests = False, True\n",
-        new="        self._rests = True\n",
+        old="        if isinstance(event, Ended) or (self._sleeps and isinstance(event, Chosen)):\n",
+        new="        if isinstance(event, Chosen | Ended):\n",
         tests=("serve/test_arrivals.py::test_what_comes_in_a_pause_is_handed_over_together_and_wakes_nobody",),
     ),
     Mutant(
