@@ -105,7 +105,7 @@ COMPRESSION = (
         name="no-ape",
         trap="the compressor's position bias ape is forgotten",
         file=FILE,
-        old=" + self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype)",
+        old=" + self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype, copy=False)",
         new="",
         tests=ONE_LAYER,
     ),
