@@ -29,59 +29,98 @@ __device__ __forceinline__ unsigned finite(unsigned pair) {
 // Tensor cores cut what they add to a few bits below the largest term's last. So each chunk begins at zero, and has one
 // sum for the leading pieces of both factors and one for all others, which the leading ones would leave no room for.
 //
+// Whether both factors are one piece, so that nothing is small. X_PIECES: of x, or the most that it may have.
+template <class Storage, int X_PIECES>
+constexpr bool is_plain = Storage::PIECES * X_PIECES == 1;
+
+// One tile's product of a word of the matrix's columns with a piece of x.
+template <int PIECE>
+__device__ __forceinline__ void add_product(
+    float (&leading)[4], float (&small)[4], const unsigned (&low)[4], const unsigned (&high)[4], uint4 x, int other) {
+    if (PIECE > 0 && other == 0) x = {finite(x.x), finite(x.y), finite(x.z), finite(x.w)};
+    if (PIECE + other == 0) {
+        multiply_add(leading, low, x.x, x.y);
+        multiply_add(leading, high, x.z, x.w);
+    } else {
+        multiply_add(small, low, x.x, x.y);
+        multiply_add(small, high, x.z, x.w);
+    }
+}
+
+// leading, small += one word of the columns of a chunk, times TILES · 8 rows of x, which begin at columns[tile] + place.
+// For few rows all pieces of x are on their way before the first is needed. For many there are no registers for that, nor
+// for a copy of this code that knows how many pieces there are.
+template <class Storage, int TILES, int X_PIECES, int PIECE>
+__device__ __forceinline__ void add_word(
+    float (&leading)[TILES][4], float (&small)[TILES][4], const Product& product,
+    const unsigned short* const (&columns)[TILES], int place, int word, const Storage& above, const Storage& below,
+    const PairScale& scale_above, const PairScale& scale_below) {
+    constexpr int PIECES = X_PIECES < 4 - PIECE ? X_PIECES : 4 - PIECE;  // the last of both is below a float's precision
+    unsigned up[4], down[4];
+    above.pairs(scale_above, word, PIECE, up);
+    below.pairs(scale_below, word, PIECE, down);
+    const unsigned low[4] = {up[0], down[0], up[1], down[1]}, high[4] = {up[2], down[2], up[3], down[3]};
+    if constexpr (TILES == 1) {
+        uint4 x[PIECES];
+#pragma unroll
+        for (int i = 0; i < PIECES; ++i) x[i] = load16(columns[0] + i * product.piece_size + place);
+#pragma unroll
+        for (int i = 0; i < PIECES; ++i) add_product<PIECE>(leading[0], small[0], low, high, x[i], i);
+    } else {
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) {
+            if (tile * TILE >= product.count) break;
+#pragma unroll 1
+            for (int other = 0; other < min(product.pieces, PIECES); ++other) {
+                const uint4 x = load16(columns[tile] + other * product.piece_size + place);
+                add_product<PIECE>(leading[tile], small[tile], low, high, x, other);
+            }
+        }
+    }
+    if constexpr (PIECE + 1 < Storage::PIECES)
+        add_word<Storage, TILES, X_PIECES, PIECE + 1>(
+            leading, small, product, columns, place, word, above, below, scale_above, scale_below);
+}
+
 // sums += rows `above` and `below` of the matrix, in some chunks, times TILES · 8 rows of x. columns: of each tile this
-// lane's row.
-template <class Storage, int TILES>
+// lane's row. The next AHEAD chunks of the matrix are on their way: many where few tokens leave registers for them.
+template <class Storage, int TILES, int X_PIECES>
 __device__ __forceinline__ void add_chunks(
     float (&sums)[TILES][4], const Product& product, const unsigned short* const (&columns)[TILES], int above, int below,
     int first, int behind) {
-    constexpr bool IS_AHEAD = TILES == 1 || sizeof(Storage) < 64;  // registers have no room for more
-    if (first >= behind) return;
-    Storage next_above, next_below;
-    next_above.load(product.items, product.scales, above, product.chunks, first);
-    next_below.load(product.items, product.scales, below, product.chunks, first);
-    for (int chunk = first; chunk < behind; ++chunk) {
-        if (!IS_AHEAD && chunk > first) {
-            next_above.load(product.items, product.scales, above, product.chunks, chunk);
-            next_below.load(product.items, product.scales, below, product.chunks, chunk);
-        }
-        const Storage here_above = next_above, here_below = next_below;
-        if (IS_AHEAD && chunk + 1 < behind) {
-            next_above.load(product.items, product.scales, above, product.chunks, chunk + 1);
-            next_below.load(product.items, product.scales, below, product.chunks, chunk + 1);
-        }
-        const PairScale scale_above = here_above.scale(), scale_below = here_below.scale();
-        float leading[TILES][4] = {}, small[TILES][4] = {};
+    constexpr int AHEAD = TILES == 1 ? 3 : 1;
+    constexpr bool IS_AHEAD = TILES == 1 || sizeof(Storage) < 64;  // of bfloat16 for many, registers have no room for two
+    Storage next_above[AHEAD], next_below[AHEAD];
+    const auto load = [&](int i, int chunk) {
+        if (chunk >= behind) return;
+        next_above[i].load(product.items, product.scales, above, product.chunks, chunk);
+        next_below[i].load(product.items, product.scales, below, product.chunks, chunk);
+    };
+    if (IS_AHEAD) {
 #pragma unroll
-        for (int word = 0; word < 4; ++word)
-#pragma unroll
-            for (int piece = 0; piece < Storage::PIECES; ++piece) {
-                unsigned up[4], down[4];
-                here_above.pairs(scale_above, word, piece, up);
-                here_below.pairs(scale_below, word, piece, down);
-                const unsigned low[4] = {up[0], down[0], up[1], down[1]}, high[4] = {up[2], down[2], up[3], down[3]};
-                const int pieces = min(product.pieces, 4 - piece);  // the last of both is below a float's precision
-#pragma unroll
-                for (int tile = 0; tile < TILES; ++tile) {
-                    if (tile * TILE >= product.count) break;
-#pragma unroll 1
-                    for (int other = 0; other < pieces; ++other) {
-                        const unsigned short* place = columns[tile] + other * product.piece_size;
-                        uint4 x = load16(place + chunk * CHUNK + word * 32);
-                        if (piece > 0 && other == 0) x = {finite(x.x), finite(x.y), finite(x.z), finite(x.w)};
-                        if (piece + other == 0) {
-                            multiply_add(leading[tile], low, x.x, x.y);
-                            multiply_add(leading[tile], high, x.z, x.w);
-                        } else {
-                            multiply_add(small[tile], low, x.x, x.y);
-                            multiply_add(small[tile], high, x.z, x.w);
-                        }
-                    }
-                }
-            }
-#pragma unroll
-        for (int i = 0; i < TILES * 4; ++i) sums[i / 4][i % 4] += leading[i / 4][i % 4] + small[i / 4][i % 4];
+        for (int i = 0; i < AHEAD; ++i) load(i, first + i);
     }
+    for (int chunks = first; chunks < behind; chunks += AHEAD)
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            const int chunk = chunks + i;
+            if (chunk >= behind) break;
+            if (!IS_AHEAD) load(i, chunk);
+            const Storage here_above = next_above[i], here_below = next_below[i];
+            if (IS_AHEAD) load(i, chunk + AHEAD);
+            const PairScale scale_above = here_above.scale(), scale_below = here_below.scale();
+            float leading[TILES][4] = {}, small[TILES][4] = {};
+#pragma unroll
+            for (int word = 0; word < 4; ++word)
+                add_word<Storage, TILES, X_PIECES, 0>(
+                    leading, small, product, columns, chunk * CHUNK + word * 32, word, here_above, here_below, scale_above,
+                    scale_below);
+#pragma unroll
+            for (int own = 0; own < TILES * 4; ++own) {
+                const float sum = leading[own / 4][own % 4];
+                sums[own / 4][own % 4] += is_plain<Storage, X_PIECES> ? sum : sum + small[own / 4][own % 4];
+            }
+        }
 }
 
 // One block: some rows of a matrix from first_row on, those before `behind`, times up to TILES · 8 rows of x. Of number i
@@ -106,7 +145,9 @@ __device__ __forceinline__ void multiply_rows(
     float totals[TILES][4];
     for (int part = IS_SMALL ? warp : 0; part < (IS_SMALL ? warp + 1 : PARTS); ++part) {
         float sums[TILES][4] = {};
-        add_chunks<Storage>(sums, product, columns, above, below, part * chunks / PARTS, (part + 1) * chunks / PARTS);
+        const int begin = part * chunks / PARTS, end = (part + 1) * chunks / PARTS;
+        if (IS_SMALL && product.pieces == 1) add_chunks<Storage, TILES, 1>(sums, product, columns, above, below, begin, end);
+        else add_chunks<Storage, TILES, 3>(sums, product, columns, above, below, begin, end);
 #pragma unroll
         for (int i = 0; i < TILES * 4; ++i) {
             const float sum = sums[i / 4][i % 4];

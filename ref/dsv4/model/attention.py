@@ -55,7 +55,7 @@ class Attention:
         window_index = span.window_columns(config.sliding_window)
         entries, entry_index = self._entries(x, qr, span, cache, observe)
         o = ops.sparse_attention(q, window, window_index, entries, entry_index, self.attn_sink)  # [B, S, H, c]
-        o = ops.rope(o, -positions, self.frequencies)  # the values were rotated: turn them back
+        o = ops.rope(o, span.back, self.frequencies)  # the values were rotated: turn them back
         observe(f"{self.name}o", o)
         o = ops.grouped_linear(o.reshape(batch, length, -1), self.wo_a, config.o_groups)
         output = linear(o, self.wo_b)

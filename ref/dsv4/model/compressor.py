@@ -32,7 +32,8 @@ class Compressor:
     def __call__(self, x: Array, span: Span, cache: CompressorCache, observe: Observer) -> None:
         """Add the entries that the tokens x [B, S, d] complete to the cache."""
         kv = self.ops.linear(x, self.wkv)  # [B, S, d] -> [B, S, c], or 2c for CSA
-        score = self.ops.linear(x, self.wgate) + self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype)
+        bias = self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype, copy=False)
+        score = self.ops.linear(x, self.wgate) + bias
         observe(f"{self.name}score", score)
         kv, score = cache.kv.extend(kv, span), cache.score.extend(score, span)
         blocks = _blocks(span, self.ratio, cache.kv.keep)

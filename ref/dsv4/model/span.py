@@ -83,6 +83,12 @@ class Span:
         return positions
 
     @cached_property
+    def back(self) -> Ints:
+        """[B, S] the positions with a minus sign, by which values are turned back, placed."""
+        back: Ints = -self.positions
+        return back
+
+    @cached_property
     def placed_starts(self) -> Ints:
         """[B] the starts, placed."""
         starts: Ints = self.place(self.starts)

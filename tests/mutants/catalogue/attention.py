@@ -104,7 +104,7 @@ ROTATION = (
         name="no-inverse-rope",
         trap="the inverse RoPE on attention's output is missing",
         file=FILE,
-        old="o = ops.rope(o, -positions, self.frequencies)",
+        old="o = ops.rope(o, span.back, self.frequencies)",
         new="o = ops.rope(o, 0 * positions, self.frequencies)",
         tests=ONE_LAYER,
     ),

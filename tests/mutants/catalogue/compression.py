@@ -105,8 +105,8 @@ COMPRESSION = (
         name="no-ape",
         trap="the compressor's position bias ape is forgotten",
         file=FILE,
-        old=" + self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype)",
-        new="",
+        old="self.ops.linear(x, self.wgate) + bias",
+        new="self.ops.linear(x, self.wgate)",
         tests=ONE_LAYER,
     ),
     Mutant(

@@ -129,8 +129,8 @@ DSPARK = (
         name="dspark-output-not-turned-back",
         trap="the attention of a block's places is not turned back by their positions",
         file="model/attention.py",
-        old="o = ops.rope(o, -positions, self.frequencies)",
-        new='o = o if "mtp" in self.name else ops.rope(o, -positions, self.frequencies)',
+        old="o = ops.rope(o, span.back, self.frequencies)",
+        new='o = o if "mtp" in self.name else ops.rope(o, span.back, self.frequencies)',
         tests=SHORT,
     ),
     Mutant(
