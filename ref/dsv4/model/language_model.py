@@ -130,8 +130,7 @@ class LanguageModel(ABC):
             most, found = cache.lengths.tolist(), span.ends.tolist()
             raise PromptError(f"MTP: expected states that the cache has seen, up to positions {most}, found {found}")
         cache.mtp.begin(span.counts)
-        tokens = span.place_tokens(padding.ids)
-        logits = self.mtp(padding.arrange(states), tokens, span, cache.mtp.layers[0], observe)
+        logits = self.mtp(padding.arrange(states), span.tokens, span, cache.mtp.layers[0], observe)
         cache.mtp.finish(span.counts)
         return padding.restore(logits)
 
@@ -190,7 +189,7 @@ class LanguageModel(ABC):
             most, found = config.max_position_embeddings, (starts + counts).max()
             raise PromptError(f"prompt: expected at most max_position_embeddings = {most} tokens, found {found}")
         check_ids(ids, config.vocab_size)
-        return Span(starts, counts, ids.shape[1], self.ops.asarray, self.counting)
+        return Span(starts, counts, ids.shape[1], self.ops.asarray, self.counting, ids)
 
 
 def check_cache(cache: Cache, layers: int) -> None:

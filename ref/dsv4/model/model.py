@@ -85,12 +85,11 @@ class Model(LanguageModel):
     ) -> Array:
         """The n streams after the last block, [B, S, n, d]: what `head` and `mtp_logits` take. Else as `__call__`."""
         padding, cache, span = self._begin(ids, cache, mask)
-        tokens = span.place_tokens(padding.ids)
         if self.store is not None:
             self.store.begin_pass(cache)
-        streams, targets, tapped = self.first_streams(tokens), self._targets(cache), []
+        streams, targets, tapped = self.first_streams(span.tokens), self._targets(cache), []
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
-            streams = block(streams, tokens, span, layer_cache, observe)
+            streams = block(streams, span.tokens, span, layer_cache, observe)
             if number in targets:
                 tapped.append(streams)
         if tapped and self.dspark:

@@ -64,6 +64,8 @@ class Span:
     """Puts an array where the backend computes: its `asarray`."""
     counting: Callable[[int], Ints] | None = field(default=None, compare=False)
     """The model's `Counting`, which spares a transfer; without it numbers are placed anew."""
+    ids: Ints | None = field(default=None, compare=False)
+    """[B, S] the tokens' ids, where it is tokens that the call covers. On the host."""
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -88,26 +90,31 @@ class Span:
         back: Ints = -self.positions
         return back
 
-    @cached_property
+    @property
     def placed_starts(self) -> Ints:
         """[B] the starts, placed."""
-        starts: Ints = self.place(self.starts)
-        return starts
+        return self._placed[0]
 
-    @cached_property
+    @property
     def placed_counts(self) -> Ints:
         """[B] the counts, placed."""
-        counts: Ints = self.place(self.counts)
-        return counts
+        return self._placed[1]
 
-    def place_tokens(self, ids: Ints) -> Ints:
-        """Token ids [B, S], placed, and the starts and counts with them: a step of decoding needs no other transfer."""
-        parts = [np.pad(part.reshape(-1), (0, part.size % 2)) for part in (ids, self.starts, self.counts)]  # aligned
-        placed, ends = self.place(np.concatenate(parts, dtype=np.int64)), np.cumsum([len(part) for part in parts])
-        vars(self)["placed_starts"] = placed[ends[0] : ends[0] + len(ids)]
-        vars(self)["placed_counts"] = placed[ends[1] : ends[1] + len(ids)]
-        tokens: Ints = placed[: ids.size].reshape(ids.shape)
-        return tokens
+    @property
+    def tokens(self) -> Ints:
+        """[B, S] the ids, placed."""
+        return self._placed[2]
+
+    @cached_property
+    def _placed(self) -> list[Ints]:
+        """Starts, counts and ids, placed by one transfer: a step of decoding needs no other."""
+        parts = (self.starts, self.counts, np.zeros((0, self.length), np.int64) if self.ids is None else self.ids)
+        padded = [np.pad(part.reshape(-1), (0, part.size % 2)) for part in parts]  # each starts at 16 bytes
+        placed, ends = self.place(np.concatenate(padded, dtype=np.int64)), np.cumsum([part.size for part in padded])
+        return [
+            placed[end - part.size : end][: given.size].reshape(given.shape)
+            for end, part, given in zip(ends, padded, parts, strict=True)
+        ]
 
     @for_all_layers
     def numbers(self, count: int) -> Ints:

@@ -78,8 +78,8 @@ class Model41(LanguageModel):
     ) -> Array:
         """The collapsed streams after the last block, [B, S, d]: what `head` takes. Else as `__call__`."""
         padding, cache, span = self._begin(ids, cache, mask)
-        tokens, classes = span.place_tokens(padding.ids), self._classes(padding.ids)
-        streams, published = self.first_streams(tokens), Published()
+        classes = self._classes(padding.ids)
+        streams, published = self.first_streams(span.tokens), Published()
         pre, targets, tapped = first_pre(self.ops, streams), self._targets(cache), list[Array]()
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
             streams = self._enter(number, streams, classes, span, layer_cache, observe)
