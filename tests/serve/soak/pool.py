@@ -1,7 +1,7 @@
 """Requests of every kind, each with the answer that `dsv4.generate` gives where nothing else runs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,8 @@ class Pool:
         ids = _prompt([system | {"tools": [tool]}, *messages])
         answer = self._answer(ids, most * 4, 3, make=lambda: self._grammars.calls([TOOL], True, False, ""))
         more = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": most * 4}
-        self._both("tool", "/v1/chat/completions", body | more, (answer,))
+        one_call = replace(answer, ids=None)  # the reply ends behind it, before the markup that closes the block
+        self._both("tool", "/v1/chat/completions", body | more, (one_call,))
 
     def _letters(self, most: int) -> None:
         """Anthropic's form, which has no token ids and no seed: greedy ones."""
