@@ -516,8 +516,8 @@ show.picture(
 # DeepSeek's released code has two ways through the model: one for a prompt, and one for a single token. The second one
 # publishes index keys only in a step that completes an entry. A layer whose entries stand for two tokens completes
 # one in every second step. In the steps between, it scores with the keys that were published last, and these are
-# those of the **last source** of the step before: the keys of another layer. The official results of the small model are stored both
-# ways: as released, and with the one line that cures it.
+# those of the **last source** of the step before: the keys of another layer. The official results of the small model
+# are stored both ways: as released, and with the one line that cures it.
 
 # %%
 steps = np.arange(24)
