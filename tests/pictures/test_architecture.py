@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Version:
-    """One of the pictures; streams: the edges that are drawn as the four streams, lines: all others with their paths."""
+    """One of the pictures; streams: the edges that are drawn as the four streams; lines: the paths of all others."""
 
     boxes: dict
     places: dict
