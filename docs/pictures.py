@@ -14,6 +14,7 @@ import numpy as np
 import dsv4
 from dsv4.checkpoint.atomic import replacing
 from dsv4.config import LayerKind
+from dsv4.pictures.architecture41_plan import draw_architecture41
 from dsv4.pictures.architecture_plan import draw_architecture
 from dsv4.pictures.cache import draw_cache
 from dsv4.pictures.masks import draw_mask
@@ -86,6 +87,7 @@ def _drawings() -> Iterator[Drawing]:
     mixing = strongest_mixing(model, ids)
     for theme in THEMES:
         yield draw_architecture(theme)
+        yield draw_architecture41(theme)
         yield from (_mask(one, tokens, theme) for one in shares)
         yield draw_streams(mixing, tokens[mixing.position], theme)
         yield draw_overlap(theme)

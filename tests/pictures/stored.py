@@ -23,6 +23,6 @@ def drawn() -> dict[Path, str]:
     return script().files()
 
 
-NAMES = ("architecture", "mask-window", "mask-csa", "mask-hca", "streams", "overlap", "cache")
+NAMES = ("architecture", "architecture41", "mask-window", "mask-csa", "mask-hca", "streams", "overlap", "cache")
 
 SVGS = [DOCS / "pictures" / f"{name}-{theme}.svg" for name in NAMES for theme in ("light", "dark")]

@@ -8,6 +8,7 @@ from pictures.stored import DOCS, NAMES, ROOT, SVGS, drawn, script
 
 PAGES = {
     "architecture": ["index.md"],
+    "architecture41": ["v41.md"],
     "mask-window": ["concepts/rope-windows-sinks.md"],
     "mask-csa": ["concepts/csa.md"],
     "mask-hca": ["concepts/hca.md"],

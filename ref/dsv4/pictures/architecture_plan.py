@@ -1,8 +1,9 @@
 """The architecture picture: where each box stands, how the lines run, and the drawing itself."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from dsv4.pictures.architecture import BOXES
+from dsv4.pictures.architecture import BOXES, Box
 from dsv4.pictures.svg import Drawing, Hue, Theme
 
 HEIGHT = 1036
@@ -35,6 +36,10 @@ class Place(NamedTuple):
     y: float
     width: float = BOX_WIDTH
     height: float = BOX_HEIGHT
+
+
+Detail = Callable[[Drawing, Place], None]
+"""Draws what else is on a box."""
 
 
 def _left(y: float) -> Place:
@@ -131,9 +136,9 @@ def draw_architecture(theme: Theme) -> Drawing:
     for path, hue in (line for lines in ROUTES.values() for line in lines):
         colour = theme.faint if hue == "plain" else theme.hues[hue].line
         drawing.path(path, colour, 1.6 if hue == "plain" else 2.4, arrow=True)
-    _sum(drawing, 567, 893)
-    for name in BOXES:
-        _box(drawing, name)
+    draw_sum(drawing, 567, 893)
+    for name, box in BOXES.items():
+        draw_box(drawing, box, PLACES[name], DETAILS.get(name))
     return drawing
 
 
@@ -170,16 +175,16 @@ def _streams(drawing: Drawing) -> None:
         drawing.path(f"M{x} 142V967", theme.hues["stream"].line, 3.2)
 
 
-def _sum(drawing: Drawing, x: float, y: float) -> None:
+def draw_sum(drawing: Drawing, x: float, y: float) -> None:
     """Where two results are added."""
     theme = drawing.theme
     drawing.path(f"M{x - 9} {y}a9 9 0 1 1 18 0a9 9 0 1 1 -18 0z", theme.faint, 1.6, fill=theme.paper)
     drawing.path(f"M{x - 5} {y}h10M{x} {y - 5}v10", theme.faint, 1.6)
 
 
-def _box(drawing: Drawing, name: str) -> None:
-    """One box: its name, and its file below, or beside where the box is flat."""
-    box, place, theme = BOXES[name], PLACES[name], drawing.theme
+def draw_box(drawing: Drawing, box: Box, place: Place, detail: Detail | None) -> None:
+    """One box: its name, and its file below, or beside where the box is flat; detail: what else is drawn on it."""
+    theme = drawing.theme
     x, y, width, height = place
     shades = theme.hues[box.hue]
     file = box.file.removeprefix("ref/dsv4/")
@@ -191,8 +196,8 @@ def _box(drawing: Drawing, name: str) -> None:
     else:
         drawing.text(x + 10, y + 21, box.name, 15.5, bold=True)
         drawing.text(x + 10, y + 41, file, colour=theme.faint, mono=True)
-    if name in DETAILS:
-        DETAILS[name](drawing, place)
+    if detail is not None:
+        detail(drawing, place)
     drawing.end()
 
 
@@ -228,7 +233,7 @@ def _gate(drawing: Drawing, place: Place) -> None:
     drawing.text(place.x + place.width - 10, place.y + 21, "hash or top-k", anchor="end", colour=drawing.theme.faint)
 
 
-def _routed(drawing: Drawing, place: Place) -> None:
+def draw_routed(drawing: Drawing, place: Place) -> None:
     """A few of many."""
     theme = drawing.theme
     for number in range(12):
@@ -238,16 +243,16 @@ def _routed(drawing: Drawing, place: Place) -> None:
         drawing.rect(x, y, 20, 15, fill, shades.line, 3, 1)
 
 
-def _sink(drawing: Drawing, place: Place) -> None:
+def draw_sink(drawing: Drawing, place: Place) -> None:
     drawing.rect(place.x + 96, place.y + 8, place.width - 104, 17, drawing.hatch, None, 3)
 
 
-DETAILS = {
+DETAILS: dict[str, Detail] = {
     "compressor": _compressor,
     "entries": _entries,
     "softmax": _softmax,
     "gate": _gate,
-    "routed experts": _routed,
-    "sink": _sink,
+    "routed experts": draw_routed,
+    "sink": draw_sink,
 }
 """What else is drawn on some boxes."""
