@@ -28,6 +28,9 @@ LEAST_MINUTES = 10.0
 
 WINDOWS = 8
 
+ENDED = {0, 130}
+"""Exit statuses after Ctrl-C: 0 where the process was started with that signal ignored."""
+
 
 @dataclass(frozen=True)
 class Life:
@@ -154,10 +157,10 @@ class Run:
         """What was found so far."""
         load, memory = self._load, flatness(self._samples)
         is_long = memory is not None and memory["minutes"] >= LEAST_MINUTES
-        statuses = [life["status"] for life in self._lives if life["end"] == "SIGINT"]
+        statuses = {life["status"] for life in self._lives if life["end"] == "SIGINT"}
         failures = self._server.failures()
         found = {
-            "passed": not load.fault_count and not failures and not any(self._left.values()) and not any(statuses)
+            "passed": not load.fault_count and not failures and not any(self._left.values()) and statuses <= ENDED
             and len(self._lives) == len(LIVES) and (not is_long or bool(memory and memory["farthest"] <= FLAT)),
             "plan": asdict(self._plan),
             "settings": SETTINGS,
