@@ -244,6 +244,7 @@ def draw_routed(drawing: Drawing, place: Place) -> None:
 
 
 def draw_sink(drawing: Drawing, place: Place) -> None:
+    """The hatching of all that is the sink's, at the right of a box."""
     drawing.rect(place.x + 96, place.y + 8, place.width - 104, 17, drawing.hatch, None, 3)
 
 
