@@ -256,7 +256,7 @@ def expert_parameters(prefix: str, d: int, width: int, experts: int, expert_dtyp
 
 
 def mhc_parameters(config: Config | Config41, prefix: str, rows: int, scales: int) -> Iterator[Parameter]:
-    """The three tensors of one hyper-connection (report §2.2, eq. 3–8)."""
+    """The three tensors of one hyper-connection (report §2.2)."""
     yield Parameter(f"{prefix}_fn", (rows, config.hc_mult * config.hidden_size), "f32", "mhc")
     yield Parameter(f"{prefix}_base", (rows,), "f32", "mhc")
     yield Parameter(f"{prefix}_scale", (scales,), "f32", "mhc")

@@ -97,7 +97,7 @@ def merge(products: Iterable[Product]) -> list[Product]:
 
 
 def stream_products(config: Config | Config41) -> Iterator[Product]:
-    """How the n streams are collapsed, mixed with one another, and given the output: eq. 1 at each sub-layer.
+    """How the n streams are collapsed, mixed with one another, and given the output, at each sub-layer.
 
     The head collapses them once more.
     """

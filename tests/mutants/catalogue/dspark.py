@@ -30,12 +30,12 @@ DSPARK = (
         name="dspark-taps-the-entry",
         trap="the drafter reads what goes into its target layers, as in V4.1, instead of what comes out",
         file="model/model.py",
-        old="            streams = block(streams, tokens, span, layer_cache, observe)\n"
+        old="            streams = block(streams, span.tokens, span, layer_cache, observe)\n"
         "            if number in targets:\n"
         "                tapped.append(streams)\n",
         new="            if number in targets:\n"
         "                tapped.append(streams)\n"
-        "            streams = block(streams, tokens, span, layer_cache, observe)\n",
+        "            streams = block(streams, span.tokens, span, layer_cache, observe)\n",
         tests=SHORT,
     ),
     Mutant(

@@ -98,8 +98,8 @@ V41_LAYERS = (
         name="v41-entry-at-block-end",
         trap="an entry stands at its block's last position",
         file="model41/source.py",
-        old="positions=span.place(numbers * ratio),",
-        new="positions=span.place(numbers * ratio + ratio - 1),",
+        old="return Blocks(positions, tokens=",
+        new="return Blocks(positions + ratio - 1, tokens=",
         tests=LAYERS,
     ),
     Mutant(
