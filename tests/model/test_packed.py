@@ -108,10 +108,8 @@ def test_bytes_go_where_floats_go(parts, seed):
         read_back = coding.unpack(coding.pack(rows))
         span = Span(lengths, counts, counts.max())
         same_bits(packed[0].extend(rows, span), floats[0].extend(read_back, span))
-        chosen = row, entry = np.nonzero(span.present)
-        slots = row, lengths[row] + entry
         for entries, given_rows in zip((floats[1], packed[1]), (read_back, rows), strict=True):
-            entries.write(given_rows, chosen, slots, (lengths + counts).max())
+            entries.write(given_rows, span.completed(1))
         lengths = lengths + counts
         same_bits(packed[1].first(lengths.max()), floats[1].first(lengths.max()))
 

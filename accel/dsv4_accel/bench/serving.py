@@ -44,8 +44,8 @@ SERVER = "starlette", "uvicorn", "prometheus_client"
 def serving_cases() -> list[Case]:
     """Throughput, the first token of a second turn, and what a token over HTTP takes."""
     together = f"bundled, {ANSWERS} answers of {TOKENS} tokens"
-    turns = f"bundled, first token behind {KNOWN} known tokens"
-    sent = f"bundled, answer of {SENT} tokens, {{}}".format
+    turns = f"bundled, 1 token after {KNOWN} known"
+    sent = f"bundled, {SENT} tokens, {{}}".format
     http = Goal(1 / 1.1, GENERATE, of=OVER_HTTP)
     whole, stream = (partial(_over_http, streams=streams) for streams in (False, True))
     return [

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.ops.places import Completed, Index, Ring
+from dsv4.ops.places import Completed, Positions, Ring
 from dsv4.ops.types import Ints, Mask
 
 P = ParamSpec("P")
@@ -116,6 +116,11 @@ class Span:
             for end, part, given in zip(ends, padded, parts, strict=True)
         ]
 
+    @cached_property
+    def _of_rows(self) -> Positions:
+        """What rows of caches are found by. It does not hold the span, which would then outlive its call."""
+        return Positions(self.starts, self.counts, self.length, self.placed_starts, self.placed_counts, self.place)
+
     @for_all_layers
     def numbers(self, count: int) -> Ints:
         """[count] 0 … count − 1, placed."""
@@ -152,16 +157,12 @@ class Span:
         found: Ints = np.where(self.positions[:, :, None] + back >= 0, columns, -1)
         return found
 
-    def place_index(self, sequences: Ints, places: Ints) -> Index:
-        """An index, placed."""
-        return self.place(sequences), self.place(places)
-
     @for_all_layers
     def ring(self, keep: int, capacity: int) -> Ring:
         """Where a ring of this capacity has the `keep` rows before the span, and the span's own."""
-        return Ring(self, keep, capacity)
+        return Ring(self._of_rows, keep, capacity)
 
     @for_all_layers
     def completed(self, ratio: int) -> Completed:
         """The compressed entries that the span completes."""
-        return Completed(self, ratio)
+        return Completed(self._of_rows, ratio)

@@ -4,11 +4,13 @@ A backend finds rows by index arrays, which are made and placed when first asked
 two numbers of each sequence that all of them follow from.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsv4.ops.types import Ints
 
@@ -16,31 +18,26 @@ Index = tuple[Ints, Ints]
 """Rows of an array [B, N, ...]: the sequence of each and its place there, in arrays of any one shape."""
 
 
-class Positions(Protocol):
+@dataclass(frozen=True)
+class Positions:
     """A run of consecutive positions for each sequence of a batch, padded on the right to one length."""
 
-    @property
-    def starts(self) -> Ints:
-        """[B] the position of each row's first token. On the host."""
-
-    @property
-    def counts(self) -> Ints:
-        """[B] how many tokens of each row are real. On the host."""
-
-    @property
-    def length(self) -> int:
-        """S, the padded length."""
-
-    @property
-    def placed_starts(self) -> Ints:
-        """[B] int64, the starts where the backend computes."""
-
-    @property
-    def placed_counts(self) -> Ints:
-        """[B] int64, the counts where the backend computes."""
+    starts: Ints
+    """[B] the position of each row's first token. On the host."""
+    counts: Ints
+    """[B] how many tokens of each row are real. On the host."""
+    length: int
+    """S, the padded length."""
+    placed_starts: Ints
+    """[B] int64, the starts where the backend computes."""
+    placed_counts: Ints
+    """[B] int64, the counts where the backend computes."""
+    place: Callable[[npt.NDArray[Any]], Any]
+    """Puts an array where the backend computes: its `asarray`."""
 
     def place_index(self, sequences: Ints, places: Ints) -> Index:
         """An index, placed."""
+        return self.place(sequences), self.place(places)
 
 
 @dataclass(frozen=True)
