@@ -6,6 +6,7 @@ settings of another model. `dsv4.checkpoint.config_json` reads and writes the fi
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from dsv4.errors import ConfigError, quoted
@@ -295,17 +296,30 @@ def _check_dspark(config: Config) -> None:
     stages = config.compress_ratios[layers:]
     expected = f"entries of 0 for the stages of a DSpark drafter behind {layers} for num_hidden_layers"
     require(config, len(stages) > 0 and not any(stages), "compress_ratios", expected)
-    targets = dspark.target_layer_ids
-    are_targets = len(targets) > 0 and all(0 <= layer < layers for layer in targets)
-    rising = list(targets) == sorted(set(targets))
-    token = dspark.noise_token_id
+    check_drafter(config)
+
+
+def check_drafter(config: Any) -> None:
+    """The settings that DSpark drafters of V4 and of V4.1 have in common."""
+    dspark, layers = config.dspark, config.num_hidden_layers
+    token, targets = dspark.noise_token_id, dspark.target_layer_ids
+    are_targets = len(targets) > 0 and is_rising(targets) and all(0 <= layer < layers for layer in targets)
     limits = {
         "block_size": (1 <= dspark.block_size <= LARGEST_BLOCK, f"an integer from 1 to {LARGEST_BLOCK}"),
         "markov_rank": (1 <= dspark.markov_rank <= LARGEST_RANK, f"an integer from 1 to {LARGEST_RANK}"),
         "noise_token_id": (0 <= token < config.vocab_size, f"a token from 0 and below vocab_size {config.vocab_size}"),
-        "target_layer_ids": (are_targets and rising, f"layers from 0 and below {layers}, in rising order"),
+        "target_layer_ids": (are_targets, f"layers from 0 and below {layers}, in rising order"),
     }
     for key, (holds, expected) in limits.items():
-        if not holds:
-            found = quoted(getattr(dspark, key))
-            raise ConfigError(f"{config.source}: dspark_{key}: expected {expected}, found {found}")
+        require_of(config, holds, f"dspark_{key}", expected, getattr(dspark, key))
+
+
+def require_of(config: Any, condition: bool, key: str, expected: str, found: object) -> None:
+    """Raises ConfigError for a setting of a section of the configuration, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {quoted(found)}")
+
+
+def is_rising(numbers: tuple[int, ...]) -> bool:
+    """Whether each is larger than the one before."""
+    return all(before < after for before, after in pairwise(numbers))

@@ -5,11 +5,19 @@ As `dsv4.config` for V4. Which layer owns what follows from the lists of sources
 """
 
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from typing import Literal
 
-from dsv4.config import LARGEST_BLOCK, LARGEST_RANK, Yarn, check_choices, check_heads, check_sizes, require, typed
-from dsv4.errors import ConfigError, quoted
+from dsv4.config import (
+    Yarn,
+    check_choices,
+    check_drafter,
+    check_heads,
+    check_sizes,
+    is_rising,
+    require,
+    require_of,
+    typed,
+)
 from dsv4.ops.engram import engram_moduli
 
 LayerKind41 = Literal["SWA", "Full", "Reindex", "Reuse"]
@@ -190,7 +198,7 @@ def _check_types(config: Config41) -> None:
                 typed(found, entry.type, config.source, entry.name)
             elif entry.type == tuple[int, ...]:
                 are_integers = isinstance(found, tuple) and all(type(one) is int for one in found)
-                _require_of(config, are_integers, entry.name, "a tuple of integers", found)
+                require_of(config, are_integers, entry.name, "a tuple of integers", found)
     are_integers = all(type(one) is int for one in config.eos_token_ids)
     require(config, are_integers, "eos_token_id", "an integer or a tuple of integers")
 
@@ -204,8 +212,7 @@ def _check_sources(config: Config41) -> None:
     require(config, not any(ratios[layers:]), "compress_ratios", f"ratios of 0 behind {layers} layers, for the stages")
     for key in ("kv_source_layer_ids", "index_source_layer_ids"):
         found = getattr(config, key)
-        rising = all(before < after for before, after in pairwise(found))
-        fits = rising and all(0 <= layer < layers and ratios[layer] > 0 for layer in found)
+        fits = is_rising(found) and all(0 <= layer < layers and ratios[layer] > 0 for layer in found)
         require(config, fits, key, f"layers of a ratio above 0, below {layers} and in rising order")
     are_both = set(config.kv_source_layer_ids) <= set(config.index_source_layer_ids)
     require(config, are_both, "kv_source_layer_ids", "layers that are among index_source_layer_ids, too")
@@ -233,10 +240,9 @@ def _check_engram(config: Config41) -> None:
     if engram is None:
         return
     ids, rows = engram.layer_ids, engram.num_embeddings
-    rising = all(before < after for before, after in pairwise(ids))
     fits = {
         "layer_ids": (
-            len(ids) > 0 and rising and all(0 <= layer < layers for layer in ids),
+            len(ids) > 0 and is_rising(ids) and all(0 <= layer < layers for layer in ids),
             f"layers from 0 and below {layers}, in rising order",
         ),
         "num_embeddings": (
@@ -257,39 +263,23 @@ def _check_engram(config: Config41) -> None:
         ),
     }
     for key, (holds, expected) in fits.items():
-        _require_of(config, holds, f"engram_{key}", expected, getattr(engram, key))
+        require_of(config, holds, f"engram_{key}", expected, getattr(engram, key))
     columns = len(ids) * engram.columns
-    _require_of(config, columns <= MOST_COLUMNS, "engram_n_heads", f"at most {MOST_COLUMNS} moduli in all", columns)
+    require_of(config, columns <= MOST_COLUMNS, "engram_n_heads", f"at most {MOST_COLUMNS} moduli in all", columns)
     moduli = engram_moduli(len(ids), engram.max_ngram_size, engram.n_heads, engram.vocab_size)
     sums = tuple(int(of_layer.sum()) for of_layer in moduli)
-    _require_of(config, rows == sums, "engram_num_embeddings", f"{sums}, the sums of each layer's primes", rows)
+    require_of(config, rows == sums, "engram_num_embeddings", f"{sums}, the sums of each layer's primes", rows)
 
 
 def _check_dspark(config: Config41) -> None:
     """A drafter has a stage at least, and reads layers of the main model."""
-    dspark, layers = config.dspark, config.num_hidden_layers
+    dspark = config.dspark
     stages = config.num_nextn_predict_layers
     expected = "at least 1 with a DSpark drafter, 0 without one"
     require(config, (stages > 0) == (dspark is not None), "num_nextn_predict_layers", expected)
     if dspark is None:
         return
-    targets = dspark.target_layer_ids
-    rising = all(before < after for before, after in pairwise(targets))
-    are_targets = len(targets) > 0 and rising and all(0 <= layer < layers for layer in targets)
-    token, experts = dspark.noise_token_id, dspark.n_routed_experts
-    limits = {
-        "block_size": (1 <= dspark.block_size <= LARGEST_BLOCK, f"an integer from 1 to {LARGEST_BLOCK}"),
-        "noise_token_id": (0 <= token < config.vocab_size, f"a token from 0 and below vocab_size {config.vocab_size}"),
-        "target_layer_ids": (are_targets, f"layers from 0 and below {layers}, in rising order"),
-        "markov_rank": (1 <= dspark.markov_rank <= LARGEST_RANK, f"an integer from 1 to {LARGEST_RANK}"),
-        "n_routed_experts": (1 <= experts <= 2**14, f"an integer from 1 to {2**14}"),
-        "num_experts_per_tok": (1 <= dspark.num_experts_per_tok <= experts, f"an integer from 1 to {experts}"),
-    }
-    for key, (holds, expected) in limits.items():
-        _require_of(config, holds, f"dspark_{key}", expected, getattr(dspark, key))
-
-
-def _require_of(config: Config41, condition: bool, key: str, expected: str, found: object) -> None:
-    """Raises ConfigError for a setting of a section of the configuration, unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{config.source}: {key}: expected {expected}, found {quoted(found)}")
+    check_drafter(config)
+    experts, k = dspark.n_routed_experts, dspark.num_experts_per_tok
+    require_of(config, 1 <= experts <= 2**14, "dspark_n_routed_experts", f"an integer from 1 to {2**14}", experts)
+    require_of(config, 1 <= k <= experts, "dspark_num_experts_per_tok", f"an integer from 1 to {experts}", k)

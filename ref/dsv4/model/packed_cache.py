@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dsv4.model.rounding import KV_BLOCK
 from dsv4.ops import Ops, formats
 from dsv4.ops.quantise import FP4_BLOCK, fp4_blocks, fp8_blocks
-from dsv4.ops.types import Array, Bytes
+from dsv4.ops.types import Array
 
 Packed = npt.NDArray[np.uint8]
 BYTE = np.dtype(np.uint8)
@@ -54,7 +54,7 @@ class EntryCoding:
         """As in `Coding`."""
         content = self.channels - self.rotated
         codes, position, scales = np.split(self.ops.to_numpy(packed), [content, content + 2 * self.rotated], axis=-1)
-        values = _scaled(formats.fp8_decode(codes), scales, KV_BLOCK, self.dtype)
+        values = scaled(formats.fp8_decode(codes), formats.e8m0_decode(scales), KV_BLOCK, self.dtype)
         turned = np.ascontiguousarray(position).view(ml_dtypes.bfloat16).astype(self.dtype)
         return self.ops.asarray(np.concatenate([values, turned], axis=-1))
 
@@ -81,11 +81,14 @@ class KeyCoding:
     def unpack(self, packed: Packed) -> Array:
         """As in `Coding`."""
         codes, scales = np.split(self.ops.to_numpy(packed), [self.channels // 2], axis=-1)
-        return self.ops.asarray(_scaled(formats.fp4_unpack(codes), scales, FP4_BLOCK, self.dtype))
+        return self.ops.asarray(scaled(formats.fp4_unpack(codes), formats.e8m0_decode(scales), FP4_BLOCK, self.dtype))
 
 
-def _scaled(values: Array, scales: Bytes, block: int, dtype: np.dtype[Any]) -> Array:
-    """values [..., K] float32 times the scale of their block, scales [..., ⌈K/block⌉] E8M0: exact in any float."""
-    spread = np.repeat(formats.e8m0_decode(scales), block, axis=-1)[..., : values.shape[-1]]
-    scaled: Array = values.astype(dtype) * spread.astype(dtype)
-    return scaled
+def scaled(values: Array, scales: Array, block: int, dtype: np.dtype[Any]) -> Array:
+    """values [..., K] float32 times the scale of their block, scales [..., ⌈K/block⌉] float32, in `dtype`.
+
+    So fake quantisation multiplies. With powers of two as scales it is exact in any float.
+    """
+    spread = np.repeat(scales, block, axis=-1)[..., : values.shape[-1]]
+    product: Array = values.astype(dtype) * spread.astype(dtype)
+    return product

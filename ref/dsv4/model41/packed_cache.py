@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsv4.model.packed_cache import BYTE, Packed
+from dsv4.model.packed_cache import BYTE, Packed, scaled
 from dsv4.ops import Ops, formats
 from dsv4.ops.moe41 import MX_BLOCK
 from dsv4.ops.quantise import NVFP4_GROUP, fp8_blocks, nvfp4_groups
@@ -38,7 +38,7 @@ class WindowCoding41:
     def unpack(self, packed: Packed) -> Array:
         """As in `Coding`."""
         codes, scales = np.split(self.ops.to_numpy(packed), [self.channels], axis=-1)
-        return self.ops.asarray(_scaled(formats.fp8_decode(codes), formats.e8m0_decode(scales), MX_BLOCK, self.dtype))
+        return self.ops.asarray(scaled(formats.fp8_decode(codes), formats.e8m0_decode(scales), MX_BLOCK, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,4 @@ class EntryCoding41:
     def unpack(self, packed: Packed) -> Array:
         """As in `Coding`."""
         codes, scales = np.split(self.ops.to_numpy(packed), [self.channels // 2], axis=-1)
-        return self.ops.asarray(_scaled(formats.fp4_unpack(codes), formats.fp8_decode(scales), NVFP4_GROUP, self.dtype))
-
-
-def _scaled(values: Array, scales: Array, block: int, dtype: np.dtype[Any]) -> Array:
-    """values [..., K] times the scale of their block, scales [..., ⌈K/block⌉]: as fake quantisation multiplies."""
-    spread = np.repeat(scales, block, axis=-1)[..., : values.shape[-1]]
-    scaled: Array = values.astype(dtype) * spread.astype(dtype)
-    return scaled
+        return self.ops.asarray(scaled(formats.fp4_unpack(codes), formats.fp8_decode(scales), NVFP4_GROUP, self.dtype))
