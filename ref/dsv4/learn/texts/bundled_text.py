@@ -39,10 +39,10 @@ RECALL = {
     "recall-near": (RecallPlan(257, 5, again=30, nearest=12, asked=0.1), 8000),
     "recall-256": (RecallPlan(257, 12, again=10, nearest=72, asked=0.2), 6000),
     "recall-512": (RecallPlan(513, 14, again=6, nearest=72, asked=0.3), 5000),
-    "recall-1024": (RecallPlan(1025, 18, again=4), 2500),
-    "recall-2048": (RecallPlan(2049, 18), 1200),
-    "recall-4096": (RecallPlan(4096, 18), 800),
-    "recall-far": (RecallPlan(4096, 18, again=1, nearest=2048), 500),
+    "recall-1024": (RecallPlan(1025, 18, again=4), 1500),
+    "recall-2048": (RecallPlan(2049, 18), 600),
+    "recall-4096": (RecallPlan(4096, 18), 300),
+    "recall-far": (RecallPlan(4096, 18, again=1, nearest=2048), 200),
     "recall-mixed": (RecallPlan(257, 8, again=3, nearest=12, asked=0.1), 8000),
     "recall-dense": (RecallPlan(257, 8, again=20, nearest=68, asked=0.05), 8000),
 }
@@ -50,6 +50,9 @@ RECALL = {
 
 The short ones are dense, so that a model has much to learn from: a fact is mostly said again without a question.
 """
+
+MORE = {"recall-1024": 2500, "recall-2048": 1200, "recall-4096": 800, "recall-far": 500}
+"""The files that the second recipe reads from the directory `more`: they begin alike, and have so many documents."""
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +63,7 @@ def main(arguments: list[str]) -> int:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             write_text(editions(download(Path(temporary))), Path(arguments[0]))
-    except DSV4Error as error:
+    except (DSV4Error, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -110,31 +113,35 @@ def editions(archive: Path) -> dict[str, str]:
 def write_text(texts: dict[str, str], directory: Path) -> None:
     """Write plays.jsonl, chats.jsonl, the tokenizer trained on the plays, and a file of each plan of RECALL.
 
-    Besides these there is the-tempest.txt, to measure with and not to train on.
+    Besides these there are the longer files of MORE, and the-tempest.txt, to measure with and not to train on.
     """
     plays = [text for name, text in texts.items() if name != HELD_OUT]
     scenes_of_plays = [scenes(text) for text in plays]
     train_tokenizer(plays, directory)
-    _write_lines(directory / "plays.jsonl", ({"text": text} for text in plays))
+    _write_lines(directory, "plays.jsonl", ({"text": text} for text in plays))
     chats = (chat for play in scenes_of_plays for scene in play for chat in conversations(scene, CHARACTERS))
-    _write_lines(directory / "chats.jsonl", ({"messages": chat} for chat in chats))
+    _write_lines(directory, "chats.jsonl", ({"messages": chat} for chat in chats))
     tokenizer = Tokenizer.from_file(directory)
     speeches = [[speech.text for scene in play for speech in scene] for play in scenes_of_plays]
+    (directory / "more").mkdir(exist_ok=True)
     for seed, (name, (plan, count)) in enumerate(RECALL.items()):
-        documents = recall_documents(tokenizer, speeches, plan, count, seed)
-        _write_lines(directory / f"{name}.jsonl", ({"text": document.text} for document in documents))
-    _write(directory / "the-tempest.txt", texts[HELD_OUT])
+        most = max(count, MORE.get(name, 0))
+        documents = [{"text": made.text} for made in recall_documents(tokenizer, speeches, plan, most, seed)]
+        _write_lines(directory, f"{name}.jsonl", documents[:count])
+        if name in MORE:
+            _write_lines(directory, f"more/{name}.jsonl", documents)
+    _write(directory, "the-tempest.txt", texts[HELD_OUT])
 
 
-def _write_lines(path: Path, documents: Iterable[dict[str, Any]]) -> None:
-    _write(path, "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents))
+def _write_lines(directory: Path, name: str, documents: Iterable[dict[str, Any]]) -> None:
+    _write(directory, name, "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents))
 
 
-def _write(path: Path, content: str) -> None:
+def _write(directory: Path, name: str, content: str) -> None:
     data = content.encode()
-    with replacing(path) as temporary:
+    with replacing(directory / name) as temporary:
         temporary.write_bytes(data)
-    print(f"{hashlib.sha256(data).hexdigest()}  {path.name}  {len(data):,} bytes")
+    print(f"{hashlib.sha256(data).hexdigest()}  {name}  {len(data):,} bytes")
 
 
 if __name__ == "__main__":
