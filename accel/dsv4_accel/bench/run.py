@@ -24,6 +24,7 @@ from dsv4_accel.bench.processes import PortableCase, import_case, portable_cases
 from dsv4_accel.bench.products import product_cases
 from dsv4_accel.bench.roof import DEVICE_BYTES, DeviceRoof, Roof, buffer_bytes, thread_count
 from dsv4_accel.bench.selection import selection_cases
+from dsv4_accel.bench.servers import server_cases
 from dsv4_accel.bench.serving import serving_cases
 from dsv4_accel.bench.stage import Stage, lives_elsewhere
 from dsv4_accel.bench.timing import FULL, QUICK
@@ -70,6 +71,7 @@ def all_cases() -> list[AnyCase]:
         *context_cases(),
         *training_cases(),
         *serving_cases(),
+        *server_cases(),
         *load_cases(),
         import_case(),
     ]
