@@ -36,7 +36,7 @@ def inspect(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="Directory of a checkpoint, a config.json, or flash, pro, flash-0731 or pro-0813.",
+            help="Directory of a checkpoint, a config.json, or flash, pro, flash-0731, pro-0813 or v4.1.",
             show_default="the bundled model",
         ),
     ] = None,
@@ -104,7 +104,7 @@ def random_command(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A config.json, the directory of a checkpoint, or flash, pro, flash-0731 or pro-0813.",
+            help="A config.json, the directory of a checkpoint, or flash, pro, flash-0731, pro-0813 or v4.1.",
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Directory to write, new or empty.")],
