@@ -5,7 +5,7 @@ the ids gives ("p0.prefill.logits"), then one token after another ("p0.decode.lo
 Shapes have no batch axis. "p0.decode.released.…" are results of the released loop (`dsv4.verify41_released`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from dsv4.verify_dspark import drafts_of, greedy_rounds, in_columns
 
 OF_ROUND = ("t", "given", "drafts", "accepted", "next")
 """What is stored of each round of a greedy speculative run, below p0.spec."""
+
+OF_LAYERS, OTHERS = ("prefill.layers.",), ("decode.released.", "draft.", "spec.")
+"""How the names begin of the parts that a text may have besides its passes."""
 
 Report = Callable[[int, int, str], None]
 NOTHING: Results = {}
@@ -66,20 +69,15 @@ def trace41(
     for number, text in enumerate(texts):
         prefix = f"{text.name}."
         given = {name.removeprefix(prefix): one for name, one in expected.items() if name.startswith(prefix)}
-        wanted = given or (EVERYTHING if number == 0 else WITHOUT_LAYERS)
+        wanted = given or (OF_LAYERS + OTHERS if number == 0 else OTHERS)
         results |= {prefix + name: one for name, one in _of_text(model, text, given, wanted).items()}
         report(number + 1, len(texts), text.name)
     return results
 
 
-EVERYTHING = ("prefill.layers.", "decode.released.", "draft.", "spec.")
-WITHOUT_LAYERS = EVERYTHING[1:]
-"""How names begin of the parts that a text may have besides its passes."""
+def _of_text(model: Model41, text: Text, given: Results, wanted: Collection[str]) -> Results:
+    """A text's results, by names without its own; wanted: names, or how they begin, of what is to be computed."""
 
-
-def _of_text(
-    model: Model41, text: Text, given: Mapping[str, npt.NDArray[Any]], wanted: Sequence[str] | Results
-) -> Results:
     def is_wanted(part: str) -> bool:
         return any(name.startswith(part) for name in wanted)
 
@@ -88,10 +86,10 @@ def _of_text(
         results |= _under("decode.released.", _decoded(with_stale_keys(model), text)[1])
     if is_wanted("prefill.layers.") or "prefill.engram.hash_ids" in given:
         results |= _under("prefill.", _layers(model, text, given))
-    if model.dspark is not None and len(text.draft_positions):
+    if model.dspark is not None:
         if is_wanted("draft.") or is_wanted("prefill.rings") or is_wanted("decode.rings"):
             results |= _drafts(model, text, results | given)
-        if is_wanted("spec."):
+        if is_wanted("spec.") and (given or (text.length > 1 and len(text.draft_positions))):
             results |= _under("spec.", _rounds(model, text, given))
     return results
 

@@ -109,7 +109,7 @@ def _check_inputs(path: Path, text: Text, results: Results, config: Config41) ->
     """Raises PromptError for what a part would be computed from and is of another shape."""
     length, streams = text.length, (config.hc_mult, config.hidden_size)
     targets = len(config.dspark.target_layer_ids) if config.dspark else 0
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "prefill.main_hidden": (length, targets * config.hidden_size),
         "decode.main_hidden": (text.steps, targets * config.hidden_size),
     }

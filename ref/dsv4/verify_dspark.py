@@ -111,8 +111,9 @@ def drafts_of(model: LanguageModel, dspark: BlockDrafter, ids: Ints, stored: Map
         blocks.append((block, dspark.draft(block, model.ops.asarray(given), lambda logits: logits.argmax(axis=-1))))
         if t in stages_at:
             outs.append([seen[f"{stage.name}out"] for stage in dspark.stages])
-    results["decode.rings"] = _slots(model, rings)
-    results |= _stacked(model, ids, points, main_x, blocks)
+    if points:
+        results["decode.rings"] = _slots(model, rings)
+        results |= _stacked(model, ids, points, main_x, blocks)
     if outs:  # [stages, B, points, γ, n, d]
         results["draft.stages.out"] = np.stack([[model.ops.to_numpy(one) for one in out] for out in outs], axis=2)
     return results

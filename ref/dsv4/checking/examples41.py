@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsv4.checking.arrays import numbers
-from dsv4.checking.examples import CALLS, Call, Generator, call
+from dsv4.checking.examples import CALLS, Call, Generator, Widths, call
 from dsv4.ops.engram import engram_moduli, engram_multipliers
 from dsv4.ops.moe import Expert
 from dsv4.ops.moe41 import MX_BLOCK
@@ -56,7 +56,7 @@ def _gate(g: Generator, b: int, s: int, n: int = 4, d: int = 6) -> tuple[Any, ..
 
 
 _SCORED = CALLS["index_scores"].widths
-_ROUTED = ({"count": 1, "k": 1}, {"count": 8, "k": 1}, {}, {"count": 64, "k": 6})
+_ROUTED: tuple[Widths, ...] = ({"count": 1, "k": 1}, {"count": 8, "k": 1}, {}, {"count": 64, "k": 6})
 
 CALLS_41: dict[str, Call] = {
     "linear fp8 in squares of 32": call(

@@ -174,7 +174,7 @@ def _random_ids(config: Config | Config41, length: int) -> npt.NDArray[np.intege
 
 def _first_pass(tokens: npt.NDArray[np.integer[Any]]) -> int:
     """How many tokens the first pass takes where no file says it: all but the last few."""
-    return max(1, tokens.shape[1] - 24)
+    return max(1, int(tokens.shape[1]) - 24)
 
 
 def _read_ids(path: Path) -> npt.NDArray[np.integer[Any]]:
