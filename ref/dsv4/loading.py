@@ -28,6 +28,7 @@ def load(
     fake_quant: str = "auto",
     dtype: npt.DTypeLike = np.float32,
     memory: int | None = None,
+    token_classes: npt.ArrayLike | None = None,
 ) -> LanguageModel:
     """Open a checkpoint as a model: a `Model` for V4, a `Model41` for V4.1, as its config.json says.
 
@@ -42,7 +43,8 @@ def load(
     memory: bytes that weights and caches may take together; None for no bound. With it, weights are read shortly before
     they are needed and given back when there is no room: the results are the same. Of V4.1 memory cannot be bounded.
 
-    A model of V4.1 with Engram layers needs the tokenizer beside its weights.
+    A model of V4.1 with Engram layers needs the classes of its tokens. They are made from the tokenizer beside its
+    weights; where there is none, token_classes has them, an integer [vocab] for each token.
 
     The files stay on disk, mapped into memory, FP4 and FP8 weights packed. Raises ConfigError, CheckpointError,
     TokenizerError, BackendError or SettingError, each naming what was expected and found.
@@ -60,15 +62,20 @@ def load(
     ops = backend_named(backend)
     most = None if memory is None else integer("memory", memory, least=1)
     if isinstance(checkpoint, Checkpoint41):
-        return _load41(checkpoint, ops, rounds, chosen, most)
+        classes = _classes(checkpoint) if token_classes is None else np.asarray(token_classes)
+        return _load41(checkpoint, ops, rounds, chosen, most, classes)
+    if token_classes is not None:
+        raise SettingError("token_classes: expected none for a model of V4, found some")
     store = None if most is None else WeightStore(checkpoint, ops, most)
     return Model(checkpoint, ops, rounds, chosen, store)
 
 
-def _load41(checkpoint: Checkpoint41, ops: Ops, rounds: bool, dtype: np.dtype, memory: int | None) -> Model41:
+def _load41(
+    checkpoint: Checkpoint41, ops: Ops, rounds: bool, dtype: np.dtype, memory: int | None, classes: Ints | None
+) -> Model41:
     if memory is not None:
         raise SettingError(f"memory: expected no bound for a model of V4.1, found {memory}")
-    return Model41(checkpoint, ops, rounds, dtype, _classes(checkpoint))
+    return Model41(checkpoint, ops, rounds, dtype, classes)
 
 
 def _classes(checkpoint: Checkpoint41) -> Ints | None:

@@ -5,6 +5,7 @@ shows it. That matters most where activations are rounded: there a difference of
 boundary, and what follows drifts apart although every layer is right.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from dsv4.checkpoint.atomic import replacing
 from dsv4.checkpoint.header import read_header
 from dsv4.checkpoint.mapping import MappedFile
 from dsv4.config import Config
-from dsv4.errors import CheckpointError, PromptError, SettingError
+from dsv4.errors import CheckpointError, PromptError, SettingError, shortened
+from dsv4.model.language_model import LanguageModel
 from dsv4.model.model import Model
 from dsv4.ops.types import Array, Ints
 
@@ -26,6 +28,9 @@ Results = dict[str, npt.NDArray[Any]]
 
 SETS = ("topk", "indices")
 """How the names of results end whose rows may stand in any order."""
+
+OF_A_TEXT = r"^p\d+\."
+"""How the names of a text's results begin where there are several texts: "p0.prefill.logits"."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,13 @@ class Difference:
 
     @property
     def layer(self) -> str:
-        """The part of the model that the result comes from: "layers.0", …, "logits", "mtp"."""
-        parts = self.name.removeprefix("prefill.").split(".")
-        return ".".join(parts[:2]) if parts[0] == "layers" else self.name
+        """The part of the model that the result comes from: "layers.0", …, "prefill.logits", "decode.logits".
+
+        Of V4.1, where results are those of several texts, it is the same part of each.
+        """
+        name = re.sub(OF_A_TEXT, "", self.name)
+        parts = name.removeprefix("prefill.").split(".")
+        return ".".join(parts[:2]) if parts[0] == "layers" else name
 
 
 def compare(
@@ -58,9 +67,7 @@ def compare(
     get in `reference`. report: called after each of the three parts, with how many are done. Raises SettingError where
     the two models are one and the same, and so nothing could differ; PromptError as `trace` and `differences` do.
     """
-    if _identity(model) == _identity(reference):
-        name = model.ops.name
-        raise SettingError(f"verify: expected two different backends to compare, found {name} on both sides")
+    require_two(model, reference)
     results = trace(model, ids, prefill)
     report(1, 3, "whole passes")
     expected = trace(reference, ids, prefill)
@@ -68,6 +75,13 @@ def compare(
     results |= layer_by_layer(model, ids, expected)
     report(3, 3, "layer by layer")
     return differences(results, expected)
+
+
+def require_two(model: LanguageModel, reference: LanguageModel) -> None:
+    """Raise SettingError where two models are one and the same, and so nothing could differ."""
+    if _identity(model) == _identity(reference):
+        name = model.ops.name
+        raise SettingError(f"verify: expected two different backends to compare, found {name} on both sides")
 
 
 def trace(model: Model, ids: Ints, prefill: int) -> Results:
@@ -127,7 +141,8 @@ def differences(found: Mapping[str, npt.NDArray[Any]], expected: Mapping[str, np
     unknown = [name for name in expected if name not in found]
     if unknown or not expected:
         named = unknown[0] if unknown else "none"
-        raise PromptError(f"expected results: expected results among {', '.join(found)}, found {named}")
+        known = shortened(", ".join(found))
+        raise PromptError(f"expected results: expected results among {known}, found {named}")
     return [_difference(name, found[name], expected[name]) for name in found if name in expected]
 
 
@@ -139,12 +154,7 @@ def read_results(path: Path, config: Config) -> Results:
     Raises PromptError where the file is missing or foreign, or where input_ids or the streams that the layers of this
     configuration would be fed have another shape.
     """
-    try:
-        entries = read_header(path)
-        content = MappedFile(path)
-        results = {name: content.tensor(entry) for name, entry in entries.items()}
-    except CheckpointError as error:
-        raise PromptError(f"expected results to compare with: {error}") from error
+    results = mapped_results(path)
     ids = results.get("input_ids")
     if ids is None or ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         found = "none" if ids is None else f"{ids.dtype} {ids.shape}"
@@ -158,6 +168,16 @@ def read_results(path: Path, config: Config) -> Results:
             expected = f"[1, at most {ids.shape[1]}, {streams[0]}, {streams[1]}]"
             raise PromptError(f"{path}: {name}: expected shape {expected}, found {list(shape)}")
     return results
+
+
+def mapped_results(path: Path) -> Results:
+    """What a safetensors file holds, mapped. Raises PromptError where the file is missing or foreign."""
+    try:
+        entries = read_header(path)
+        content = MappedFile(path)
+        return {name: content.tensor(entry) for name, entry in entries.items()}
+    except CheckpointError as error:
+        raise PromptError(f"expected results to compare with: {error}") from error
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -189,6 +209,6 @@ def _difference(name: str, found: npt.NDArray[Any], expected: npt.NDArray[Any]) 
     return Difference(name, float(np.abs(delta).max()), float(relative))
 
 
-def _identity(model: Model) -> tuple[object, ...]:
+def _identity(model: LanguageModel) -> tuple[object, ...]:
     """What a model's results depend on; a backend is its class, by whatever name it was asked for."""
     return type(model.ops), model.checkpoint.directory.resolve(), model.rounds, model.dtype

@@ -7,10 +7,10 @@ import pytest
 
 import dsv4
 from backends import backend_names
-from checking import wrong
+from checking import wrong, wrong41
 from conftest import created
 from dsv4.errors import SettingError
-from dsv4.ops import OPERATIONS, Ops
+from dsv4.ops import OPERATIONS, OPERATIONS_41, Ops
 
 WRONG = [
     (wrong.without_the_sink, "sparse_attention"),
@@ -27,8 +27,28 @@ WRONG = [
     (wrong.ties_away_from_zero, "fake_quant_fp4"),
     (wrong.batch_statistics, "rms_scale"),
     (wrong.clamp_forgotten, "expert"),
+    (wrong41.powers_of_two_as_scales, "fake_quant_nvfp4"),
+    (wrong41.scales_that_are_not_rounded, "fake_quant_nvfp4"),
+    (wrong41.newest_block_only_if_it_is_good, "index_candidates"),
+    (wrong41.mean_of_a_block, "index_candidates"),
+    (wrong41.one_pool_for_all_queries, "index_top_k_among"),
+    (wrong41.others_than_the_pool, "index_top_k_among"),
+    (wrong41.single_weight_divided, "route41"),
+    (wrong41.inputs_in_blocks_of_128, "mx_experts"),
+    (wrong41.shared_inputs_in_blocks_of_128, "mx_expert"),
+    (wrong41.value_before_the_keys, "engram_gate"),
+    (wrong41.gate_without_the_root, "engram_gate"),
+    (wrong41.gate_without_the_sign, "engram_gate"),
+    (wrong41.one_norm_for_all_streams, "engram_gate"),
+    (wrong41.multipliers_from_the_oldest, "engram_rows"),
+    (wrong41.hashes_of_32_bits, "engram_rows"),
+    (wrong41.columns_share_their_rows, "engram_rows"),
 ]
-EXACT = {"embedding", "overlap", "fake_quant_fp8", "fake_quant_fp4", "top_k", "index_top_k"}
+EXACT = {
+    *("embedding", "overlap", "fake_quant_fp8", "fake_quant_fp4", "top_k", "index_top_k"),
+    *("fake_quant_nvfp4", "index_candidates", "index_top_k_among", "engram_rows"),
+}
+EVERY = (*OPERATIONS, *OPERATIONS_41)
 
 
 def failed(report):
@@ -36,14 +56,14 @@ def failed(report):
     return {finding.name: finding for finding in report.findings if not finding.holds}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", EVERY)
 def test_the_definition_passes(operation):
     report = dsv4.check(getattr(Ops, operation), operation)
     assert report.passed, report
     assert report.findings[0].verdict == ("exact" if operation in EXACT else "as good")
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", EVERY)
 def test_numbas_operations_pass(operation):
     if "numba" not in backend_names():
         pytest.skip("numba is not registered")
@@ -51,8 +71,11 @@ def test_numbas_operations_pass(operation):
     assert report.passed, report
 
 
-def test_another_way_to_the_same_result_passes():
-    report = dsv4.check(wrong.right_attention, "sparse_attention")
+@pytest.mark.parametrize(
+    ("function", "operation"), [(wrong.right_attention, "sparse_attention"), (wrong41.right_gate, "engram_gate")]
+)
+def test_another_way_to_the_same_result_passes(function, operation):
+    report = dsv4.check(function, operation)
     assert report.passed, report
     assert report.findings[0].worst.error > 0
 
@@ -156,7 +179,7 @@ def test_an_unknown_operation_lists_the_known_ones():
         dsv4.check(print, "attention")
     assert str(raised.value).startswith("operation: expected one of embedding, linear, ")
     assert str(raised.value).endswith("found 'attention'")
-    assert {*OPERATIONS, "linear fp4"} <= set(re.findall(r"(?:of|,) ([\w ]+?)(?=,)", str(raised.value)))
+    assert {*EVERY, "linear fp4", "mx_expert fp8"} <= set(re.findall(r"(?:of|,) ([\w ]+?)(?=,)", str(raised.value)))
 
 
 def test_what_cannot_be_called_is_refused():

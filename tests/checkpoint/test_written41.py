@@ -68,7 +68,9 @@ def test_a_smaller_config_keeps_what_its_layers_have():
     config = smaller41(read_config41(RELEASED), layers=15, experts=8, engram_vocab_size=1000)
     assert (config.kv_source_layer_ids, config.index_source_layer_ids) == ((2, 8, 14), (2, 8, 14))
     assert (config.candidate_source_layer_id, config.n_routed_experts) == (None, 8)
-    assert config.dspark.target_layer_ids == (12, 13, 14) and config.compress_ratios[-3:] == (0, 0, 0)
+    assert (config.dspark.target_layer_ids, config.dspark.n_routed_experts) == ((12, 13, 14), 8)
+    assert smaller41(read_config41(RELEASED), experts=200).dspark.n_routed_experts == 128
+    assert config.compress_ratios[-3:] == (0, 0, 0)
     moduli = engram_moduli(2, 4, 8, 1000)
     assert config.engram.num_embeddings == tuple(moduli.sum(axis=(1, 2)).tolist())
     assert smaller41(config, layers=1).engram is None

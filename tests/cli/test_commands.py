@@ -156,12 +156,13 @@ def test_inspect_says_what_drafts(dsv4) -> None:
     assert "drafts by DSpark: layers 3, tokens at once 5\n" in dsv4("inspect", "flash-0731")[1]
 
 
-@pytest.mark.parametrize("name", ["flash", "pro", "flash-0731", "pro-0813"])
+@pytest.mark.parametrize("name", ["flash", "pro", "flash-0731", "pro-0813", "v4.1"])
 def test_cost_of_a_preset_is_that_of_its_file(dsv4, name) -> None:
     status, out, err = dsv4("cost", name, "--context", 200_000)
     assert (status, err) == (0, "")
     assert out.startswith(f"{name}, 200,000 tokens, cache packed\n")
-    file = dsv4("cost", DATA / "configs" / f"deepseek-v4-{name}.json", "--context", 200_000)[1]
+    released = "v4.1-flash" if name == "v4.1" else f"v4-{name}"
+    file = dsv4("cost", DATA / "configs" / f"deepseek-{released}.json", "--context", 200_000)[1]
     assert out.partition("\n")[2] == file.partition("\n")[2]
 
 
@@ -177,10 +178,8 @@ def test_a_path_that_exists_comes_before_a_name(dsv4, tmp_path, monkeypatch, nam
 def test_an_unknown_name_lists_the_known_ones(dsv4, arguments) -> None:
     status, out, err = dsv4("cost", *arguments)
     assert (status, out) == (2, "")
-    assert (
-        "flsh: expected one of flash, pro, flash-0731, pro-0813, v3.2, or the path of a config.json, found no such file"
-        in err
-    )
+    known = "flash, pro, flash-0731, pro-0813, v4.1, v3.2"
+    assert f"flsh: expected one of {known}, or the path of a config.json, found no such file" in err
 
 
 def test_cost_prints_parts_that_add_up(dsv4) -> None:

@@ -5,16 +5,14 @@ value that falls on the other side of a rounding boundary changes all that follo
 by one, each fed the official output of the layer before.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from dsv4.model.span import Span
 from dsv4.model41.block import first_pre
-from dsv4.model41.indexer import Indexer41
 from dsv4.model41.source import Published
 from dsv4.text.generate import generate
+from dsv4.verify41_released import with_stale_keys
 from model41 import golden41
 from model41.golden41 import PROMPTS, STEPS, Seen, chosen, expected, prompt, slots
 
@@ -121,28 +119,22 @@ def test_a_padded_batch_agrees(models):
             np.testing.assert_allclose(found[number, 0], official, rtol=0, atol=2e-4)
 
 
-def test_the_released_loop_scores_with_stale_keys(models, monkeypatch):
+@pytest.mark.parametrize("row", PROMPTS)
+def test_the_released_loop_scores_with_stale_keys(models, row):
     """What the official decoding loop does without its correction is this, and this model does not do it."""
-    model, golden = models[FLOAT], expected(FLOAT)
-    last = max(model.config.kv_source_layer_ids)
-    choose = Indexer41.__call__
-
-    def stale(self, x, qr, span, published, observe):
-        """Keys are handed on only by a layer that completes an entry; else those of the step before are there."""
-        seen = published
-        if x.shape[1] == 1 and span.starts[0] // self.ratio == span.ends[0] // self.ratio:
-            seen = replace(published, source=replace(published.source, keys=cache.main.layers[last].source.keys))
-        choose(self, x, qr, span, seen, observe)
-        published.chosen, published.pool = seen.chosen, seen.pool
-
-    ids, length = prompt(FLOAT, "p0")
+    golden, (ids, length) = expected(FLOAT), prompt(FLOAT, row)
+    model = with_stale_keys(models[FLOAT])
     cache = model.new_cache(1)
     model(ids[None, :length], cache)
-    monkeypatch.setattr(Indexer41, "__call__", stale)
-    steps = [model(ids[None, t : t + 1], cache) for t in range(length, length + STEPS)]
-    found = np.stack([model.ops.to_numpy(step)[0, 0] for step in steps])
-    np.testing.assert_allclose(found, golden["p0.decode.released.logits"], rtol=0, atol=2e-4)
-    assert np.abs(found - golden["p0.decode.logits"]).max() > 1
+    steps, seen = [], []
+    for t in range(length, length + STEPS):
+        seen.append(Seen(model.ops))
+        steps.append(model.ops.to_numpy(model(ids[None, t : t + 1], cache, observe=seen[-1]))[0, 0])
+    np.testing.assert_allclose(np.stack(steps), golden[f"{row}.decode.released.logits"], rtol=0, atol=2e-4)
+    for layer in model.config.index_source_layer_ids:
+        name = f"layers.{layer}.attn.indexer.topk"
+        assert chosen([one[name][0, 0] for one in seen]) == chosen(golden[f"{row}.decode.released.{name}"]), name
+    assert np.abs(np.stack(steps) - golden[f"{row}.decode.logits"]).max() > 1
 
 
 def rounded_rows(found, official):

@@ -68,6 +68,17 @@ def test_an_engram_needs_a_tokenizer():
         dsv4.load(FLOAT, backend="numpy")
 
 
+def test_classes_that_are_given_stand_for_a_tokenizer():
+    classes = expected("v41_float")["engram.token_map"]
+    model = dsv4.load(FLOAT, backend="numpy", token_classes=classes.tolist())
+    ids, length = prompt("v41_float", "p2")
+    np.testing.assert_allclose(model([ids[:length]])[0], expected("v41_float")["p2.prefill.logits"], rtol=0, atol=2e-4)
+    with pytest.raises(SettingError, match="token classes: expected one for each of 160 tokens, found"):
+        dsv4.load(FLOAT, backend="numpy", token_classes=classes[:5])
+    with pytest.raises(SettingError, match=r"token_classes: expected none for a model of V4, found some"):
+        dsv4.load(GOLDEN / "small", backend="numpy", token_classes=classes)
+
+
 def test_a_table_of_fp8_has_scales_for_32_channels_of_a_row(with_classes):
     model = dsv4.load(GOLDEN / "v41_quant", backend="numpy")
     table = model.engrams[1].embed

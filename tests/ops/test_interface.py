@@ -12,12 +12,20 @@ from backends import Caller
 from dsv4.checking import properties
 from dsv4.checking.cases import at_the_limits, by_size, example
 from dsv4.checking.examples import CALLS
+from dsv4.checking.examples41 import CALLS_41, EVERY_CALL
 from dsv4.checking.limits import LIMITS
-from dsv4.ops import OPERATIONS, Ops
+from dsv4.ops import OPERATIONS, OPERATIONS_41, Ops
 from strategies import laid_out
 from verdicts import close, exact, in_dtype
 
-every_call = pytest.mark.parametrize("name", CALLS)
+every_call = pytest.mark.parametrize("name", EVERY_CALL)
+
+
+OF_INTEGERS = (
+    *("top_k", "index_top_k", "route", "route_by_id"),
+    *("index_candidates", "index_top_k_among", "route41", "engram_rows"),
+)
+"""The operations that choose or count: at least one of their results is integer."""
 
 
 def runner(ops, name):
@@ -40,6 +48,7 @@ def alike(found, expected):
 
 def test_every_operation_has_an_example():
     assert {name.split()[0] for name in CALLS} == set(OPERATIONS)
+    assert {name.split()[0] for name in CALLS_41} == {*OPERATIONS_41, "linear"}  # and a form of V4's
 
 
 def test_a_backend_offers_what_the_reference_offers(backend):
@@ -74,11 +83,11 @@ def test_values_are_written_where_the_index_says(backend):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_results_have_the_dtype_of_the_input(ops, name, dtype):
     arguments = example(name)
-    for place in CALLS[name].dtype_from:
+    for place in EVERY_CALL[name].dtype_from:
         arguments[place] = in_dtype(arguments[place], dtype)
     for result in run(ops, name, arguments):
         assert result.dtype in (dtype, np.int64)
-        assert result.dtype.kind == "f" or name in ("top_k", "index_top_k", "route", "route_by_id")
+        assert result.dtype.kind == "f" or name in OF_INTEGERS
 
 
 def test_a_call_that_writes_to_an_argument_fails():
@@ -121,14 +130,18 @@ def test_results_are_right_from_small_sizes_to_large(ops, name):
         properties.right_result(runner(ops, name), name, case.arguments)
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name.split()[0] in LIMITS])
+@pytest.mark.parametrize("name", [name for name in EVERY_CALL if name.split()[0] in LIMITS])
 def test_results_are_right_at_the_limits(ops, name):
     for case in at_the_limits(name):
         properties.right_result(runner(ops, name), name, case.arguments)
 
 
 @pytest.mark.parametrize(
-    "name", ["rms_norm", "rms_scale", "linear", "rope", "index_scores", "index_top_k", "sparse_attention"]
+    "name",
+    [
+        *("rms_norm", "rms_scale", "linear", "rope", "index_scores", "index_top_k", "sparse_attention"),
+        *("index_candidates", "index_top_k_among", "engram_gate"),
+    ],
 )
 @pytest.mark.parametrize("length", [1, 3])
 def test_a_prompt_may_be_cut_into_chunks(ops, name, length):
@@ -145,7 +158,10 @@ def test_a_prompt_may_be_cut_into_chunks(ops, name, length):
 
 
 def _is_keys(name, place):
-    return (name, place) in {("index_scores", 1), ("index_top_k", 1), ("sparse_attention", 1), ("sparse_attention", 3)}
+    return (name, place) in {
+        *(("index_scores", 1), ("index_top_k", 1), ("index_candidates", 1), ("index_top_k_among", 1)),
+        *(("sparse_attention", 1), ("sparse_attention", 3)),
+    }
 
 
 def test_bfloat16_parameters_serve_where_the_checkpoint_stores_them(ops):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from dsv4.checking.examples import CALLS
+from dsv4.checking.examples41 import EVERY_CALL
 from dsv4.checking.properties import SPECIAL_NUMBERS, special_numbers_stay, spoilt
 from ops.test_interface import runner
 
-PLACES = [(name, place) for name, call in CALLS.items() for place in call.per_row]
+PLACES = [(name, place) for name, call in EVERY_CALL.items() for place in call.per_row]
 
 
 @pytest.mark.parametrize("value", SPECIAL_NUMBERS)

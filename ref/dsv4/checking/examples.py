@@ -1,4 +1,4 @@
-"""Example calls of every operation: how its arguments are made, at any batch, length and widths.
+"""Example calls of every operation of V4: how its arguments are made, at any batch, length and widths.
 
 The project's tests and `dsv4.check` make these calls, of every backend and of a function that somebody else wrote.
 """
@@ -187,7 +187,7 @@ CALLS = {
     ),
     "fake_quant_fp8": call(
         lambda g, b, s, d=100, block=64: (numbers(g, b, s, d), block),
-        widths=({"d": 1}, {"d": 100}, {"d": 300, "block": 128}),
+        widths=({"d": 1}, {"d": 100}, {"d": 300, "block": 128}, {"d": 100, "block": 32}),
     ),
     "fake_quant_fp4": call(
         lambda g, b, s, d=100: (numbers(g, b, s, d),), widths=tuple({"d": d} for d in (1, 32, 33, 100))

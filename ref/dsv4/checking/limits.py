@@ -4,12 +4,16 @@ Each is an example call that was changed in one respect, at which ports are know
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dsv4.checking.examples import CALLS, Generator
-from dsv4.ops.moe import Routing
+from dsv4.checking.examples import Generator
+from dsv4.checking.examples41 import EVERY_CALL
+from dsv4.ops.moe import Expert, Routing
+from dsv4.ops.moe41 import MX_BLOCK
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 
 Arguments = tuple[Any, ...]
 Change = Callable[..., Arguments]
@@ -20,8 +24,77 @@ def limits(name: str, generator: Generator) -> list[tuple[str, Arguments]]:
     """The cases at the limits for an operation or a form of it: what each is, and its arguments in float32."""
     found = []
     for what, change in LIMITS.get(name.split()[0], {}).items():
-        found.append((what, change(*CALLS[name].arguments(generator, 2, 3))))
+        found.append((what, change(*EVERY_CALL[name].arguments(generator, 2, 3))))
     return found
+
+
+def _nothing_visible(queries: Any, keys: Any, weights: Any, visible: Any, *others: Any) -> Arguments:
+    return queries, keys, weights, 0 * visible, *others
+
+
+def _tied(queries: Any, keys: Any, weights: Any, *others: Any) -> Arguments:
+    return _ties(queries), _ties(keys), _ties(weights), *others
+
+
+def _newest_is_worst(queries: Any, keys: Any, weights: Any, visible: Any, *others: Any) -> Arguments:
+    """The last entries score nothing, and their block is in the pool all the same."""
+    keys, size = np.abs(keys), others[0]
+    keys[:, -size:] = 0
+    return np.abs(queries), keys, np.abs(weights), np.full_like(visible, keys.shape[1]), *others
+
+
+def _pool_of(*blocks: int) -> Change:
+    """The same small pool for each query; −1 for none."""
+
+    def change(queries: Any, keys: Any, weights: Any, visible: Any, pool: Any, *others: Any) -> Arguments:
+        small = np.broadcast_to(np.array(blocks, pool.dtype), (*pool.shape[:2], len(blocks))).copy()
+        return queries, keys, weights, np.full_like(visible, keys.shape[1]), small, *others
+
+    return change
+
+
+def _each_block_at_its_size(x: Any, by_token: Any, experts: Any, *others: Any) -> Arguments:
+    """Large inputs for small columns: with a scale for more than 32 channels, what stands beside them would vanish."""
+    power = 14
+
+    def smaller(matrix: Any) -> Any:
+        match matrix:
+            case Fp8Weight() | Fp4Weight():
+                scales = matrix.scales.copy()
+                scales[:, 0] -= power
+                return replace(matrix, scales=scales)
+        return np.concatenate([matrix[:, :MX_BLOCK] * np.float32(2.0**-power), matrix[:, MX_BLOCK:]], axis=1)
+
+    x = np.concatenate([x[:, :MX_BLOCK] * np.float32(2.0**power), x[:, MX_BLOCK:]], axis=1)
+    matrices = [Expert(smaller(one.w1), one.w2, smaller(one.w3)) for one in _several(experts)]
+    return x, by_token, matrices if isinstance(experts, list) else matrices[0], *others
+
+
+def _several(experts: Any) -> list[Expert]:
+    return experts if isinstance(experts, list) else [experts]
+
+
+def _scale_rounded_down(x: Any) -> Arguments:
+    """6.2 over 6 is rounded to 1 in E4M3: the largest number of each group is clamped."""
+    x = np.clip(x, -6, 6)
+    x[..., ::16] = 6.2
+    return (x,)
+
+
+def _alike(streams: Any, keys_and_value: Any, *others: Any) -> Arguments:
+    """Keys that are the streams, with the sign of every other one turned."""
+    n, d = streams.shape[-2:]
+    signs = np.where(np.arange(n) % 2, np.float32(-1), np.float32(1))[:, None]
+    keys = (signs * streams).reshape(*streams.shape[:2], n * d)
+    q_weight, _, eps = others
+    return streams, np.concatenate([keys, keys_and_value[..., n * d :]], axis=-1), q_weight, q_weight, eps
+
+
+def _no_keys(streams: Any, keys_and_value: Any, *others: Any) -> Arguments:
+    """A dot product of 0 counts as 10⁻⁶; eps keeps the norm of nothing a number."""
+    keys_and_value = keys_and_value.copy()
+    keys_and_value[..., : streams.shape[-2] * streams.shape[-1]] = 0
+    return streams, keys_and_value, *others
 
 
 def _every_index_missing(queries: Any, window: Any, chosen: Any, entries: Any, more: Any, sink: Any) -> Arguments:
@@ -66,10 +139,10 @@ def _ties(array: Any) -> Any:
     return np.clip(np.round(array), -1, 1).astype(np.float32)
 
 
-def _hidden_is_nan(queries: Any, keys: Any, weights: Any, visible: Any, k: int) -> Arguments:
+def _hidden_is_nan(queries: Any, keys: Any, weights: Any, visible: Any, *others: Any) -> Arguments:
     keys = _ties(keys)
     keys[:, -1] = np.nan
-    return _ties(queries), keys, _ties(weights), np.minimum(visible, keys.shape[1] - 1), k
+    return _ties(queries), keys, _ties(weights), np.minimum(visible, keys.shape[1] - 1), *others
 
 
 def _excluded(kv: Any, score: Any) -> Arguments:
@@ -147,8 +220,8 @@ LIMITS: dict[str, dict[str, Change]] = {
         ),
     },
     "index_top_k": {
-        "ties": lambda queries, keys, weights, visible, k: (_ties(queries), _ties(keys), _ties(weights), visible, k),
-        "nothing visible": lambda queries, keys, weights, visible, k: (queries, keys, weights, 0 * visible, k),
+        "ties": _tied,
+        "nothing visible": _nothing_visible,
         "a hidden key of NaN": _hidden_is_nan,
     },
     "sparse_attention": {
@@ -181,4 +254,42 @@ LIMITS: dict[str, dict[str, Change]] = {
     },
     "experts": {"one expert twice": _one_expert_twice, "clamped": _clamped},
     "expert": {"clamped": _clamped},
+    "fake_quant_nvfp4": {
+        "rows of every scale": _scaled_rows,
+        "ties between codes": _on_ties,
+        "a scale that is rounded down": _scale_rounded_down,
+    },
+    "index_candidates": {
+        "ties": _tied,
+        "nothing visible": _nothing_visible,
+        "a hidden key of NaN": _hidden_is_nan,
+        "the newest block is the worst": _newest_is_worst,
+    },
+    "index_top_k_among": {
+        "ties": _tied,
+        "nothing visible": _nothing_visible,
+        "a hidden key of NaN": _hidden_is_nan,
+        "an empty pool": _pool_of(-1, -1),
+        "fewer in the pool than are wanted": _pool_of(1, -1),
+    },
+    "route41": {
+        "a bias that decides": _bias_decides,
+        "equal scores": lambda logits, bias, *others: (0 * logits, 0 * bias, *others),
+        "one expert": lambda logits, bias, k, *others: (logits, bias, 1, *others),
+        "sigmoid": _score_function("sigmoid"),
+        "large logits": _first_times(60),
+    },
+    "mx_experts": {
+        "one expert twice": _one_expert_twice,
+        "clamped": _clamped,
+        "large beside small inputs": _each_block_at_its_size,
+    },
+    "mx_expert": {"clamped": _clamped, "large beside small inputs": _each_block_at_its_size},
+    "engram_gate": {
+        "keys like the streams": _alike,
+        "keys of zeros": _no_keys,
+        "large streams": _first_times(1e15),
+        "small streams": _first_times(1e-8),
+    },
+    "engram_rows": {"one class": lambda classes, *others: (np.full_like(classes, classes.max()), *others)},
 }

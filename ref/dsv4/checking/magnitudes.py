@@ -78,6 +78,10 @@ def _experts(x: Any, routing: Routing, expert_list: list[Expert], limit: float, 
     return max(largest) * _largest(np.abs(routing.weights).sum(axis=-1))
 
 
+def _gated(streams: Any, keys_and_value: Any, q_weight: Any, k_weight: Any, eps: float) -> float:
+    return _largest(streams) + _largest(keys_and_value[..., -streams.shape[-1] :])
+
+
 MAGNITUDES: dict[str, Callable[..., float]] = {
     "linear": _product,
     "grouped_linear": _grouped,
@@ -92,4 +96,7 @@ MAGNITUDES: dict[str, Callable[..., float]] = {
     "mhc_mix": _mix,
     "expert": _expert,
     "experts": _experts,
+    "mx_expert": _expert,
+    "mx_experts": _experts,
+    "engram_gate": _gated,
 }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dsv4.checking.arrays import in_dtype
 from dsv4.checking.cases import example
-from dsv4.checking.examples import CALLS
+from dsv4.checking.examples41 import EVERY_CALL
 from dsv4.checking.magnitudes import magnitude
 from dsv4.checking.verdicts import as_good, close, error, exact, require_dtype
 from dsv4.ops.interface import Ops
@@ -20,10 +20,10 @@ AnyArray = npt.NDArray[Any]
 Results = tuple[AnyArray, ...]
 Run = Callable[[Sequence[Any]], Results]
 
-EXACT = ("embedding", "overlap", "fake_quant_fp8", "fake_quant_fp4")
+EXACT = ("embedding", "overlap", "fake_quant_fp8", "fake_quant_fp4", "fake_quant_nvfp4")
 """Operations that only move numbers or round them by a rule: their results are the same bits."""
 
-ONE_AXIS = ("route", "route_by_id", "experts", "expert")
+ONE_AXIS = ("route", "route_by_id", "experts", "expert", "route41", "mx_expert", "mx_experts")
 """Operations on tokens, which have no batch and length."""
 
 CHOSEN_ROWS = (slice(0, 1), slice(2, 3), slice(1, 3), slice(None, None, -1), slice(0, 0))
@@ -86,7 +86,7 @@ def layout_is_free(run: Run, name: str, lay: Callable[[AnyArray], Any], dtype: n
 def rows_are_separate(run: Run, name: str, chosen: slice, dtype: npt.DTypeLike = np.float64) -> None:
     """Some rows by themselves, or turned round, give what they give in the batch."""
     arguments = in_dtype(example(name), dtype)
-    some = [rows(one, chosen) if place in CALLS[name].per_row else one for place, one in enumerate(arguments)]
+    some = [rows(one, chosen) if place in EVERY_CALL[name].per_row else one for place, one in enumerate(arguments)]
     for found, whole in zip(run(some), run(arguments), strict=True):
         _alike(found, whole[chosen])
 
@@ -110,7 +110,7 @@ def special_numbers_stay(run: Run, name: str, place: int, value: float) -> None:
     arguments = spoilt(name, place, value)
     if arguments is None:
         return
-    alone = [rows(one, slice(2, 3)) if at in CALLS[name].per_row else one for at, one in enumerate(arguments)]
+    alone = [rows(one, slice(2, 3)) if at in EVERY_CALL[name].per_row else one for at, one in enumerate(arguments)]
     for found, expected, third in zip(run(arguments), numpys(name)(arguments), run(alone), strict=True):
         if found.shape != expected.shape:
             raise AssertionError(f"shape: expected {list(expected.shape)}, found {list(found.shape)}")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from dsv4.checking.cases import example
-from dsv4.checking.examples import CALLS
+from dsv4.checking.examples41 import EVERY_CALL
 from dsv4.checking.properties import is_judged_exactly, numpys
 from dsv4.checking.report import Failure, Finding, Report, Worst
 from dsv4.checking.trials import AsArray, Trial, Trials
 from dsv4.errors import SettingError
 from dsv4.ops.interface import OPERATIONS, Ops
+from dsv4.ops.interface41 import OPERATIONS_41
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 
@@ -42,7 +43,7 @@ def check(function: Callable[..., Any], operation: str, *, asarray: AsArray | No
     Numbers are float32, and the cases are the same each time. Raises SettingError for an unknown operation, and for
     what cannot be called. What the function raises is a finding.
     """
-    forms = [name for name in CALLS if operation in (name, name.split()[0])]
+    forms = [name for name in EVERY_CALL if operation in (name, name.split()[0])]
     if not forms:
         raise SettingError(f"operation: expected one of {', '.join(_names())}, found {operation!r}")
     if not callable(function):
@@ -58,8 +59,8 @@ def check(function: Callable[..., Any], operation: str, *, asarray: AsArray | No
 
 
 def _names() -> list[str]:
-    """The operations, and the forms of those that have several."""
-    return [*OPERATIONS, *(name for name in CALLS if " " in name)]
+    """The operations of V4 and of V4.1, and the forms of those that have several."""
+    return [*OPERATIONS, *OPERATIONS_41, *(name for name in EVERY_CALL if " " in name)]
 
 
 def _verdict(forms: list[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsv4.checking.arrays import AnyArray, fetched, laid_out
 from dsv4.checking.cases import Case, at_the_limits, by_size, example
-from dsv4.checking.examples import CALLS
+from dsv4.checking.examples41 import EVERY_CALL
 from dsv4.checking.properties import (
     CHOSEN_ROWS,
     SPECIAL_NUMBERS,
@@ -83,7 +83,7 @@ class Trials:
 
     def special_numbers(self) -> Iterator[Trial]:
         """Infinities, NaN, −0, subnormal and huge numbers in each argument that is per row."""
-        for place in CALLS[self.name].per_row:
+        for place in EVERY_CALL[self.name].per_row:
             for what, value in SPECIAL_NUMBERS.items():
                 if spoilt(self.name, place, value) is not None:
                     yield self._trial(what, special_numbers_stay, self._run, self.name, place, value)

@@ -13,13 +13,13 @@ def smaller41(
 ) -> Config41:
     """The configuration with fewer layers, the first ones, fewer routed experts, or smaller Engram tables.
 
-    None: as many as it has. A DSpark drafter reads the last layers that there are; sources behind the last layer go.
-    engram_vocab_size: the smallest number that may be a modulus of the hashes; a table has about so many rows for each
-    of them. Raises SettingError for more than there is or less than one, ConfigError for fewer experts than a token
-    needs.
+    None: as many as it has. A DSpark drafter has no more experts than a layer, and reads the last layers that there
+    are; sources behind the last layer go. engram_vocab_size: the smallest number that may be a modulus of the hashes; a
+    table has about so many rows for each of them. Raises SettingError for more than there is or less than one,
+    ConfigError for fewer experts than a token needs.
     """
     if experts is not None:
-        config = replace(config, n_routed_experts=integer("experts", experts, least=1, most=config.n_routed_experts))
+        config = _with_experts(config, integer("experts", experts, least=1, most=config.n_routed_experts))
     if layers is not None:
         config = _first_layers(config, integer("layers", layers, least=1, most=config.num_hidden_layers))
     if engram_vocab_size is None:
@@ -28,6 +28,13 @@ def smaller41(
         raise SettingError(f"engram_vocab_size: expected a model with an Engram, found none in {config.source}")
     least = integer("engram_vocab_size", engram_vocab_size, least=2, most=config.engram.vocab_size)
     return replace(config, engram=_with_tables(config.engram, least))
+
+
+def _with_experts(config: Config41, experts: int) -> Config41:
+    dspark = config.dspark
+    if dspark is not None:
+        dspark = replace(dspark, n_routed_experts=min(experts, dspark.n_routed_experts))
+    return replace(config, n_routed_experts=experts, dspark=dspark)
 
 
 def _first_layers(config: Config41, layers: int) -> Config41:

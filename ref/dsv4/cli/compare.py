@@ -1,6 +1,5 @@
 """`dsv4 logits` and `dsv4 verify`: what a model computes, for comparison with other implementations."""
 
-import json
 import math
 import os
 import sys
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from dsv4.checkpoint import read_any_config
 from dsv4.checkpoint.atomic import replacing
 from dsv4.checkpoint.input_files import read_json
 from dsv4.cli.app import (
@@ -25,14 +25,14 @@ from dsv4.cli.app import (
     only_v4,
     reading_of,
 )
-from dsv4.cli.ending import DONE, TOO_FAR
+from dsv4.cli.compare41 import Models, verify41
+from dsv4.cli.judging import judge
 from dsv4.cli.progress import progress
 from dsv4.config import Config
+from dsv4.config41 import Config41
 from dsv4.errors import DSV4Error, PromptError, SettingError, quoted
-from dsv4.loading import load
+from dsv4.loading import bundled_model, load
 from dsv4.verify import (
-    Difference,
-    Results,
     compare,
     differences,
     layer_by_layer,
@@ -40,13 +40,11 @@ from dsv4.verify import (
     trace,
     write_results,
 )
+from dsv4.verify41_file import texts_of
 from dsv4.verify_dspark import holds_drafts, results_of_drafts, trace_dspark, without_settings
 
 MOST_TOKEN = 2**63 - 1
 """What fits an array of integers; which tokens there are is the model's to say."""
-
-OF_WHOLE_PASSES = ("logits", "main_hidden")
-"""How the names of results end to which every layer has added its differences."""
 
 
 @app.command()
@@ -122,20 +120,32 @@ def verify(
     of whole passes. Differences are relative to the standard deviation of what is expected. Exits with 1 where one is
     too large; whole passes may differ by ten times the tolerance where activations are rounded. Of stored results of a
     DSpark drafter, drafts are computed from the stored states of the main model; the rounds of speculative runs are
-    judged where nothing is rounded, their texts always. In JSON a number that is not finite is null.
+    judged where nothing is rounded, their texts always. Results of V4.1 may be those of several texts, and those of the
+    released decode loop, whose index keys are stale at times, are compared with such a loop. In JSON a number that is
+    not finite is null.
     """
     if (against is not None) + (expected is not None) + (save is not None) != 1:
         raise SettingError("verify: expected one of --against BACKEND, --expected FILE and --save FILE")
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise SettingError(f"--tolerance: expected a finite number of at least 0, found {tolerance}")
-    loaded = only_v4(load(model, backend or ("numpy" if against else "auto"), fake_quant), "verify")
+    given = _read_ids(ids) if ids else None
+    config = read_any_config(model or bundled_model())
+    chosen = backend or ("numpy" if against else "auto")
+    if isinstance(config, Config41):
+        tokens = _random_ids(config, length) if given is None and not expected else given
+        texts = [] if tokens is None else texts_of(tokens, _first_pass(tokens))
+        models = Models(model or bundled_model(), config, chosen, against, fake_quant)
+        if compared := verify41(models, texts, expected, save):
+            judge(compared.found, tolerance, compared.rounds, as_json)
+        return
+    loaded = only_v4(load(model, chosen, fake_quant), "verify")
     other = only_v4(load(model, against, fake_quant), "verify") if against else None
     stored = read_results(expected, loaded.config) if expected else {}
     known_ids = stored.pop("input_ids", None)
-    tokens = _read_ids(ids) if ids else known_ids
+    tokens = known_ids if given is None else given
     if tokens is None:
         tokens = _random_ids(loaded.config, length)
-    prefill = _prefill(tokens, stored)
+    prefill = stored["prefill.logits"].shape[1] if "prefill.logits" in stored else _first_pass(tokens)
     with progress("verifying") as report:
         if other is not None:
             found = compare(loaded, other, tokens, prefill, report)
@@ -153,63 +163,18 @@ def verify(
                 return
             found = differences(results | layer_by_layer(loaded, tokens, stored), stored)
             report(2, 2, "layer by layer")
-    _judge(found, tolerance, loaded.rounds, as_json)
+    judge(found, tolerance, loaded.rounds, as_json)
 
 
-def _judge(found: list[Difference], tolerance: float | None, rounds: bool, as_json: bool) -> None:
-    """Print the differences, and exit with 1 where one is larger than allowed."""
-    limit = tolerance if tolerance is not None else (1e-2 if rounds else 1e-5)
-    whole_passes = 10 * limit if rounds else limit
-    allowed = {each.name: whole_passes if each.name.endswith(OF_WHOLE_PASSES) else limit for each in found}
-    if rounds:  # one flip of the main model changes what a round drafts, and not what the text is
-        allowed |= {name: math.inf for name in allowed if name.startswith("spec.") and not name.endswith("text")}
-    if as_json:
-        print(json.dumps([_fields(each, allowed) for each in found], indent=1, allow_nan=False))
-    else:
-        _print_table(found, allowed)
-    raise typer.Exit(DONE if all(each.relative <= allowed[each.name] for each in found) else TOO_FAR)
-
-
-def _fields(difference: Difference, allowed: dict[str, float]) -> dict[str, Any]:
-    """A difference for JSON, which has no word for what is not finite."""
-    fields = vars(difference) | {"allowed": allowed[difference.name]}
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()
-    }
-
-
-def _worst_per_layer(found: list[Difference]) -> list[Difference]:
-    """The result of each layer that is farthest off, in the model's order."""
-    worst: dict[str, Difference] = {}
-    for difference in found:
-        known = worst.get(difference.layer)
-        if known is None or not difference.relative <= known.relative:  # a NaN is the worst of all
-            worst[difference.layer] = difference
-    return list(worst.values())
-
-
-def _print_table(found: list[Difference], allowed: dict[str, float]) -> None:
-    worst = _worst_per_layer(found)
-    title = "largest difference of each layer"
-    width = max(len(title), *(len(difference.name) for difference in worst))
-    print(f"{title:<{width}}{'max |Δ|':>11}{'relative':>11}{'allowed':>9}")
-    for difference in worst:
-        limit = allowed[difference.name]
-        verdict = "" if difference.relative <= limit else "  too large"
-        print(f"{difference.name:<{width}}{difference.worst:>11.3g}{difference.relative:>11.3g}{limit:>9.3g}{verdict}")
-    print(f"{len(found)} results compared")
-
-
-def _random_ids(config: Config, length: int) -> npt.NDArray[np.integer[Any]]:
+def _random_ids(config: Config | Config41, length: int) -> npt.NDArray[np.integer[Any]]:
     """Two sequences of random tokens, the same each time."""
     shape = 2, min(length, config.max_position_embeddings)
     return np.random.default_rng(0).integers(0, config.vocab_size, shape)
 
 
-def _prefill(tokens: npt.NDArray[np.integer[Any]], stored: Results) -> int:
-    """How many tokens the first pass takes: as many as the stored one did, or all but the last few."""
-    known = stored.get("prefill.logits")
-    return int(known.shape[1]) if known is not None else max(1, tokens.shape[1] - 24)
+def _first_pass(tokens: npt.NDArray[np.integer[Any]]) -> int:
+    """How many tokens the first pass takes where no file says it: all but the last few."""
+    return max(1, int(tokens.shape[1]) - 24)
 
 
 def _read_ids(path: Path) -> npt.NDArray[np.integer[Any]]:

@@ -27,7 +27,7 @@ def cost_command(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="flash, pro, flash-0731, pro-0813 or v3.2, or the path of a config.json or a checkpoint's directory.",
+            help="flash, pro, flash-0731, pro-0813, v4.1 or v3.2, or the path of a config.json or of a checkpoint.",
             show_default="the bundled model",
         ),
     ] = None,

@@ -16,6 +16,7 @@ from dsv4.checkpoint.random_weights import SHARD_BYTES, smaller, write_random
 from dsv4.checkpoint.smaller41 import smaller41
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.cli.app import JsonOption, app
+from dsv4.cli.ending import say
 from dsv4.cli.progress import progress
 from dsv4.cli.quantities import short, size_of
 from dsv4.config import Config
@@ -36,7 +37,7 @@ def inspect(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="Directory of a checkpoint, a config.json, or flash, pro, flash-0731 or pro-0813.",
+            help="Directory of a checkpoint, a config.json, or flash, pro, flash-0731, pro-0813 or v4.1.",
             show_default="the bundled model",
         ),
     ] = None,
@@ -104,7 +105,7 @@ def random_command(
         Path,
         typer.Argument(
             metavar="CONFIG",
-            help="A config.json, the directory of a checkpoint, or flash, pro, flash-0731 or pro-0813.",
+            help="A config.json, the directory of a checkpoint, or flash, pro, flash-0731, pro-0813 or v4.1.",
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Directory to write, new or empty.")],
@@ -145,6 +146,8 @@ def random_command(
     with progress("drawing") as report:
         write_random(target, wanted, seed, max_shard_bytes, files, report)
     _say_what_was_written(target)
+    if isinstance(wanted, Config41) and wanted.engram and not (target / "tokenizer.json").exists():
+        say(f"{config}: no tokenizer.json to copy: {target} needs one for its Engram, except in `dsv4 verify`")
 
 
 def _say_what_was_written(target: Path) -> None:
