@@ -8,6 +8,7 @@ import numpy as np
 
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.memory import load, prefetch
+from dsv4_accel.numba.packed_rows import read_fp4
 from dsv4_accel.numba.products import aligned_floats
 from dsv4_accel.numba.vectors import LANES, floats, fma, lane_sum, maximum, splat, words
 
@@ -46,6 +47,22 @@ def score_keys(rows, keys, first, behind, scores):
             prefetch(keys, place)
         six = _score_six(rows, keys, key, behind - 1)
         for i in range(min(TILE, behind - key)):
+            scores[key + i] = six[i]
+
+
+@inlined
+def score_packed(rows, stored, channels, block, scales, first, behind, scores):
+    """As `score_keys`, of keys [T, width] in FP4, which are read a tile at a time: see `read_fp4`."""
+    width = stored.shape[1]
+    room = aligned_floats(TILE * channels).reshape((TILE, channels))
+    for key in range(first, behind, TILE):
+        for place in range((key + TILE) * width, (key + 2 * TILE) * width, 4 * LANES):
+            prefetch(stored, place)
+        present = min(TILE, behind - key)
+        for i in range(present):
+            read_fp4(stored, key + i, block, scales, room, i)
+        six = _score_six(rows, room, 0, present - 1)
+        for i in range(present):
             scores[key + i] = six[i]
 
 
