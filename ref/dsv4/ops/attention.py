@@ -15,8 +15,8 @@ def sparse_attention(
 
     queries [B, S, H, c]; window [B, W, c]; window_index [B, S, K1] integer rows of `window`; entries [B, T, c];
     entry_index [B, S, K2] integer rows of `entries`; an index of −1 names nothing; attn_sink [H] float32. Window and
-    entries are floats or packed. Returns [B, S, H, c] of the queries' dtype; zeros for a query whose indices are all −1. The logits are
-    q · k / sqrt(c). The sink takes its share of the softmax and gives no value.
+    entries are floats or packed. Returns [B, S, H, c] of the queries' dtype; zeros for a query whose indices are all
+    −1. The logits are q · k / sqrt(c). The sink takes its share of the softmax and gives no value.
     Raises ValueError where the shapes do not fit. Source: report §2.3.1 eq. 19, §2.3.2 eq. 26, §2.3.3 eq. 27.
     """
     c = queries.shape[-1]

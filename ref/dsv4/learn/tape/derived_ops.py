@@ -22,7 +22,8 @@ argument that is a named tuple; None there stands for zero."""
 class DerivedOps(TapeOps):
     """TapeOps with hand-derived functions behind the operations that a table has them for.
 
-    An operation with a packed weight or packed rows is the reference's; without a node among its arguments its result is a constant.
+    An operation with a packed weight or packed rows is the reference's; without a node among its arguments its result
+    is a constant.
     """
 
     def __init__(self, vjps: Mapping[str, Vjp]) -> None:
