@@ -13,7 +13,7 @@ from dsv4.checking.examples import CALLS as EXAMPLES
 from dsv4.checking.examples import Call, call
 from dsv4.ops import OPERATIONS, Expert, Ops, Routing
 from dsv4.ops.packed_rows import Fp4Format, Fp8Format, Nvfp4Format, PackedRows
-from dsv4.ops.quantise import quantise_fp4, quantise_fp8
+from dsv4.ops.quantise import fake_quant_fp4, quantise_fp4, quantise_fp8
 
 STORE = {
     "float32": lambda matrix: matrix,
@@ -105,6 +105,16 @@ def _packed(unpacked: Call, forms) -> Call:
     return unpacked._replace(arguments=arguments)
 
 
+def _rounded(given: Call) -> Call:
+    """The same call with queries that are rounded to FP4, as those of the indexer are."""
+
+    def arguments(g, b, s):
+        queries, *others = given.arguments(g, b, s)
+        return fake_quant_fp4(queries), *others
+
+    return given._replace(arguments=arguments)
+
+
 def _spread(g, *shape):
     """Numbers of very different sizes, as blocks with scales of their own need, and zeros of both signs."""
     x = numbers(g, *shape) * np.exp2(np.round(6 * g.standard_normal(shape)))
@@ -168,6 +178,7 @@ LARGE: dict[str, Call] = {
     "index_top_k large": _index_top_k(5, 64, 301, 40),
     "index_scores packed": _packed(_scores(3, 40, 70), {1: Fp4Format(40)}),
     "index_top_k packed": _packed(_index_top_k(5, 80, 301, 40), {1: Fp4Format(80)}),
+    "index_top_k packed, rounded": _packed(_rounded(_index_top_k(70, 128, 301, 40)), {1: Fp4Format(128)}),
     "sparse_attention packed": _packed(
         _attention(6, 80, 40, 100, 33), {1: Fp8Format(80, 64, 8), 3: Fp8Format(80, 64, 8)}
     ),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dsv4.ops import chunks
 from dsv4.ops.packed_rows import Fp4Format, Fp8Format, Nvfp4Format, PackedRows, unpacked
+from dsv4.ops.quantise import fake_quant_fp4
 from strategies import generators, laid_out, sizes
 from verdicts import close, exact
 
@@ -123,6 +124,33 @@ def test_many_keys(ops, heads, count):
     visible = np.array([[count, count // 2, 1], [0, count, count - 1]])
     numbers = unpacked(rows, np.float32)
     exact(ops.index_top_k(queries, rows, weights, visible, 64), ops.index_top_k(queries, numbers, weights, visible, 64))
+
+
+def scaled_blocks(generator, rows, least, most) -> np.ndarray:
+    """Rows [..., D] whose blocks of 32 are rounded to FP4, and times powers of two from 2^least to 2^most."""
+    powers = generator.integers(least, most + 1, (*rows.shape[:-1], rows.shape[-1] // 32))
+    return fake_quant_fp4(rows) * np.exp2(powers).repeat(32, axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("heads", [1, 16, 70])
+@pytest.mark.parametrize("width", [64, 128, 192])
+@pytest.mark.parametrize("steps", [0, 1, 3, 6, 60])
+def test_rounded_queries(ops, heads, width, steps):
+    """Products of small whole numbers, which a backend may form as such; and some that go beyond, among them."""
+    generator = np.random.default_rng([heads, width, steps])
+    queries = scaled_blocks(generator, generator.standard_normal((1, 2, heads, width)), -(steps // 2), steps // 2)
+    keys = tame(generator, 1, 99, Fp4Format(width))
+    scales = keys.stored[..., width // 2 :]
+    scales += generator.integers(0, steps + 1, scales.shape).astype(np.uint8)
+    scales[0, [5, 20, 40, 41], 0] = 0, 255, 86, 168
+    keys.stored[0, 60], keys.stored[0, 61, : width // 2] = 0, 0x88  # a row that nobody wrote, and zeros with a sign
+    weights = generator.standard_normal((1, 2, heads)).astype(np.float32)
+    queries[0, 1, 0, 0] *= np.float32(1 + 2.0**-20)  # this one is not rounded
+    numbers = unpacked(keys, np.float32)
+    with np.errstate(all="ignore"):
+        scores = ops.index_scores(queries.astype(np.float32), numbers, weights)
+        found = ops.index_top_k(queries.astype(np.float32), keys, weights, np.array([[99, 99]]), 99)
+        exact(found, ops.top_k(scores, np.array([[99, 99]]), 99))
 
 
 @every_key

@@ -13,7 +13,8 @@ from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import Kernel, kernel, reads, writes
 from dsv4_accel.numba.packed_rows import STORED, in_one_piece, layout, unpacked
-from dsv4_accel.numba.scoring import TILE, score_keys, score_packed, spread
+from dsv4_accel.numba.scoring import TILE, score_keys, spread
+from dsv4_accel.numba.scoring_bytes import score_packed
 from dsv4_accel.numba.selection import BLOCK, no_maxima, write_best, write_maxima
 
 UNIT = 3 * BLOCK

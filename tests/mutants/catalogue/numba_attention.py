@@ -236,7 +236,7 @@ READING = (
     kernel(
         name="numba-packed-keys-of-a-tile-alike",
         trap="of six packed keys that are scored together, all are read as the first one",
-        file="numba/scoring.py",
+        file="numba/scoring_bytes.py",
         old="read_fp4(stored, key + i, block",
         new="read_fp4(stored, key, block",
         tests=(f"{PACKED_ROWS}::test_many_keys[numba-191-1]",),
