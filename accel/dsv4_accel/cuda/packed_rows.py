@@ -13,4 +13,5 @@ def unpacked(device: Device, rows: Rows, dtype: Any) -> Array:
     """The numbers of rows on the device: packed ones go to the host, are unpacked there, and come back as floats."""
     if not isinstance(rows, PackedRows):
         return rows
-    return device.asarray(reference.unpacked(map_arrays(rows, device.to_numpy), dtype))  # type: ignore[no-any-return]
+    placed: Array = device.asarray(reference.unpacked(map_arrays(rows, device.to_numpy), dtype))
+    return placed

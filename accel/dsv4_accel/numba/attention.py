@@ -80,7 +80,7 @@ def _division(queries: int, heads: int, threads: int) -> tuple[int, int]:
         together //= 2
 
 
-def _in_one_piece(rows: Array) -> Array:
+def _in_one_piece(rows: Any) -> Array:
     """The rows of each sequence one behind the other, without a copy for a part of a cache. rows [B, N, c]"""
     row, item = rows.strides[1:]
     return rows if item == 4 and row == 4 * rows.shape[2] and rows.flags.aligned else np.array(rows, order="C")

@@ -28,8 +28,6 @@ TASKS_PER_THREAD = 8
 
 def index_scores(queries: Array, keys: Rows, weights: Array) -> Array:
     """As dsv4.ops.indexer.index_scores."""
-    if are_float32(queries):
-        keys = unpacked(keys)
     if not _fit(queries, keys, weights):
         return reference.index_scores(queries, keys, weights)
     batch, length, heads, width = queries.shape
@@ -37,7 +35,7 @@ def index_scores(queries: Array, keys: Rows, weights: Array) -> Array:
     _index_scores(
         queries.size * keys.shape[1],
         compact(queries).reshape(-1, heads, width),
-        compact(keys),
+        compact(unpacked(keys)),
         compact(weights).reshape(-1, heads),
         _entries_per_task(batch * length, keys.shape[1]),
         scores.reshape(batch * length, -1),

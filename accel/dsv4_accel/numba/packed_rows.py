@@ -74,7 +74,7 @@ def in_one_piece(stored: Bytes) -> Bytes:
     return stored if stored.strides[1:] == (stored.shape[2], 1) else np.array(stored, order="C")
 
 
-def unpacked(rows: Rows) -> Rows:
+def unpacked(rows: Rows) -> Any:
     """All of packed rows as float32. What no kernel reads is given back as it is."""
     how = layout(rows)
     if how is None or not isinstance(rows, PackedRows):
