@@ -12,6 +12,7 @@ from cuda.host_device import HostDevice
 from dsv4.errors import BackendError
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
 from dsv4.ops.map_arrays import map_arrays
+from dsv4.ops.packed_rows import PackedRows
 from dsv4_accel.cuda import CudaOps
 
 CUDA_ON_HOST = "cuda-on-host"
@@ -84,7 +85,7 @@ class Caller:
 
 
 def _is_data(value) -> bool:
-    return _is_array(value) or isinstance(value, tuple | list | Fp8Weight | Fp4Weight)
+    return _is_array(value) or isinstance(value, tuple | list | Fp8Weight | Fp4Weight | PackedRows)
 
 
 def _is_array(value) -> bool:
@@ -101,6 +102,8 @@ def _require_equal(found, expected, operation: str) -> None:
                 raise AssertionError(f"{operation} wrote to an argument") from error
         case Fp8Weight() | Fp4Weight():
             _require_equal(list(vars(found).values()), list(vars(expected).values()), operation)
+        case PackedRows():
+            _require_equal(found.stored, expected.stored, operation)
         case tuple() | list():
             for one, other in zip(found, expected, strict=True):
                 _require_equal(one, other, operation)

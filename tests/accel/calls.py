@@ -12,7 +12,8 @@ from dsv4.checking.arrays import numbers
 from dsv4.checking.examples import CALLS as EXAMPLES
 from dsv4.checking.examples import Call, call
 from dsv4.ops import OPERATIONS, Expert, Ops, Routing
-from dsv4.ops.quantise import quantise_fp4, quantise_fp8
+from dsv4.ops.packed_rows import Fp4Format, Fp8Format, Nvfp4Format, PackedRows
+from dsv4.ops.quantise import fake_quant_fp4, quantise_fp4, quantise_fp8
 
 STORE = {
     "float32": lambda matrix: matrix,
@@ -94,6 +95,26 @@ def _index_top_k(heads, width, entries, k):
     return call(arguments, (0, 1, 2, 3))
 
 
+def _packed(unpacked: Call, forms) -> Call:
+    """The same call with rows that are packed, in the format of their place."""
+
+    def arguments(g, b, s):
+        given = enumerate(unpacked.arguments(g, b, s))
+        return tuple(PackedRows(forms[at].pack(one), forms[at]) if at in forms else one for at, one in given)
+
+    return unpacked._replace(arguments=arguments)
+
+
+def _rounded(given: Call) -> Call:
+    """The same call with queries that are rounded to FP4, as those of the indexer are."""
+
+    def arguments(g, b, s):
+        queries, *others = given.arguments(g, b, s)
+        return fake_quant_fp4(queries), *others
+
+    return given._replace(arguments=arguments)
+
+
 def _spread(g, *shape):
     """Numbers of very different sizes, as blocks with scales of their own need, and zeros of both signs."""
     x = numbers(g, *shape) * np.exp2(np.round(6 * g.standard_normal(shape)))
@@ -155,6 +176,15 @@ LARGE: dict[str, Call] = {
     "top_k of few": _top_k(70, 64),
     "top_k of fewer than blocks": _top_k(1000, 5),
     "index_top_k large": _index_top_k(5, 64, 301, 40),
+    "index_scores packed": _packed(_scores(3, 40, 70), {1: Fp4Format(40)}),
+    "index_top_k packed": _packed(_index_top_k(5, 80, 301, 40), {1: Fp4Format(80)}),
+    "index_top_k packed, rounded": _packed(_rounded(_index_top_k(70, 128, 301, 40)), {1: Fp4Format(128)}),
+    "sparse_attention packed": _packed(
+        _attention(6, 80, 40, 100, 33), {1: Fp8Format(80, 64, 8), 3: Fp8Format(80, 64, 8)}
+    ),
+    "sparse_attention packed as in V4.1": _packed(
+        _attention(17, 72, 40, 300, 20), {1: Fp8Format(72, 32), 3: Nvfp4Format(72)}
+    ),
     "sparse_attention large": _attention(6, 80, 40, 100, 33),
     "sparse_attention wide": _attention(17, 128, 128, 70, 20),
     "sparse_attention without entries": _attention(5, 72, 33, 0, 0),
@@ -197,7 +227,9 @@ def rows(name: str, given: list, chosen) -> list:
 
 
 def _cut(value, chosen):
-    return value[chosen] if isinstance(value, np.ndarray) else type(value)(*(part[chosen] for part in value))
+    return (
+        value[chosen] if isinstance(value, np.ndarray | PackedRows) else type(value)(*(part[chosen] for part in value))
+    )
 
 
 def bits(array: np.ndarray) -> np.ndarray:

@@ -279,6 +279,7 @@ CASES = {
     "index_scores": "index_scores",
     "top_k": "top_k",
     "index_top_k": "index_top_k",
+    "index_top_k.packed": "index_top_k",
     "attention.decode": "sparse_attention",
     "sinkhorn": "mhc_weights",
     "model.decode": "sparse_attention",
@@ -379,6 +380,8 @@ def test_the_bytes_of_a_step_are_those_in_the_files_and_in_the_cache(tmp_path) -
     keys, window, chosen, streams = 100 * 32, 8 * 64, 16 * 64, 2 * 4 * 64
     expected = sum(sizes.values()) - routed + routed * 2 // 8 + 4 * (keys + window + chosen + streams)
     assert decode_bytes(model, 400) == expected
+    packed = 100 * (16 + 1) + (8 + 16) * (48 + 2 * 16 + 1) + 4 * streams
+    assert decode_bytes(model, 400, packed=True) == expected - 4 * (keys + window + chosen + streams) + packed
 
 
 def test_a_filled_cache_holds_what_so_many_tokens_leave(tmp_path) -> None:

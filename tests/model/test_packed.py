@@ -19,6 +19,7 @@ from dsv4.model.rounding import KV_BLOCK, Rounding
 from dsv4.model.rows import AsComputed, Entries, RecentRows
 from dsv4.model.span import Span
 from dsv4.ops import Ops
+from dsv4.ops.packed_rows import unpacked
 from dsv4.ops.quantise import fake_quant_fp4, fake_quant_fp8
 from model.test_cost import configs
 
@@ -107,11 +108,13 @@ def test_bytes_go_where_floats_go(parts, seed):
         rows = generator.standard_normal((2, counts.max(), 70), np.float32)
         read_back = coding.unpack(coding.pack(rows))
         span = Span(lengths, counts, counts.max())
-        same_bits(packed[0].extend(rows, span), floats[0].extend(read_back, span))
+        same_bits(unpacked(packed[0].extend(rows, span), FLOAT32), floats[0].extend(read_back, span))
+        behind = Span(lengths + counts, 0 * counts, 1)
+        same_bits(packed[0].newest(behind), floats[0].newest(behind))
         for entries, given_rows in zip((floats[1], packed[1]), (read_back, rows), strict=True):
             entries.write(given_rows, span.completed(1))
         lengths = lengths + counts
-        same_bits(packed[1].first(lengths.max()), floats[1].first(lengths.max()))
+        same_bits(unpacked(packed[1].first(lengths.max()), FLOAT32), floats[1].first(lengths.max()))
 
 
 def passes(model, packed: bool) -> list[np.ndarray]:

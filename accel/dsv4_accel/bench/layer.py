@@ -60,6 +60,9 @@ LAYER = Config(
 )
 """V4-Flash with a single layer, of the kind CSA and without a hash table, and a small vocabulary."""
 
+DISTINCT = 2**14
+"""So many entries of a filled cache differ; behind them they come again, since packing each takes long."""
+
 
 class LargeLayer:
     """The checkpoint of one layer, made when first asked for and removed by `close` if its place is temporary."""
@@ -110,25 +113,26 @@ def write_layer(directory: Path, config: Config) -> None:
         raise SettingError(f"--layer-dir: {error}") from error
 
 
-def filled_cache(model: Model, length: int, generator: np.random.Generator) -> LayerCache:
+def filled_cache(model: Model, length: int, generator: np.random.Generator, packed: bool = False) -> LayerCache:
     """A cache of the first layer with random numbers for all that a sequence of `length` tokens leaves there."""
-    cache = model.layers[0].new_cache(1, 0, model.dtype)
+    cache = model.layers[0].new_cache(1, 0, model.dtype, packed)
     _fill_rows(model.ops, cache.window, length, generator)
     for part in (cache.compressor, cache.indexer):
         if part is not None:
             _fill_rows(model.ops, part.kv, length, generator)
             _fill_rows(model.ops, part.score, length, generator)
             count = length // part.ratio
-            entries = generator.standard_normal((1, count, part.entries.rows.shape[-1]), np.float32)
-            part.entries.rows = model.ops.asarray(entries)
+            distinct = generator.standard_normal((1, min(count, DISTINCT), part.entries.coding.channels), np.float32)
+            stored = model.ops.to_numpy(part.entries.coding.pack(model.ops.asarray(distinct)))
+            part.entries.rows = model.ops.asarray(stored[:, np.arange(count) % DISTINCT])
     return cache
 
 
-def decode_bytes(model: Model, length: int) -> int:
+def decode_bytes(model: Model, length: int, packed: bool = False) -> int:
     """The bytes that one token must read at the least, in the one layer of a model, at a context of `length` tokens.
 
     The layer's weights as they are stored, of the routed experts those that are chosen; the indexer's keys, the window
-    and the chosen entries, in float32; the streams in and out.
+    and the chosen entries as the cache stores them; the streams in and out, in float32.
     """
     config, entries = model.config, length // 4
     weights = 0
@@ -136,13 +140,15 @@ def decode_bytes(model: Model, length: int) -> int:
         if name.startswith("layers."):
             share = config.num_experts_per_tok if parameter.part == "routed experts" else config.n_routed_experts
             weights += parameter.nbytes * share // config.n_routed_experts
+    cache = model.layers[0].new_cache(1, 0, np.dtype(np.float32), packed)
+    assert cache.indexer is not None
     rows = min(length, config.sliding_window) + min(entries, config.index_topk)
-    floats = entries * config.index_head_dim + rows * config.head_dim + 2 * config.hc_mult * config.hidden_size
-    return weights + 4 * floats
+    of_cache = rows * cache.window.rows[0, 0].nbytes + entries * cache.indexer.entries.rows[0, 0].nbytes
+    return weights + int(of_cache) + 4 * 2 * config.hc_mult * config.hidden_size
 
 
 def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Generator) -> None:
-    _, capacity, width = rows.rows.shape
+    capacity, width = rows.rows.shape[1], rows.coding.channels
     span = Span(np.array([length - capacity]), np.array([capacity]), capacity, ops.asarray)
     rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
 

@@ -68,6 +68,16 @@ def _layer_cases() -> list[Case]:
         )
         for name, length in CONTEXTS.items()
     ]
+    cases += [
+        Case(
+            f"layer.decode.{name}.packed",
+            f"the same after {name}, rounding, packed cache",
+            MEMORY if CONTEXTS[name] <= FEW_KEYS else ARITHMETIC,
+            partial(_layer_decode, length=CONTEXTS[name], packed=True),
+            large=True,
+        )
+        for name in ("64k", "1M")
+    ]
     what = "V4-Flash layer, 512 tokens"
     return [*cases, Case("layer.prefill.512", what, ARITHMETIC, partial(_layer_prefill, count=512), large=True)]
 
@@ -136,21 +146,23 @@ def _their_decoder(model: TransformersModel, prompt: Ints) -> Contestant:
     return Contestant(step, begin, period=PERIOD)
 
 
-def _layer_decode(stage: Stage, length: int) -> Contest:
+def _layer_decode(stage: Stage, length: int, packed: bool = False) -> Contest:
     """Steps that find none of their weights in a cache, as in a model where other layers come between."""
     models = {name: stage.layer.model(ops) for name, ops in stage.all_ops.items()}
+    if packed:  # which only a model that rounds has
+        models = {name: Model(model.checkpoint, model.ops, fake_quant=True) for name, model in models.items()}
     contestants = {
-        name: Contestant(layer_steps(model, stage, length), stage.roof.read, single=True)
+        name: Contestant(layer_steps(model, stage, length, packed), stage.roof.read, single=True)
         for name, model in models.items()
     }
-    return Contest(contestants, decode_bytes(next(iter(models.values())), length))
+    return Contest(contestants, decode_bytes(next(iter(models.values())), length, packed))
 
 
-def layer_steps(model: Model, stage: Stage, length: int) -> Callable[[], object]:
+def layer_steps(model: Model, stage: Stage, length: int, packed: bool = False) -> Callable[[], object]:
     """A decoding step of the large layer behind so many tokens, to be called again and again."""
     block, ops = model.layers[0], model.ops
     _read_experts(model)
-    cache = filled_cache(model, length, stage.random)
+    cache = filled_cache(model, length, stage.random, packed)
     streams = stage.floats(STEPS, 1, 1, model.config.hc_mult, model.config.hidden_size)
     ids = ops.asarray(np.zeros((1, 1), np.int64))
     starts = [np.array([length - STEPS + step]) for step in range(STEPS)]

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 
 from dsv4.model.span import Span
+from dsv4.ops import Ops
 from dsv4.ops.mhc import sinkhorn
+from dsv4.ops.packed_rows import Fp4Format, PackedRows, unpacked
 from dsv4.ops.types import Array
 from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest, Goal
 from dsv4_accel.bench.operations import TORCH, in_torch, same_call
 from dsv4_accel.bench.peer_cupy import CUPY
-from dsv4_accel.bench.stage import NUMPY, Stage, lives_elsewhere, nbytes
+from dsv4_accel.bench.stage import NUMPY, Stage, in_turn, lives_elsewhere, nbytes
+from dsv4_accel.bench.timing import Contestant
 
 KEYS = 262_144
 """The entries of a CSA layer at a context of 1,048,576 tokens."""
@@ -20,6 +23,9 @@ WINDOW, TOPK = 128, 512
 
 ENTRIES = 65_536
 """The entries of a CSA layer at a context of 262,144 tokens: more than a cache holds, as are those that are read."""
+
+NUMPY_FLOATS = "NumPy, float keys"
+"""The reference with keys that were unpacked beforehand; NumPy unpacks them in each call."""
 
 ARGPARTITION, TOKENS_LAST = "argpartition", "NumPy [4, 4, T]"
 
@@ -34,6 +40,7 @@ def selection_cases() -> list[Case]:
         Case("index_scores", "64 heads × 128, 262,144 keys", ARITHMETIC, _index_scores, (Goal(6, NUMPY),)),
         Case("top_k", "512 of 262,144", MEMORY, _top_k, (Goal(4, ARGPARTITION),)),
         Case("index_top_k", "both, 512 of 262,144 keys", ARITHMETIC, _index_top_k, (Goal(6, NUMPY),)),
+        Case("index_top_k.packed", "both, of 262,144 FP4 keys", ARITHMETIC, _packed_keys, (Goal(10, NUMPY_FLOATS),)),
         Case("attention.decode", sizes("1 token"), ARITHMETIC, decode, (Goal(2, NUMPY),)),
         Case("attention.prefill", sizes("512 tokens"), ARITHMETIC, prefill, (Goal(2.5, NUMPY),)),
         Case("sinkhorn", "4096 tokens, 4 × 4, 20 iterations", ARITHMETIC, _sinkhorn, (Goal(5, TOKENS_LAST),)),
@@ -49,6 +56,22 @@ def _index_top_k(stage: Stage) -> Contest:
         return *_indexed(stage), np.full((1, 1), KEYS), TOPK
 
     return same_call(stage, "index_top_k", arguments, others=in_torch(stage, "index_top_k"))
+
+
+def _packed_keys(stage: Stage) -> Contest:
+    """Keys as a packed cache holds them: random codes, and scales near 1."""
+    form = Fp4Format(128)
+
+    def arguments() -> tuple[Any, ...]:
+        stored = stage.random.integers(0, 256, (1, KEYS, form.width), np.uint8)
+        stored[..., 64:] = stage.random.integers(124, 130, (1, KEYS, form.width - 64), np.uint8)
+        visible = np.full((1, 1), KEYS)
+        return stage.floats(1, 1, 64, 128), PackedRows(stored, form), stage.floats(1, 1, 64), visible, TOPK
+
+    contest = same_call(stage, "index_top_k", arguments)
+    calls = [(queries, unpacked(keys, np.float32), *others) for queries, keys, *others in (arguments(), arguments())]
+    floats = Contestant(in_turn(Ops.index_top_k, calls))
+    return Contest({**contest.contestants, NUMPY_FLOATS: floats}, contest.bytes_moved)
 
 
 def _indexed(stage: Stage) -> tuple[Array, Array, Array]:

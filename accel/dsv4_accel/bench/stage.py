@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from dsv4.ops import Fp4Weight, Fp8Weight, Ops
+from dsv4.ops.map_arrays import map_arrays
+from dsv4.ops.packed_rows import PackedRows
 from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK, Weight
 from dsv4.ops.types import Array, Bytes
 from dsv4_accel.bench.layer import LargeLayer
@@ -93,12 +95,14 @@ def in_turn(function: Callable[..., object], arguments: Sequence[tuple[Any, ...]
 
 
 def place(ops: Ops, value: Any) -> Any:
-    """An array, a weight, or a list or named tuple of them, where the backend computes."""
+    """An array, a weight, packed rows, or a list or named tuple of them, where the backend computes."""
     match value:
         case np.ndarray():
             return ops.asarray(value)
         case Fp8Weight() | Fp4Weight():
             return ops.place(value)
+        case PackedRows():
+            return map_arrays(value, ops.asarray)
         case tuple() if hasattr(value, "_fields"):
             return type(value)(*(place(ops, part) for part in value))
         case list():
@@ -107,7 +111,7 @@ def place(ops: Ops, value: Any) -> Any:
 
 
 def nbytes(*values: Any) -> int:
-    """The bytes of arrays, weights, and lists and tuples of them; other values have none."""
+    """The bytes of arrays, weights, packed rows, and lists and tuples of them; other values have none."""
     total = 0
     for value in values:
         match value:
@@ -115,6 +119,8 @@ def nbytes(*values: Any) -> int:
                 total += value.nbytes
             case Fp8Weight() | Fp4Weight():
                 total += nbytes(*vars(value).values())
+            case PackedRows(stored, _):
+                total += stored.nbytes
             case tuple() | list():
                 total += nbytes(*value)
     return total

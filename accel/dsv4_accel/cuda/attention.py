@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from dsv4.ops import attention as reference
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.packed_rows import unpacked
 from dsv4_accel.cuda.source import kernels
 from dsv4_accel.cuda.vectors import VECTOR, are_float32, rows_by_sequence, whole_vectors
 
@@ -27,13 +29,14 @@ MAX_SHARED = 99 * 1024
 def sparse_attention(
     device: Device,
     queries: Array,
-    window: Array,
+    window: Rows,
     window_index: Ints,
-    entries: Array,
+    entries: Rows,
     entry_index: Ints,
     attn_sink: Array,
 ) -> Array:
     """As dsv4.ops.attention.sparse_attention."""
+    window, entries = (unpacked(device, rows, queries.dtype) for rows in (window, entries))
     given = queries, window, window_index, entries, entry_index, attn_sink
     if not _fit(*given):
         return on_host(device, reference.sparse_attention, *given)

@@ -4,8 +4,10 @@ import numpy as np
 
 from dsv4.ops import indexer as reference
 from dsv4.ops.chunks import over_queries
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.packed_rows import unpacked
 from dsv4_accel.cuda.selection import MAX_K, best_entries
 from dsv4_accel.cuda.source import kernels
 from dsv4_accel.cuda.vectors import are_float32, rows_by_sequence, whole_vectors
@@ -15,8 +17,9 @@ KEYS, HEADS, STRIDE, THREADS = 128, 64, 36, 256
 """Constants of the kernel: keys and heads of a tile, floats of its rows, threads."""
 
 
-def index_scores(device: Device, queries: Array, keys: Array, weights: Array) -> Array:
+def index_scores(device: Device, queries: Array, keys: Rows, weights: Array) -> Array:
     """As dsv4.ops.indexer.index_scores."""
+    keys = unpacked(device, keys, queries.dtype)
     if not _fit(queries, keys, weights):
         return on_host(device, reference.index_scores, queries, keys, weights)
     return _scores(device, queries, keys, weights, None)
@@ -29,8 +32,9 @@ def top_k(device: Device, scores: Array, visible: Ints, k: int) -> Ints:
     return best_entries(device, device.compact(scores), _counts(device, visible), k)
 
 
-def index_top_k(device: Device, queries: Array, keys: Array, weights: Array, visible: Ints, k: int) -> Ints:
+def index_top_k(device: Device, queries: Array, keys: Rows, weights: Array, visible: Ints, k: int) -> Ints:
     """As dsv4.ops.indexer.index_top_k."""
+    keys = unpacked(device, keys, queries.dtype)
     if not _fit(queries, keys, weights) or visible.shape != queries.shape[:2] or not 1 <= k <= MAX_K:
         return on_host(device, reference.index_top_k, queries, keys, weights, visible, k)
 

@@ -11,10 +11,12 @@ import numpy as np
 from numba import prange, types
 
 from dsv4.ops import attention as reference
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.attention_blocks import KEYS, add_block, begin, finish, make_room, put_keys
 from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
+from dsv4_accel.numba.packed_rows import named
 from dsv4_accel.numba.vectors import LANES
 
 HEADS_TOGETHER = 4 * LANES
@@ -25,9 +27,12 @@ TASKS_PER_THREAD = 4
 
 
 def sparse_attention(
-    queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, attn_sink: Array
+    queries: Array, window: Rows, window_index: Ints, entries: Rows, entry_index: Ints, attn_sink: Array
 ) -> Array:
     """As dsv4.ops.attention.sparse_attention."""
+    if are_float32(queries):
+        window, window_index = named(queries, window, window_index)
+        entries, entry_index = named(queries, entries, entry_index)
     if not _fit(queries, window, window_index, entries, entry_index, attn_sink):
         return reference.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
     attended, is_beyond = np.empty(queries.shape, np.float32), np.zeros(1, np.bool_)
@@ -75,7 +80,7 @@ def _division(queries: int, heads: int, threads: int) -> tuple[int, int]:
         together //= 2
 
 
-def _in_one_piece(rows: Array) -> Array:
+def _in_one_piece(rows: Any) -> Array:
     """The rows of each sequence one behind the other, without a copy for a part of a cache. rows [B, N, c]"""
     row, item = rows.strides[1:]
     return rows if item == 4 and row == 4 * rows.shape[2] and rows.flags.aligned else np.array(rows, order="C")

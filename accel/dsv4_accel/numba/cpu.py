@@ -25,3 +25,6 @@ CONVERTS_HALF = not PORTABLE and {"avx512f", "avx512bw"} <= FEATURES
 
 MULTIPLIES_BFLOATS = not PORTABLE and {"avx512f", "avx512bw", "avx512bf16"} <= FEATURES
 """Whether one instruction adds two products of bfloat16 to each of 16 float32."""
+
+MULTIPLIES_BYTES = not PORTABLE and {"avx512f", "avx512bw", "avx512vnni"} <= FEATURES
+"""Whether one instruction adds four products of bytes to each of 16 whole numbers."""

@@ -1,15 +1,20 @@
 """The lightning indexer: mirrors dsv4.ops.indexer."""
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import prange, types
 
 from dsv4.ops import indexer as reference
 from dsv4.ops.chunks import over_queries
+from dsv4.ops.packed_rows import PackedRows, Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
-from dsv4_accel.numba.compile import kernel, reads, writes
+from dsv4_accel.numba.compile import Kernel, kernel, reads, writes
+from dsv4_accel.numba.packed_rows import STORED, in_one_piece, layout, unpacked
 from dsv4_accel.numba.scoring import TILE, score_keys, spread
+from dsv4_accel.numba.scoring_bytes import score_packed
 from dsv4_accel.numba.selection import BLOCK, no_maxima, write_best, write_maxima
 
 UNIT = 3 * BLOCK
@@ -21,7 +26,7 @@ TASKS_PER_THREAD = 8
 """So many tasks let threads end at about the same time."""
 
 
-def index_scores(queries: Array, keys: Array, weights: Array) -> Array:
+def index_scores(queries: Array, keys: Rows, weights: Array) -> Array:
     """As dsv4.ops.indexer.index_scores."""
     if not _fit(queries, keys, weights):
         return reference.index_scores(queries, keys, weights)
@@ -30,7 +35,7 @@ def index_scores(queries: Array, keys: Array, weights: Array) -> Array:
     _index_scores(
         queries.size * keys.shape[1],
         compact(queries).reshape(-1, heads, width),
-        compact(keys),
+        compact(unpacked(keys)),
         compact(weights).reshape(-1, heads),
         _entries_per_task(batch * length, keys.shape[1]),
         scores.reshape(batch * length, -1),
@@ -54,20 +59,21 @@ def top_k(scores: Array, visible: Ints, k: int) -> Ints:
     return chosen
 
 
-def index_top_k(queries: Array, keys: Array, weights: Array, visible: Ints, k: int) -> Ints:
+def index_top_k(queries: Array, keys: Rows, weights: Array, visible: Ints, k: int) -> Ints:
     """As dsv4.ops.indexer.index_top_k."""
     if not _fit(queries, keys, weights) or not _are_counts(visible, queries, k):
         return reference.index_top_k(queries, keys, weights, visible, k)
     batch, _, heads, width = queries.shape
-    entries, keys = keys.shape[1], compact(keys)
+    entries = keys.shape[1]
+    choose, of_keys = _for_keys(keys)
 
     def some_best(queries: Array, weights: Array, visible: Ints) -> Ints:
         length = queries.shape[1]
         chosen = np.empty((batch, length, min(k, entries)), np.int64)
-        _index_top_k(
+        choose(
             queries.size * entries,
             compact(queries).reshape(-1, heads, width),
-            keys,
+            *of_keys,
             compact(weights).reshape(-1, heads),
             _clipped(visible, entries),
             _entries_per_task(batch * length, entries),
@@ -78,14 +84,23 @@ def index_top_k(queries: Array, keys: Array, weights: Array, visible: Ints, k: i
     return over_queries(some_best, batch * entries, queries, weights, visible)
 
 
-def _fit(queries: Array, keys: Array, weights: Array) -> bool:
+def _for_keys(keys: Rows) -> tuple[Kernel, tuple[Any, ...]]:
+    """The kernel that chooses among these keys, and what it takes of them."""
+    how = layout(keys)
+    if isinstance(keys, PackedRows) and how is not None and how.bits == 4:
+        return _index_top_k_packed, (in_one_piece(keys.stored), how.block, how.scales)
+    return _index_top_k, (compact(unpacked(keys)),)
+
+
+def _fit(queries: Array, keys: Rows, weights: Array) -> bool:
     """Whether a kernel takes these arrays, and they belong together."""
     return (
-        are_float32(queries, keys, weights)
+        are_float32(queries, weights)
+        and (are_float32(keys) or layout(keys) is not None)
         and queries.ndim == 4
-        and keys.ndim == 3
+        and len(keys.shape) == 3
         and queries.size > 0
-        and keys.size > 0
+        and keys.shape[1] > 0
         and keys.shape[::2] == queries.shape[::3]
         and weights.shape == queries.shape[:3]
     )
@@ -157,6 +172,33 @@ def _index_top_k(queries, keys, weights, visible, per_task, chosen):
         if first < behind:
             rows = spread(queries[query], weights[query])
             score_keys(rows, keys[query // length], first, behind, scores[query])
+            write_maxima(scores[query], first, behind, maxima[query])
+    for query in prange(count):
+        write_best(scores[query], visible[query], maxima[query], chosen[query])
+
+
+@kernel(
+    reads(types.float32, 3),
+    STORED,
+    types.intp,
+    reads(types.float32, 1),
+    reads(types.float32, 2),
+    reads(types.int64, 1),
+    types.intp,
+    writes(types.int64, 2),
+)
+def _index_top_k_packed(queries, stored, block, scales, weights, visible, per_task, chosen):
+    """As `_index_top_k`, of keys in FP4, stored [B, T, width]: see `read_fp4`."""
+    count, entries, channels = queries.shape[0], stored.shape[1], queries.shape[2]
+    length, tasks = count // stored.shape[0], (entries + per_task - 1) // per_task
+    scores, maxima = np.empty((count, entries), np.float32), no_maxima(count, entries)
+    for task in prange(count * tasks):
+        turn, first = task // tasks, task % tasks * per_task
+        query = turn // 2 if turn % 2 == 0 else count - 1 - turn // 2
+        behind = min(first + per_task, visible[query])
+        if first < behind:
+            rows = spread(queries[query], weights[query])
+            score_packed(rows, stored[query // length], channels, block, scales, first, behind, scores[query])
             write_maxima(scores[query], first, behind, maxima[query])
     for query in prange(count):
         write_best(scores[query], visible[query], maxima[query], chosen[query])

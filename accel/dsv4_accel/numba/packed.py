@@ -12,7 +12,7 @@ from numba import types
 from numba.core.imputils import lower_constant
 from numba.extending import models, overload, register_model, typeof_impl
 
-from dsv4.ops.formats import E8M0_NAN, FP4_VALUES
+from dsv4.ops.formats import E8M0_NAN, FP4_VALUES, FP8_NAN
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.cpu import CONVERTS_HALF, MULTIPLIES_BFLOATS, PERMUTES
 from dsv4_accel.numba.memory import load, load_bfloats, load_words, loader, partial_loader
@@ -93,8 +93,22 @@ def _fp8_by_arithmetic(builder: Any, items: Any) -> Any:
     return _small_floats(builder, magnitudes, signs, bias=120, least=2.0**-6)
 
 
-load_fp8 = loader(types.uint8, LANES, F32x16, _fp8_by_half if CONVERTS_HALF else _fp8_by_arithmetic)
+_fp8 = _fp8_by_half if CONVERTS_HALF else _fp8_by_arithmetic
+
+
+def _fp8_or_nan(builder: Any, items: Any) -> Any:
+    """A scale of NaN speaks for itself, but a code must be looked at."""
+    magnitudes = builder.and_(items, constant(items.type, FP8_NAN))
+    nan = builder.bitcast(constant(WORDS, NAN_BITS), FLOATS)
+    return builder.select(
+        builder.icmp_unsigned("==", magnitudes, constant(items.type, FP8_NAN)), nan, _fp8(builder, items)
+    )
+
+
+load_fp8 = loader(types.uint8, LANES, F32x16, _fp8)
 """load_fp8(array of uint8, index): the values of 16 FP8 codes; 0x7f and 0xff, which are NaN, come out as ±480."""
+load_fp8_or_nan = loader(types.uint8, LANES, F32x16, _fp8_or_nan)
+"""As `load_fp8`, with NaN for what is NaN."""
 
 
 def _e8m0(builder: Any, items: Any) -> Any:

@@ -44,13 +44,13 @@ def score_keys(rows, keys, first, behind, scores):
     for key in range(first, behind, TILE):  # no slice of an array is passed on from here: each would be counted
         for place in range((key + TILE) * keys.shape[1], (key + 2 * TILE) * keys.shape[1], LANES):
             prefetch(keys, place)
-        six = _score_six(rows, keys, key, behind - 1)
+        six = score_six(rows, keys, key, behind - 1)
         for i in range(min(TILE, behind - key)):
             scores[key + i] = six[i]
 
 
 @inlined
-def _score_six(rows, keys, key, last):
+def score_six(rows, keys, key, last):
     """The scores of six keys from `key` on; behind the last one it is taken again."""
     k0, k1, k2 = keys[key], keys[min(key + 1, last)], keys[min(key + 2, last)]
     k3, k4, k5 = keys[min(key + 3, last)], keys[min(key + 4, last)], keys[min(key + 5, last)]
@@ -68,9 +68,9 @@ def _score_six(rows, keys, key, last):
             e = _multiply_four(k4[channel], heads, e)
             f = _multiply_four(k5[channel], heads, f)
         place = k0.size * lanes + head
-        t0, t1 = _weigh_four(rows, place, lanes, a, t0), _weigh_four(rows, place, lanes, b, t1)
-        t2, t3 = _weigh_four(rows, place, lanes, c, t2), _weigh_four(rows, place, lanes, d, t3)
-        t4, t5 = _weigh_four(rows, place, lanes, e, t4), _weigh_four(rows, place, lanes, f, t5)
+        t0, t1 = weigh_four(rows, place, lanes, a, t0), weigh_four(rows, place, lanes, b, t1)
+        t2, t3 = weigh_four(rows, place, lanes, c, t2), weigh_four(rows, place, lanes, d, t3)
+        t4, t5 = weigh_four(rows, place, lanes, e, t4), weigh_four(rows, place, lanes, f, t5)
     for head in range(whole, lanes, LANES):
         p0 = p1 = p2 = p3 = p4 = p5 = splat(np.float32(0))
         for channel in range(k0.size):
@@ -79,9 +79,9 @@ def _score_six(rows, keys, key, last):
             p2, p3 = fma(splat(k2[channel]), heads, p2), fma(splat(k3[channel]), heads, p3)
             p4, p5 = fma(splat(k4[channel]), heads, p4), fma(splat(k5[channel]), heads, p5)
         place = k0.size * lanes + head
-        t0, t1 = _weigh(rows, place, lanes, p0, t0), _weigh(rows, place, lanes, p1, t1)
-        t2, t3 = _weigh(rows, place, lanes, p2, t2), _weigh(rows, place, lanes, p3, t3)
-        t4, t5 = _weigh(rows, place, lanes, p4, t4), _weigh(rows, place, lanes, p5, t5)
+        t0, t1 = weigh(rows, place, lanes, p0, t0), weigh(rows, place, lanes, p1, t1)
+        t2, t3 = weigh(rows, place, lanes, p2, t2), weigh(rows, place, lanes, p3, t3)
+        t4, t5 = weigh(rows, place, lanes, p4, t4), weigh(rows, place, lanes, p5, t5)
     return lane_sum(t0), lane_sum(t1), lane_sum(t2), lane_sum(t3), lane_sum(t4), lane_sum(t5)
 
 
@@ -113,15 +113,16 @@ def _multiply_four(number, heads, products):
 
 
 @inlined
-def _weigh_four(rows, place, lanes, products, total):
-    total = _weigh(rows, place, lanes, products[0], total)
-    total = _weigh(rows, place + LANES, lanes, products[1], total)
-    total = _weigh(rows, place + 2 * LANES, lanes, products[2], total)
-    return _weigh(rows, place + 3 * LANES, lanes, products[3], total)
+def weigh_four(rows, place, lanes, products, total):
+    """As `weigh`, for four vectors of heads in turn."""
+    total = weigh(rows, place, lanes, products[0], total)
+    total = weigh(rows, place + LANES, lanes, products[1], total)
+    total = weigh(rows, place + 2 * LANES, lanes, products[2], total)
+    return weigh(rows, place + 3 * LANES, lanes, products[3], total)
 
 
 @inlined
-def _weigh(rows, place, lanes, products, total):
+def weigh(rows, place, lanes, products, total):
     """total + weight · ReLU(product) for 16 heads; nothing, not even infinity times 0, in lanes without a head."""
     zero = splat(np.float32(0))
     positive = words(maximum(zero, products)) & words(load(rows, place + lanes))  # a NaN stays

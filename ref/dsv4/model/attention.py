@@ -13,6 +13,7 @@ from dsv4.model.part import Part
 from dsv4.model.rows import AsComputed, Coding, RecentRows
 from dsv4.model.span import Span, for_all_layers
 from dsv4.ops import Ops
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
 from dsv4.ops.types import Array, Ints
 
@@ -71,7 +72,7 @@ class Attention:
         """An empty state for this layer: see `new_layer_cache`."""
         return new_layer_cache(self.ops, self.config, self.ratio, batch, max_rollback, dtype, packed)
 
-    def _entries(self, x: Array, qr: Array, span: Span, cache: LayerState, observe: Observer) -> tuple[Array, Ints]:
+    def _entries(self, x: Array, qr: Array, span: Span, cache: LayerState, observe: Observer) -> tuple[Rows, Ints]:
         """The compressed entries of this layer, and which of them each query reads: [B, T, c], [B, S, K]."""
         if cache.compressor is None:
             return self.ops.zeros((len(x), 0, self.config.head_dim), x.dtype), _no_entries(span)

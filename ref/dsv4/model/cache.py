@@ -17,6 +17,7 @@ from dsv4.errors import PromptError, quoted
 from dsv4.model.rows import AsComputed, Coding, Entries, RecentRows
 from dsv4.model.span import Span
 from dsv4.ops import Ops
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 
 ChangeRing = Callable[[RecentRows], RecentRows]
@@ -60,7 +61,7 @@ class CompressorCache:
 class Window(Protocol):
     """Where attention finds the keys of its window."""
 
-    def extend(self, rows: Array, span: Span) -> Array:
+    def extend(self, rows: Array, span: Span) -> Rows:
         """The rows that the span's tokens may read, their own [B, S, c] among them: [B, N, c]."""
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from dsv4.model.span import Span
 from dsv4.ops import Ops
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.places import Completed
 from dsv4.ops.types import Array, Ints
 
@@ -29,8 +30,11 @@ class Coding(Protocol):
     def pack(self, rows: Array) -> Any:
         """[B, N, channels] -> [B, N, width], both where the backend computes."""
 
+    def rows(self, packed: Any) -> Rows:
+        """[B, N, width] as what operations take: rows [B, N, channels]."""
+
     def unpack(self, packed: Any) -> Array:
-        """[B, N, width] -> [B, N, channels], both where the backend computes."""
+        """[B, N, width] -> [B, N, channels] of floats, both where the backend computes."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class AsComputed:
         """As in `Coding`."""
         return rows
 
+    def rows(self, packed: Array) -> Array:
+        """As in `Coding`."""
+        return packed
+
     def unpack(self, packed: Array) -> Array:
         """As in `Coding`."""
         return packed
@@ -63,18 +71,18 @@ class RecentRows:
         capacity = keep + 1 + spare  # one more for the new token itself
         self.rows = ops.zeros((batch, capacity, coding.width), coding.stored)
 
-    def extend(self, rows: Array, span: Span) -> Array:
-        """Add the span's rows [B, S, channels], and give back what they follow: [B, keep + S, channels].
+    def extend(self, rows: Array, span: Span) -> Any:
+        """Add the span's rows [B, S, channels], and give back what they follow: `Rows` [B, keep + S, channels].
 
         Column j of row b is position starts[b] − keep + j; columns of negative positions hold anything. The span's own
         rows come back as they are stored, so that they do not depend on how a prompt is cut.
         """
         ring = span.ring(self.keep, self.rows.shape[1])
         self.rows, joined = self.ops.extend_ring(self.rows, self.coding.pack(rows), ring)
-        return self.coding.unpack(joined)
+        return self.coding.rows(joined)
 
     def newest(self, span: Span) -> Array:
-        """The keep + 1 rows before the span, which need not follow them in this ring: [B, keep + 1, channels].
+        """The keep + 1 rows before the span, which need not follow them in this ring: floats [B, keep + 1, channels].
 
         Column j of row b is position starts[b] − keep − 1 + j; columns of negative positions hold anything.
         """
@@ -100,9 +108,9 @@ class Entries:
             self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)], axis=1)
         self.rows = self.ops.write_entries(self.rows, self.coding.pack(rows), completed)
 
-    def first(self, count: int) -> Array:
+    def first(self, count: int) -> Rows:
         """The first entries, [B, count, channels]. Rows with fewer entries hold anything behind theirs."""
-        return self.coding.unpack(self.rows[:, :count])
+        return self.coding.rows(self.rows[:, :count])
 
     def nbytes(self, counts: Ints) -> int:
         """Bytes of the first counts[b] entries of each row."""

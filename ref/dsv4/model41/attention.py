@@ -9,6 +9,7 @@ from dsv4.model41.cache import LayerState41
 from dsv4.model41.indexer import Indexer41
 from dsv4.model41.part import Part41
 from dsv4.model41.source import KVSource, Published
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 
 
@@ -57,7 +58,7 @@ class Attention41:
 
     def _entries(
         self, x: Array, qr: Array, span: Span, cache: LayerState41, published: Published, observe: Observer
-    ) -> tuple[Array, Ints]:
+    ) -> tuple[Rows, Ints]:
         """The entries of the latest source, and which of them each query reads: [B, T, c], [B, S, K]."""
         if self.ratio == 0:
             return self.ops.zeros((len(x), 0, self.config.head_dim), x.dtype), _no_entries(span)

@@ -7,16 +7,18 @@ import numpy as np
 
 from dsv4.ops.chunks import over_queries
 from dsv4.ops.indexer import index_scores, top_k
+from dsv4.ops.packed_rows import Rows, unpacked
 from dsv4.ops.types import Array, Ints
 
 
-def index_candidates(queries: Array, keys: Array, weights: Array, visible: Ints, size: int, count: int) -> Ints:
+def index_candidates(queries: Array, keys: Rows, weights: Array, visible: Ints, size: int, count: int) -> Ints:
     """The pool of each query: candidate_blocks(index_scores(queries, keys, weights), visible, size, count).
 
-    queries [B, S, h, D]; keys [B, T, D]; weights [B, S, h]; visible [B, S] integer; size: entries of a block; count:
-    blocks of a pool at most. Returns [B, S, min(count, ⌈T/size⌉)] int64 block numbers, −1 where there are fewer.
-    Raises ValueError for sizes below 1 or shapes that do not fit.
+    queries [B, S, h, D]; keys [B, T, D], floats or packed; weights [B, S, h]; visible [B, S] integer; size: entries of
+    a block; count: blocks of a pool at most. Returns [B, S, min(count, ⌈T/size⌉)] int64 block numbers, −1 where there
+    are fewer. Raises ValueError for sizes below 1 or shapes that do not fit.
     """
+    keys = unpacked(keys, queries.dtype)
 
     def some(queries: Array, weights: Array, visible: Ints) -> Ints:
         return candidate_blocks(index_scores(queries, keys, weights), visible, size, count)
@@ -44,15 +46,14 @@ def candidate_blocks(scores: Array, visible: Ints, size: int, count: int) -> Int
     return top_k(np.where(newest, np.inf, best), -(-visible // size), count)
 
 
-def index_top_k_among(
-    queries: Array, keys: Array, weights: Array, visible: Ints, pool: Ints, size: int, k: int
-) -> Ints:
+def index_top_k_among(queries: Array, keys: Rows, weights: Array, visible: Ints, pool: Ints, size: int, k: int) -> Ints:
     """The k best visible entries of each query in its pool: top_k_among of index_scores(queries, keys, weights).
 
-    queries [B, S, h, D]; keys [B, T, D]; weights [B, S, h]; visible [B, S] integer; pool [B, S, P] integer block
-    numbers, −1 for none; size: entries of a block. Returns [B, S, min(k, T)] int64 entry numbers by falling score, −1
-    where there are fewer. Raises ValueError for sizes below 1 or shapes that do not fit.
+    queries [B, S, h, D]; keys [B, T, D], floats or packed; weights [B, S, h]; visible [B, S] integer; pool [B, S, P]
+    integer block numbers, −1 for none; size: entries of a block. Returns [B, S, min(k, T)] int64 entry numbers by
+    falling score, −1 where there are fewer. Raises ValueError for sizes below 1 or shapes that do not fit.
     """
+    keys = unpacked(keys, queries.dtype)
 
     def some(queries: Array, weights: Array, visible: Ints, pool: Ints) -> Ints:
         return top_k_among(index_scores(queries, keys, weights), visible, pool, size, k)

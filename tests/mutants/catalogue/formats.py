@@ -2,7 +2,42 @@
 
 from mutants.mutant import Mutant
 
+KEY_BY_HAND = ("ops/test_packed_rows.py::test_a_key_by_hand",)
+ROWS = "ops/packed_rows.py"
+
 FORMATS = (
+    Mutant(
+        name="packed-key-scale-for-16",
+        trap="the scale of a packed key counts for 16 channels, as that of an entry of V4.1, and not for 32",
+        file=ROWS,
+        old="formats.e8m0_decode(scales), FP4_BLOCK, dtype)",
+        new="formats.e8m0_decode(scales), NVFP4_GROUP, dtype)",
+        tests=KEY_BY_HAND,
+    ),
+    Mutant(
+        name="packed-scales-spread-evenly",
+        trap="the scales of a packed row are spread evenly over its channels, although the last group is not full",
+        file=ROWS,
+        old="np.repeat(scales, block, axis=-1)",
+        new="np.repeat(scales, -(-values.shape[-1] // scales.shape[-1]), axis=-1)",
+        tests=KEY_BY_HAND,
+    ),
+    Mutant(
+        name="packed-zero-without-a-sign",
+        trap="a negative zero in a packed row is read as a positive one",
+        file=ROWS,
+        old="values.astype(dtype) * spread.astype(dtype)",
+        new="values.astype(dtype) * spread.astype(dtype) + 0",
+        tests=KEY_BY_HAND,
+    ),
+    Mutant(
+        name="packed-rows-of-the-first-sequence",
+        trap="packed rows that attention reads where they are named are all taken from the first sequence",
+        file="ops/attention.py",
+        old="named = unpacked(rows[batch, index], dtype)",
+        new="named = unpacked(rows[batch * isinstance(rows, np.ndarray), index], dtype)",
+        tests=("ops/test_packed_rows.py::test_attention_reads_rows_as_their_numbers[numpy-1-few-tame-v4]",),
+    ),
     Mutant(
         name="fp8-never-rounds",
         trap="FP8 fake quantisation scales, clamps and scales back, but never rounds",

@@ -174,4 +174,97 @@ COMPRESSOR = (
     ),
 )
 
-NUMBA_ATTENTION = ATTENTION + INDEXER + COMPRESSOR
+PACKED, PACKED_ROWS = "numba/packed_rows.py", "ops/test_packed_rows.py"
+
+READING = (
+    kernel(
+        name="numba-row-nibbles-swapped",
+        trap="the even channel of a packed row is read from the high nibble of its byte",
+        file=PACKED,
+        old="even, odd = fp4_values(pairs), fp4_values(pairs >> 4)",
+        new="even, odd = fp4_values(pairs >> 4), fp4_values(pairs)",
+        tests=(f"{PACKED_ROWS}::test_one_key_is_read_number_by_number[numba-v41]",),
+    ),
+    kernel(
+        name="numba-row-scale-for-32",
+        trap="a scale of a packed row counts for 32 channels where it is one for 16",
+        file=PACKED,
+        old="scales[stored[row, c // 2 + (channel + LANES) // block]]",
+        new="scales[stored[row, c // 2 + channel // block]]",
+        tests=(f"{PACKED_ROWS}::test_one_key_is_read_number_by_number[numba-v41]",),
+    ),
+    kernel(
+        name="numba-row-last-scale-missing",
+        trap="the channels of a packed row's last group, which is not full, take the scale of its first",
+        file=PACKED,
+        old="FP4_VALUES[code] * scales[stored[row, c // 2 + channel // block]]",
+        new="FP4_VALUES[code] * scales[stored[row, c // 2]]",
+        tests=(f"{PACKED_ROWS}::test_one_key_is_read_number_by_number[numba-v41-partial]",),
+    ),
+    kernel(
+        name="numba-row-signs-of-the-tail-lost",
+        trap="codes of a packed row that fill no vector are read without their sign",
+        file=PACKED,
+        old="(4 * (channel % 2)) & 15",
+        new="(4 * (channel % 2)) & 7",
+        tests=(f"{PACKED_ROWS}::test_one_key_is_read_number_by_number[numba-v41-partial]",),
+    ),
+    kernel(
+        name="numba-row-bytes-of-bfloat-swapped",
+        trap="the rotated channels of a packed entry are read with the high byte first",
+        file=PACKED,
+        old="np.uint32(stored[row, first]) << 16 | np.uint32(stored[row, first + 1]) << 24",
+        new="np.uint32(stored[row, first + 1]) << 16 | np.uint32(stored[row, first]) << 24",
+        tests=(f"{PACKED_ROWS}::test_one_key_is_read_number_by_number[numba-v4]",),
+    ),
+    kernel(
+        name="numba-row-code-of-nan-is-a-number",
+        trap="an FP8 code of NaN in a packed entry is read as ±480",
+        file="numba/packed.py",
+        old="nan, _fp8(builder, items)",
+        new="_fp8(builder, items), _fp8(builder, items)",
+        tests=(f"{PACKED_ROWS}::test_a_code_that_is_nan_stays_visible[numba]",),
+    ),
+    kernel(
+        name="numba-row-none-is-named",
+        trap="an index of −1 into packed rows names a row once these are read",
+        file=PACKED,
+        old="np.where(index >= 0, places, -1)",
+        new="places + 0 * index",
+        tests=(f"{PACKED_ROWS}::test_attention_reads_rows_as_their_numbers[numba-3-few-tame-v4]",),
+    ),
+    kernel(
+        name="numba-small-sums-begin-at-zero",
+        trap="what makes the bytes of a packed key unsigned is not taken off its sums again",
+        file="numba/scoring_bytes.py",
+        old="store(small, channels // 4 * lanes + head, splat_word(np.uint32(0)) - (total << 6) - (total << 5))",
+        new="store(small, channels // 4 * lanes + head, splat_word(np.uint32(0)) - (total << 6) - (total << 4))",
+        tests=(f"{PACKED_ROWS}::test_rounded_queries[numba-0-128-16]",),
+    ),
+    kernel(
+        name="numba-small-queries-that-are-not",
+        trap="queries that were not rounded are taken for small whole numbers",
+        file="numba/scoring_bytes.py",
+        old="inexact = inexact | (words(moved - magic) ^ words(number)) | (is_within ^ ALL_BITS)",
+        new="inexact = inexact | (is_within ^ ALL_BITS)",
+        tests=(f"{PACKED_ROWS}::test_many_keys[numba-191-64]",),
+    ),
+    kernel(
+        name="numba-small-key-of-its-first-scale",
+        trap="a packed key that is scored in bytes takes the scale of its first block, not the smallest",
+        file="numba/scoring_bytes.py",
+        old="halves[i] = scales[lowest]",
+        new="halves[i] = scales[stored[key + i, channels // 2]]",
+        tests=(f"{PACKED_ROWS}::test_rounded_queries[numba-3-128-16]",),
+    ),
+    kernel(
+        name="numba-packed-keys-of-a-tile-alike",
+        trap="of six packed keys that are scored together, all are read as the first one",
+        file="numba/scoring_bytes.py",
+        old="read_fp4(stored, key + i, block",
+        new="read_fp4(stored, key, block",
+        tests=(f"{PACKED_ROWS}::test_many_keys[numba-191-1]",),
+    ),
+)
+
+NUMBA_ATTENTION = ATTENTION + INDEXER + COMPRESSOR + READING

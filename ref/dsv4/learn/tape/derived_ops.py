@@ -10,6 +10,7 @@ from dsv4.learn.tape.graph import JointPull, Node, Part
 from dsv4.learn.tape.tape_ops import TapeOps
 from dsv4.learn.tape.tensor import Tensor, is_differentiable
 from dsv4.ops.map_arrays import map_arrays
+from dsv4.ops.packed_rows import PackedRows
 from dsv4.ops.quantise import is_quantised
 
 Vjp = Callable[..., tuple[Any, Callable[[Any], Any]]]
@@ -21,7 +22,8 @@ argument that is a named tuple; None there stands for zero."""
 class DerivedOps(TapeOps):
     """TapeOps with hand-derived functions behind the operations that a table has them for.
 
-    An operation with a packed weight is the reference's; without a node among its arguments its result is a constant.
+    An operation with a packed weight or packed rows is the reference's; without a node among its arguments its result
+    is a constant.
     """
 
     def __init__(self, vjps: Mapping[str, Vjp]) -> None:
@@ -38,7 +40,7 @@ def _recording(vjp: Vjp, reference: Callable[..., Any]) -> Callable[..., Any]:
 
     def operation(*arguments: Any, **named: Any) -> Any:
         operands = parameters.bind(*arguments, **named).arguments
-        if any(is_quantised(part) for part in _parts(operands)):
+        if any(is_quantised(part) or isinstance(part, PackedRows) for part in _parts(operands)):
             return reference(*arguments, **named)
         result, pull = vjp(**{name: _plain(value) for name, value in operands.items()})
         nodes = tuple(dict.fromkeys(part.node for part in _tensors(operands)))
