@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def filled_cache41(model: Model41, length: int, generator: np.random.Generator) 
         for store in layer.stores():
             _, capacity, width = store.rows.shape
             count = length + STEPS if isinstance(store, Entries) else capacity  # of ratio 1
-            rows = generator.standard_normal((1, count, width), np.float32)
+            rows: Any = generator.standard_normal((1, count, width), np.float32)
             if store is layer.classes:
                 rows = generator.integers(0, TABLE.compressed_vocab_size, (1, count, width))
             store.rows = model.ops.asarray(rows)

@@ -13,15 +13,13 @@ from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.indexer import _are_counts, _clipped, _entries_per_task, _fit
-from dsv4_accel.numba.memory import load, load_part, store, store_part
+from dsv4_accel.numba.memory import load_to_end, store_to_end
 from dsv4_accel.numba.scoring import TILE, score_keys, spread
-from dsv4_accel.numba.selection import BLOCK, no_maxima, write_best, write_maxima
+from dsv4_accel.numba.selection import no_maxima, write_best, write_maxima
 from dsv4_accel.numba.vectors import LANES
 
-PIECE = 3 * BLOCK
-"""Entries of a pool that are copied and scored together: whole tiles of keys, and whole blocks of the selection."""
-
-assert PIECE % TILE == 0
+PIECE = 16 * TILE
+"""Keys of a pool that are copied together, few enough to stay in the fastest caches."""
 
 
 def index_candidates(queries: Array, keys: Array, weights: Array, visible: Ints, size: int, count: int) -> Ints:
@@ -72,6 +70,7 @@ def index_top_k_among(
             compact(pool.astype(np.int64, copy=False)).reshape(batch * length, -1),
             size,
             room,
+            _entries_per_task(batch * length, room),
             chosen.reshape(batch * length, -1),
         )
         return chosen
@@ -146,24 +145,29 @@ def _best_of_blocks(scores, visible, size, blocks):
     reads(types.int64, 2),
     types.intp,
     types.intp,
+    types.intp,
     writes(types.int64, 2),
 )
-def _top_k_among(queries, keys, weights, visible, pool, size, room, chosen):
+def _top_k_among(queries, keys, weights, visible, pool, size, room, per_task, chosen):
     """queries [B·S, h, D], keys [B, T, D], weights [B·S, h], visible [B·S] from 0 to T, pool [B·S, P] block numbers;
     room: entries of a pool at most -> chosen [B·S, min(k, T)]"""
     count, entries = queries.shape[0], keys.shape[1]
-    length, pieces = count // keys.shape[0], (room + PIECE - 1) // PIECE
+    length, tasks = count // keys.shape[0], (room + per_task - 1) // per_task
     numbers, found = np.empty((count, room), np.int64), np.empty(count, np.int64)
     for query in prange(count):
         found[query] = _write_entries(pool[query], size, visible[query], (entries + size - 1) // size, numbers[query])
     scores, maxima = np.empty((count, room), np.float32), no_maxima(count, room)
-    for task in prange(count * pieces):
-        query, first = task // pieces, task % pieces * PIECE
-        behind = min(first + PIECE, found[query])
+    for task in prange(count * tasks):
+        query, first = task // tasks, task % tasks * per_task
+        behind = min(first + per_task, found[query])
         if first < behind:
-            rows = spread(queries[query], weights[query])
-            some = _copy_of(keys[query // length], numbers[query], first, behind)
-            score_keys(rows, some, 0, behind - first, scores[query, first:behind])
+            _score_some(
+                queries[query],
+                keys[query // length],
+                weights[query],
+                numbers[query, first:behind],
+                scores[query, first:behind],
+            )
             write_maxima(scores[query], first, behind, maxima[query])
     for query in prange(count):
         places = np.empty(min(chosen.shape[1], found[query]), np.int64)
@@ -188,17 +192,20 @@ def _write_entries(pool, size, visible, blocks, numbers):
 
 
 @inlined
-def _copy_of(keys, numbers, first, behind):
-    """The keys of some entries side by side. keys [T, D], numbers [≥ behind] -> [behind − first, D]"""
-    some = np.empty((behind - first, keys.shape[1]), np.float32)
-    whole = keys.shape[1] - keys.shape[1] % LANES
-    for i in range(behind - first):
-        key, copied = keys[numbers[first + i]], some[i]
-        for start in range(0, whole, LANES):
-            store(copied, start, load(key, start))
-        if whole < key.size:
-            store_part(copied, whole, load_part(key, whole, key.size - whole), key.size - whole)
-    return some
+def _score_some(query, keys, weights, numbers, scores):
+    """The scores of some entries of one query. query [h, D], keys [T, D], weights [h], numbers, scores [N]"""
+    rows, some = spread(query, weights), np.empty((min(PIECE, numbers.size), keys.shape[1]), np.float32)
+    for first in range(0, numbers.size, PIECE):
+        count = min(PIECE, numbers.size - first)
+        for i in range(count):
+            _copy_key(keys[numbers[first + i]], some[i])
+        score_keys(rows, some, 0, count, scores[first : first + count])
+
+
+@inlined
+def _copy_key(key, copied):
+    for start in range(0, key.size, LANES):
+        store_to_end(copied, start, load_to_end(key, start))
 
 
 @inlined

@@ -128,8 +128,8 @@ POOLS = (
     pools(
         name="numba-second-piece-scored-with-the-first-keys",
         trap="all pieces of a pool are scored with the keys of the first one",
-        old="copied = keys[numbers[first + i]], some[i]",
-        new="copied = keys[numbers[i]], some[i]",
+        old="_copy_key(keys[numbers[first + i]], some[i])",
+        new="_copy_key(keys[numbers[i]], some[i])",
         tests=(f"{V41}::test_a_pool_of_thousands_of_entries[numba]",),
     ),
 )
