@@ -11,7 +11,7 @@ import numpy as np
 from dsv4.checking.arrays import numbers
 from dsv4.checking.examples import CALLS as EXAMPLES
 from dsv4.checking.examples import Call, call
-from dsv4.ops import OPERATIONS, Expert, Ops, Routing
+from dsv4.ops import OPERATIONS, OPERATIONS_41, Expert, Ops, Routing
 from dsv4.ops.packed_rows import Fp4Format, Fp8Format, Nvfp4Format, PackedRows
 from dsv4.ops.quantise import fake_quant_fp4, quantise_fp4, quantise_fp8
 
@@ -19,9 +19,10 @@ STORE = {
     "float32": lambda matrix: matrix,
     "bf16": lambda matrix: matrix.astype(ml_dtypes.bfloat16),
     "fp8": quantise_fp8,
+    "mx": lambda matrix: quantise_fp8(matrix, (32, 32)),
     "fp4": quantise_fp4,
 }
-WIDTHS = {"float32": 333, "bf16": 333, "fp8": 333, "fp4": 352}
+WIDTHS = {"float32": 333, "bf16": 333, "fp8": 333, "mx": 333, "fp4": 352}
 """Two chunks of 128 columns and a rest."""
 
 
@@ -115,6 +116,34 @@ def _rounded(given: Call) -> Call:
     return given._replace(arguments=arguments)
 
 
+def _pools(heads, width, entries, size, count):
+    """Keys of which many give equal scores, so that blocks and entries are equal, too."""
+
+    def arguments(g, b, s):
+        keys = np.round(numbers(g, b, s, heads, width)), np.round(numbers(g, b, entries, width))
+        return *keys, np.round(2 * numbers(g, b, s, heads)), g.integers(0, entries + 1, (b, s)), size, count
+
+    return call(arguments, (0, 1, 2, 3))
+
+
+def _in_pools(heads, width, entries, size, blocks, k):
+    """Pools in any order, with some blocks twice and some places empty."""
+
+    def arguments(g, b, s):
+        *keys, visible, _, _ = _pools(heads, width, entries, size, 1).arguments(g, b, s)
+        return *keys, visible, g.integers(-1, -(-entries // size), (b, s, blocks)), size, k
+
+    return call(arguments, (0, 1, 2, 3, 4))
+
+
+def _gate(streams, width):
+    def arguments(g, b, s):
+        weights = numbers(g, streams, width), numbers(g, streams, width)
+        return numbers(g, b, s, streams, width), numbers(g, b, s, (streams + 1) * width), *weights, 1e-20
+
+    return call(arguments, (0, 1))
+
+
 def _spread(g, *shape):
     """Numbers of very different sizes, as blocks with scales of their own need, and zeros of both signs."""
     x = numbers(g, *shape) * np.exp2(np.round(6 * g.standard_normal(shape)))
@@ -152,7 +181,7 @@ def _rope(heads, width):
 
 LARGE: dict[str, Call] = {
     **{f"linear {storage} large": _product(storage, False) for storage in STORE},
-    **{f"linear that rounds {storage} large": _product(storage, True) for storage in ("fp8", "fp4")},
+    **{f"linear that rounds {storage} large": _product(storage, True) for storage in ("fp8", "mx", "fp4")},
     **{f"grouped_linear {storage} large": _grouped(storage) for storage in STORE},
     "linear fp4 of whole chunks": call(lambda g, b, s: (numbers(g, b, s, 512), _weight(g, "fp4", 200, 512))),
     **{f"experts {storage} large": _experts(storage, 128, storage == "fp4") for storage in STORE},
@@ -162,12 +191,20 @@ LARGE: dict[str, Call] = {
         f"expert {storage} large": _expert(storage, 96 if storage == "fp4" else 103, storage == "fp8")
         for storage in STORE
     },
+    **{f"mx_experts {storage} large": _experts(storage, 128, storage == "fp4") for storage in STORE},
+    "mx_experts fp4 of no whole chunks": _experts("fp4", 160, True),
+    "mx_experts fp4 without rounding": _experts("fp4", 256, False),
+    **{
+        f"mx_expert {storage} large": _expert(storage, 96 if storage == "fp4" else 103, storage == "mx")
+        for storage in STORE
+    },
     "rms_norm large": call(lambda g, b, s: (numbers(g, b, s, 777), numbers(g, 777), 1e-6)),
     "rms_scale large": call(lambda g, b, s: (numbers(g, b, s, 9, 96), 1e-6)),
     "rope large": _rope(9, 100),
     "hadamard large": call(lambda g, b, s: (numbers(g, b, s, 5, 128),)),
     "fake_quant_fp8 large": call(lambda g, b, s: (_spread(g, b, s, 459), 64)),
     "fake_quant_fp4 large": call(lambda g, b, s: (_spread(g, b, s, 459),)),
+    "fake_quant_nvfp4 large": call(lambda g, b, s: (_spread(g, b, s, 459),)),
     "compress large": call(lambda g, b, s: (numbers(g, b, s, 128, 40), 3 * numbers(g, b, s, 128, 40)), (0, 1)),
     "compress of eight": call(lambda g, b, s: (numbers(g, b, s, 8, 72), 3 * numbers(g, b, s, 8, 72)), (0, 1)),
     "index_scores large": _scores(5, 64, 301),
@@ -185,10 +222,16 @@ LARGE: dict[str, Call] = {
     "sparse_attention packed as in V4.1": _packed(
         _attention(17, 72, 40, 300, 20), {1: Fp8Format(72, 32), 3: Nvfp4Format(72)}
     ),
+    "index_candidates large": _pools(5, 64, 301, 8, 12),
+    "index_candidates of odd blocks": _pools(3, 40, 200, 7, 40),
+    "index_top_k_among large": _in_pools(5, 64, 601, 8, 50, 40),
+    "index_top_k_among of few": _in_pools(3, 40, 70, 3, 4, 20),
     "sparse_attention large": _attention(6, 80, 40, 100, 33),
     "sparse_attention wide": _attention(17, 128, 128, 70, 20),
     "sparse_attention without entries": _attention(5, 72, 33, 0, 0),
     "route large": _routing(False, "sqrtsoftplus", 300, 6),
+    "route41 large": _routing(False, "sqrtsoftplus", 300, 6),
+    "route41 of one": _routing(False, "sigmoid", 37, 1),
     "route_by_id large": _routing(True, "softmax", 300, 6),
     **{f"route by {function}": _routing(False, function, 37, 37) for function in ("sigmoid", "softmax")},
     **{f"route_by_id by {function}": _routing(True, function, 37, 9) for function in ("sigmoid", "sqrtsoftplus")},
@@ -196,6 +239,7 @@ LARGE: dict[str, Call] = {
     "mhc_head_weights large": call(_mhc_head),
     "mhc_collapse large": call(lambda g, b, s: (numbers(g, b, s, 4, 130), numbers(g, b, s, 4)), (0, 1)),
     "mhc_mix large": call(_mhc_mix, (0, 1, 2, 3)),
+    "engram_gate large": _gate(4, 330),
 }
 CALLS = EXAMPLES | LARGE
 
@@ -204,7 +248,7 @@ def overridden() -> list[str]:
     """The operations that the Numba backend computes itself."""
     from dsv4_accel.numba import NumbaOps
 
-    return [name for name in OPERATIONS if getattr(NumbaOps, name) is not getattr(Ops, name)]
+    return [name for name in (*OPERATIONS, *OPERATIONS_41) if getattr(NumbaOps, name) is not getattr(Ops, name)]
 
 
 def operation(name: str) -> str:

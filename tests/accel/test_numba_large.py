@@ -5,14 +5,18 @@ import pytest
 
 from accel.calls import LARGE, arguments, operation, overridden, run
 from dsv4.ops import Ops
+from dsv4.ops.candidates import candidate_blocks, top_k_among
+from dsv4.ops.indexer import top_k
 from verdicts import as_good, exact, in_dtype
 
 pytest.importorskip("numba")
 from dsv4_accel.numba import NumbaOps
 
 OURS = [name for name in LARGE if operation(name) in overridden()]
-EXACT = ("fake_quant_fp8", "fake_quant_fp4", "top_k")
-ROUNDS = [name for name in OURS if operation(name) in ("experts", "expert") and arguments(name, 1, 1)[-1]]
+EXACT = ("fake_quant_fp8", "fake_quant_fp4", "fake_quant_nvfp4", "top_k")
+OF_SCORES = {"index_top_k": top_k, "index_candidates": candidate_blocks, "index_top_k_among": top_k_among}
+EXPERTS = ("experts", "expert", "mx_experts", "mx_expert")
+ROUNDS = [name for name in OURS if operation(name) in EXPERTS and arguments(name, 1, 1)[-1]]
 """Here a hidden number may be tipped over a boundary between two codes."""
 
 
@@ -25,9 +29,9 @@ def test_as_good_as_numpy(name, batch):
         for one, expected in zip(found, baseline, strict=True):
             exact(one, expected)
         return
-    if operation(name) == "index_top_k":  # by scores whose last bits may be others than NumPy's
-        *scored, visible, k = given
-        exact(found[0], Ops.top_k(NumbaOps.index_scores(*scored), visible, k))
+    if choose := OF_SCORES.get(operation(name)):  # by scores whose last bits may be others than NumPy's
+        queries, keys, weights, *rest = given
+        exact(found[0], choose(NumbaOps.index_scores(queries, keys, weights), *rest))
         return
     truth = run(Ops, name, in_dtype(given, np.float64))
     if "that rounds" in name:  # in float64, too, x is rounded from float32

@@ -87,9 +87,9 @@ def results(inputs) -> dict:
             x = inputs(g, (tokens, 256)).astype(np.float32)
             routing = Routing(normal(g, (tokens, 2)).astype(np.float32), g.choice([0, 2, 2, 2, 2], (tokens, 2)))
             for limit in (10.0, np.inf):
-                found[f"experts {bytes_of_scales} {tokens} {limit}"] = NumbaOps.experts(
-                    x, routing, matrices, limit, True
-                )
+                for name in ("experts", "mx_experts"):  # inputs in blocks of 128, and of 32
+                    experts = getattr(NumbaOps, name)(x, routing, matrices, limit, True)
+                    found[f"{name} {bytes_of_scales} {tokens} {limit}"] = experts
     return found
 
 

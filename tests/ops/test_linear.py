@@ -13,7 +13,12 @@ from ops.naive import FP8, fake_quant, matrix_vector
 from strategies import indices, laid_out, normal, sizes
 from verdicts import as_good, close, exact, hold
 
-STORE = {"fp8": quantise_fp8, "fp4": quantise_fp4, "bf16": lambda weight: weight.astype(ml_dtypes.bfloat16)}
+STORE = {
+    "fp8": quantise_fp8,
+    "mx": lambda weight: quantise_fp8(weight, (32, 32)),
+    "fp4": quantise_fp4,
+    "bf16": lambda weight: weight.astype(ml_dtypes.bfloat16),
+}
 every_storage = pytest.mark.parametrize("storage", STORE)
 every_product = pytest.mark.parametrize("round_inputs", [False, True])
 

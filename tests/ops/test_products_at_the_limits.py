@@ -3,6 +3,8 @@
 NaN and infinities must stand where NumPy has them, and what is finite must be as good as NumPy's.
 """
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -19,10 +21,15 @@ STORE = {
     "float32": lambda weight: weight,
     "bf16": lambda weight: weight.astype(ml_dtypes.bfloat16),
     "fp8": quantise_fp8,
+    "mx": lambda weight: quantise_fp8(weight, (32, 32)),
     "fp4": quantise_fp4,
 }
+ROWS = {"fp8": 128, "mx": 32, "fp4": 1}
+"""Of a weight, that share a scale."""
+ONES, HALF_ONES = {"fp4": 0x22, "fp8": 0x38, "mx": 0x38}, {"fp4": 0x9A, "fp8": 0xB0, "mx": 0xB0}
+"""Bytes of 1.0, two of them in FP4; and of −0.5, after −1 in FP4."""
 every_storage = pytest.mark.parametrize("storage", STORE)
-packed_storage = pytest.mark.parametrize("storage", ["fp8", "fp4"])
+packed_storage = pytest.mark.parametrize("storage", ROWS)
 
 SIDE = 288
 """Rows and columns of a weight: two whole FP8 squares each way and a part of one."""
@@ -38,6 +45,12 @@ def stored(storage, seed=1):
 
 def parts(weight):
     return [part.copy() for part in vars(weight).values() if isinstance(part, np.ndarray)]
+
+
+def rebuilt(storage, codes, scales):
+    """A weight of this storage with these parts."""
+    weight = stored(storage)
+    return replace(weight, **dict(zip(vars(weight), (codes, scales), strict=False)))
 
 
 def products(ops, x, weight, other):
@@ -76,11 +89,9 @@ def agree(ops, x, weight, storage):
 def test_extreme_scale_bytes(ops, storage, byte):
     """2^−127, which is a subnormal float32, to 2^127, where codes above 1 would be infinite."""
     codes, scales = parts(stored(storage))
-    ones = {"fp4": 0x22, "fp8": 0x38}[storage]  # 1.0; two of them in a byte of FP4
-    half_ones = {"fp4": 0x9A, "fp8": 0xB0}[storage]  # (−1, −0.5) and −0.5
-    codes[:] = np.where(numbers(2, *codes.shape) > 0, ones, half_ones)
+    codes[:] = np.where(numbers(2, *codes.shape) > 0, ONES[storage], HALF_ONES[storage])
     scales[:] = byte
-    weight = type(stored(storage))(codes, scales)
+    weight = rebuilt(storage, codes, scales)
     values = dequantise(weight, np.float64)
     assert np.isfinite(values).all()
     x = numbers(3, 5, SIDE) * np.float32(2.0 ** (-20 if byte > 127 else 100 if byte < 2 else 0))
@@ -96,7 +107,7 @@ def test_each_block_has_its_own_scale(ops, storage):
     """All bytes from 100 to 150 side by side; the neighbour's scale would be off by a factor of two at least."""
     codes, scales = parts(stored(storage))
     scales[:] = 100 + np.arange(scales.size).reshape(scales.shape) * 7 % 51
-    weight = type(stored(storage))(codes, scales)
+    weight = rebuilt(storage, codes, scales)
     values = dequantise(weight, np.float64)
     for column in range(0, SIDE, 16):
         x = np.zeros((2, SIDE), np.float32)
@@ -119,12 +130,12 @@ def test_scales_that_are_nan(ops, storage, place):
     """Exactly the rows with such a scale are NaN, whatever x is there; the other expert is not touched by it."""
     codes, scales = parts(stored(storage))
     scales[place] = 255
-    weight = type(stored(storage))(codes, scales)
+    weight = rebuilt(storage, codes, scales)
     x = numbers(4, 6, SIDE)
     x[:2] = 0
     expected = agree(ops, x, weight, storage)
-    row = np.arange(len(scales))[place[0]]
-    bad = np.arange(row * 128, min(row * 128 + 128, SIDE)) if storage == "fp8" else [row]
+    first = np.arange(len(scales))[place[0]] * ROWS[storage]
+    bad = np.arange(first, min(first + ROWS[storage], SIDE))
     assert np.isnan(expected["linear"]).all(axis=0).nonzero()[0].tolist() == list(bad)
     assert np.isfinite(expected["experts"][0::2]).all()
     assert np.isnan(expected["experts"][1::2]).any()
@@ -138,31 +149,36 @@ def test_a_scale_that_is_nan_is_not_infinite(ops, storage, tokens):
     Also where inputs are rounded: unrounded ones may come in pieces, and a piece of 0 makes infinity a NaN.
     """
     codes, scales = parts(stored(storage))
-    codes[:] = {"fp4": 0x22, "fp8": 0x38}[storage]
+    codes[:] = ONES[storage]
     scales[:] = 127
     scales[1, 1] = 255
-    bad = slice(128, 256) if storage == "fp8" else slice(1, 2)
+    bad = slice(ROWS[storage], 2 * ROWS[storage])
     for round_inputs in (False, True):
-        found = ops.linear(np.ones((tokens, SIDE), np.float32), type(stored(storage))(codes, scales), round_inputs)
+        found = ops.linear(np.ones((tokens, SIDE), np.float32), rebuilt(storage, codes, scales), round_inputs)
         assert np.isnan(found[:, bad]).all()
         assert (np.delete(found, np.r_[bad], axis=1) == SIDE).all()
 
 
 @pytest.mark.parametrize("code", [0x7F, 0xFF])
 @pytest.mark.parametrize("place", [(0, 0), (130, 100), (200, 130), (287, 287)])
-def test_codes_that_are_nan(ops, code, place):
-    codes, scales = parts(stored("fp8"))
+@pytest.mark.parametrize("storage", ["fp8", "mx"])
+def test_codes_that_are_nan(ops, storage, place, code):
+    codes, scales = parts(stored(storage))
     codes[place] = code
     x = numbers(5, 6, SIDE)
     x[:2] = 0
-    expected = agree(ops, x, Fp8Weight(codes, scales), "fp8")
+    expected = agree(ops, x, rebuilt(storage, codes, scales), storage)
     assert np.isnan(expected["linear"]).all(axis=0).nonzero()[0].tolist() == [place[0]]
 
 
 def test_every_code_is_its_value(ops):
     """All 256 codes of FP8 and all 256 pairs of FP4, column by column."""
     codes = np.arange(256, dtype=np.uint8)[None]
-    for weight in (Fp8Weight(codes, np.full((1, 2), 127, np.uint8)), Fp4Weight(codes, np.full((1, 16), 127, np.uint8))):
+    of_fp8 = (
+        Fp8Weight(codes, np.full((1, 2), 127, np.uint8)),
+        Fp8Weight(codes, np.full((1, 8), 127, np.uint8), (32, 32)),
+    )
+    for weight in (*of_fp8, Fp4Weight(codes, np.full((1, 16), 127, np.uint8))):
         values = dequantise(weight)
         x = np.eye(weight.shape[1], dtype=np.float32)
         clean = np.where(np.isnan(values), 0, values)
@@ -170,7 +186,7 @@ def test_every_code_is_its_value(ops):
         if np.isnan(values).any():  # then every product with this row is
             assert np.isnan(found).all()
             codes = np.where(np.isnan(values), 0, codes).astype(np.uint8)
-            found = ops.linear(x, Fp8Weight(codes, weight.scales))[:, 0]
+            found = ops.linear(x, replace(weight, codes=codes))[:, 0]
         np.testing.assert_array_equal(found, clean[0])
         codes = np.arange(256, dtype=np.uint8)[None]
 
@@ -231,7 +247,7 @@ def test_any_number_of_tokens_rows_and_columns(ops, storage, tokens, rows, colum
 
 @pytest.mark.parametrize("tokens", [1, 4, 70])
 @pytest.mark.parametrize("columns", [1, 7, 15, 17, 127, 129, 333])
-@pytest.mark.parametrize("storage", ["float32", "bf16", "fp8"])
+@pytest.mark.parametrize("storage", ["float32", "bf16", "fp8", "mx"])
 def test_widths_that_fill_no_block(ops, storage, tokens, columns):
     x, weight = numbers(10, tokens, columns), STORE[storage](numbers(11, 10, columns))
     truth = x.astype(np.float64) @ dequantise(weight, np.float64).T
@@ -248,8 +264,9 @@ def test_weights_without_rows_or_columns(ops, storage, shape):
     weight = STORE[storage](np.zeros((64, 64), np.float32))
     rows, columns = shape
     match weight:
-        case Fp8Weight(codes, scales):
-            weight = Fp8Weight(codes[:rows, :columns], scales[: -(-rows // 128), : -(-columns // 128)])
+        case Fp8Weight(codes, scales, (high, wide)):
+            codes, scales = codes[:rows, :columns], scales[: -(-rows // high), : -(-columns // wide)]
+            weight = replace(weight, codes=codes, scales=scales)
         case Fp4Weight(packed, scales):
             weight = Fp4Weight(packed[:rows, : columns // 2], scales[:rows, : columns // 32])
         case _:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsv4.checkpoint.header import read_header
@@ -23,7 +23,7 @@ from dsv4.ops.formats import FP8_MAGNITUDES
 from dsv4.ops.moe import expert_scores, swiglu
 from dsv4.ops.moe41 import MX_BLOCK
 from dsv4.ops.quantise import fake_quant_fp4, fake_quant_fp8, quantise_fp4, quantise_fp8
-from verdicts import close, exact
+from verdicts import close, exact, hold
 
 DATA = Path(__file__).parents[1] / "data"
 STORED = DATA / "formats_v41.safetensors"
@@ -77,10 +77,30 @@ def test_the_largest_number_of_a_group_is_clamped_where_the_scale_was_rounded_do
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_group_without_a_number_is_nan(bad):
+def test_a_group_without_a_number_is_nan(ops, bad):
     x = np.ones((1, 32), np.float32)
     x[0, 3] = bad
-    exact(np.isnan(Ops.fake_quant_nvfp4(x)), np.arange(32)[None] < 16)
+    exact(np.isnan(ops.fake_quant_nvfp4(x)), np.arange(32)[None] < 16)
+
+
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(-30, 30), width=st.integers(1, 70))
+def test_entries_of_any_size_are_rounded_alike(ops, seed, size, width):
+    """Also small numbers beside large ones, zeros of both signs, and widths that fill no group."""
+    generator = np.random.default_rng(seed)
+    x = numbers(seed, 3, width) * np.exp2(size + generator.integers(-4, 5, (3, width)))
+    x = np.where(generator.random((3, width)) < 0.2, np.copysign(0, x), x).astype(np.float32)
+    exact(ops.fake_quant_nvfp4(x), Ops.fake_quant_nvfp4(x))
+
+
+def test_ties_of_scales_and_of_codes_go_to_the_even_one(ops):
+    """Every scale, and what lies half way between two; and ties of codes at each scale."""
+    scales = np.concatenate([FP8_MAGNITUDES[1:], (FP8_MAGNITUDES[1:-1] + FP8_MAGNITUDES[2:]) / 2])
+    steps = np.array([24, 1, 3, 5, 7, 10, 14, 20, -1, -3, -5, -7, -10, -14, -20, 0]) / 4
+    x = (scales[:, None] * steps).astype(np.float32)
+    exact(ops.fake_quant_nvfp4(x), Ops.fake_quant_nvfp4(x))
+    whole = x[: len(FP8_MAGNITUDES) - 1] / FP8_MAGNITUDES[1:, None]
+    rounded = [6, 0, 1, 1, 2, 2, 4, 4, -0.0, -1, -1, -2, -2, -4, -4, 0]
+    exact(ops.fake_quant_nvfp4(whole.astype(np.float32))[-1], np.array(rounded, np.float32))
 
 
 @pytest.mark.parametrize(("size", "count"), [(4, 3), (5, 20), (8, 2)])
@@ -129,6 +149,37 @@ def test_fused_operations_are_those_of_their_scores(ops):
     exact(ops.index_top_k_among(queries, keys, weights, visible, pool, 3, 4), top_k_among(scores, visible, pool, 3, 4))
 
 
+@given(data=st.data(), entries=st.integers(1, 300), size=st.integers(1, 9), count=st.integers(1, 9))
+@settings(max_examples=25)
+def test_pools_and_choices_are_those_of_the_scores(ops, data, entries, size, count):
+    """Many equal scores, some of NaN; nothing visible, or all; pools in any order, with gaps and blocks named twice."""
+    generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    k, blocks = data.draw(st.integers(1, 40)), -(-entries // size)
+    draws = ((2, 3, 2, 4), (2, entries, 4), (2, 3, 2))
+    queries, keys, weights = (generator.integers(-2, 3, shape).astype(np.float32) for shape in draws)
+    if data.draw(st.booleans()):
+        keys[:, generator.integers(0, entries, 1 + entries // 4)] = np.nan
+    visible = generator.integers(0, entries + 1, (2, 3))
+    scores = ops.index_scores(queries, keys, weights)
+    found = ops.index_candidates(queries, keys, weights, visible, size, count)
+    exact(found, candidate_blocks(scores, visible, size, count))
+    pool = generator.integers(-1, blocks, (2, 3, count))
+    chosen = ops.index_top_k_among(queries, keys, weights, visible, pool, size, k)
+    exact(chosen, top_k_among(scores, visible, pool, size, k))
+
+
+def test_a_pool_of_thousands_of_entries(ops):
+    """More than are scored together, by a query that sees half of them and one that sees nearly all."""
+    queries, keys, weights = numbers(1, 1, 2, 4, 16), numbers(2, 1, 3000, 16), numbers(3, 1, 2, 4)
+    visible = np.array([[1501, 2999]])
+    scores = ops.index_scores(queries, keys, weights)
+    pool = ops.index_candidates(queries, keys, weights, visible, 8, 100)
+    exact(pool, candidate_blocks(scores, visible, 8, 100))
+    exact(
+        ops.index_top_k_among(queries, keys, weights, visible, pool, 8, 64), top_k_among(scores, visible, pool, 8, 64)
+    )
+
+
 SCORED = numbers(1, 1, 2, 1, 4), numbers(2, 1, 3, 4), numbers(3, 1, 2, 1)
 UNFIT = [
     ("index_candidates", (*SCORED, np.ones((1, 3), int), 1, 1)),
@@ -167,6 +218,29 @@ def test_rows_of_the_released_engram(ops):
 def test_the_gate_is_that_of_the_official_code(ops):
     arguments = (GOLDEN[f"gate.{name}"] for name in ("streams", "kv", "q_weight", "k_weight"))
     close(ops.engram_gate(*arguments, 1e-20), GOLDEN["gate.out"].astype(np.float64))
+
+
+@given(data=st.data(), n=st.integers(1, 4), d=st.integers(1, 70), size=st.integers(-20, 10))
+def test_the_gate_is_its_formula(ops, data, n, d, size):
+    """Streams and keys of any size, alike or opposite; each stream has a norm and a key of its own."""
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    streams, kv = numbers(seed, 2, 3, n, d) * np.float32(2.0**size), numbers(seed + 1, 2, 3, (n + 1) * d)
+    kv[0, 0, : n * d] = streams[0, 0].ravel() * data.draw(st.sampled_from([-1, 1]))
+    weights = numbers(seed + 2, n, d), numbers(seed + 3, n, d)
+    terms = 16 * (np.abs(streams).max() + np.abs(kv).max())  # the root of a dot product near 0 magnifies its error
+    hold(ops, "engram_gate", naive_gate, streams, kv, *weights, 1e-6, magnitude=terms)
+
+
+def naive_gate(streams, kv, q_weight, k_weight, eps):
+    result = streams.copy()
+    n, d = streams.shape[2:]
+    for b, t, i in np.ndindex(streams.shape[:3]):
+        stream, key = streams[b, t, i], kv[b, t, i * d : (i + 1) * d]
+        roots = [math.sqrt(sum(number**2 for number in row) / d + eps) for row in (stream, key)]
+        dot = (stream * q_weight[i] * k_weight[i] * key).sum() / (roots[0] * roots[1]) / math.sqrt(d)
+        share = 1 / (1 + math.exp(-math.copysign(math.sqrt(max(abs(dot), 1e-6)), dot)))
+        result[b, t, i] += share * kv[b, t, n * d :]
+    return result
 
 
 @pytest.mark.parametrize("stored", [lambda table: table, lambda table: quantise_fp8(table, (1, 32))])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsv4.checkpoint import Checkpoint
+from dsv4.checkpoint import Checkpoint, Checkpoint41
 from dsv4.checkpoint.random_weights import write_random
 from dsv4.config import Config, Yarn
+from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError, DSV4Error, SettingError
 from dsv4.model.cache import LayerCache
 from dsv4.model.model import Model
@@ -98,11 +99,11 @@ class LargeLayer:
             raise SettingError(f"--layer-dir: {error}") from error
         if checkpoint.config != self.config:
             raise SettingError(f"--layer-dir: expected a layer that this bench has written, found {directory}")
-        _touch(checkpoint)
+        read_all(checkpoint)
         return checkpoint
 
 
-def write_layer(directory: Path, config: Config) -> None:
+def write_layer(directory: Path, config: Config | Config41) -> None:
     """Write the checkpoint of a configuration with random weights; it appears under its name when it is whole.
 
     Raises SettingError where the disk has no room for it, or the directory cannot be made.
@@ -153,8 +154,11 @@ def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Gen
     rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
 
 
-def _touch(checkpoint: Checkpoint) -> None:
-    """Read every byte once, so that it is in memory and not on disk when the time is taken."""
+def read_all(checkpoint: Checkpoint | Checkpoint41) -> None:
+    """Read every byte once, so that it is in memory and not on disk when the time is taken.
+
+    Raises SettingError where the memory is too small.
+    """
     size = sum(entry.size for entry in checkpoint.entries.values())
     if size > available_bytes():
         raise SettingError(

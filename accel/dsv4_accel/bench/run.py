@@ -15,6 +15,7 @@ from dsv4_accel.bench.case import Case, Row
 from dsv4_accel.bench.context import context_cases
 from dsv4_accel.bench.gpu import gpu_cases
 from dsv4_accel.bench.layer import LargeLayer
+from dsv4_accel.bench.layers41 import v41_cases
 from dsv4_accel.bench.load import load_cases
 from dsv4_accel.bench.machine import describe_machine
 from dsv4_accel.bench.models import model_cases
@@ -68,6 +69,7 @@ def all_cases() -> list[AnyCase]:
         *operation_cases(),
         *selection_cases(),
         *model_cases(),
+        *v41_cases(),
         *context_cases(),
         *training_cases(),
         *serving_cases(),

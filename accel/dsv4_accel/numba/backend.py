@@ -3,14 +3,17 @@
 from dsv4.ops import Ops
 from dsv4.ops.quantise import Weight
 from dsv4_accel.numba.attention import sparse_attention
+from dsv4_accel.numba.candidates import index_candidates, index_top_k_among
 from dsv4_accel.numba.compressor import compress
+from dsv4_accel.numba.engram import engram_gate
 from dsv4_accel.numba.hadamard import hadamard
 from dsv4_accel.numba.indexer import index_scores, index_top_k, top_k
 from dsv4_accel.numba.linear import grouped_linear, linear
 from dsv4_accel.numba.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4_accel.numba.moe import expert, experts
+from dsv4_accel.numba.moe41 import mx_expert, mx_experts, route41
 from dsv4_accel.numba.norm import rms_norm, rms_scale
-from dsv4_accel.numba.quantise import fake_quant_fp4, fake_quant_fp8
+from dsv4_accel.numba.quantise import fake_quant_fp4, fake_quant_fp8, fake_quant_nvfp4
 from dsv4_accel.numba.rope import rope
 from dsv4_accel.numba.route import route, route_by_id
 from dsv4_accel.numba.weights import place
@@ -51,3 +54,14 @@ class NumbaOps(Ops):
     route_by_id = staticmethod(route_by_id)
     experts = staticmethod(experts)
     expert = staticmethod(expert)
+
+    fake_quant_nvfp4 = staticmethod(fake_quant_nvfp4)
+
+    index_candidates = staticmethod(index_candidates)
+    index_top_k_among = staticmethod(index_top_k_among)
+
+    route41 = staticmethod(route41)
+    mx_expert = staticmethod(mx_expert)
+    mx_experts = staticmethod(mx_experts)
+
+    engram_gate = staticmethod(engram_gate)

@@ -8,35 +8,51 @@ import numpy as np
 from numba import prange, types
 
 from dsv4.ops import linear as reference
+from dsv4.ops.moe41 import MX_BLOCK
 from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight, is_quantised
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.cpu import MULTIPLIES_BFLOATS
 from dsv4_accel.numba.memory import copy
-from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP4_ORDER, FP8, PAIRS, Storage
+from dsv4_accel.numba.packed import CHUNK, FP4_ORDER
 from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import FEW_TOKENS, MANY_TOKENS, layout_of, multiply_rows
 from dsv4_accel.numba.quantise import round_to_fp8
+from dsv4_accel.numba.storage import BFLOAT, FLOAT, FP4, FP8, MX, PAIRS, Storage
 from dsv4_accel.numba.vectors import LANES
 from dsv4_accel.numba.weights import Flat, flat
 
 ROWS_PER_TASK = 64
 """Rows of a weight that one thread goes through at a time."""
 
+AS_IT_IS, OF_FP4, OF_MX = 0, 1, 2
+"""Orders of the columns of x."""
+
+ORDERS = {FP4: OF_FP4, MX: OF_MX}
+"""Storages of which `numbers` does not give columns in turn."""
+
 
 def linear(x: Array, weight: Weight, round_inputs: bool = False) -> Array:
     """As dsv4.ops.linear.linear."""
+    product = rounded_product(x, weight, FP8_WEIGHT_BLOCK if round_inputs else 0)
+    return reference.linear(x, weight, round_inputs) if product is None else product
+
+
+def rounded_product(x: Array, weight: Weight, block: int) -> Array | None:
+    """x @ W.T, or None for arrays that are left to the reference.
+
+    block: of so many channels are the blocks in which x is rounded to FP8 where the weight is stored in FP8 or FP4, 128
+    or 32; with 0 it is not.
+    """
     memory = _memory(x, weight, 1)
-    if memory is None:
-        return reference.linear(x, weight, round_inputs)
-    return _product(x, memory, 1, rounds=round_inputs and is_quantised(weight))
+    return None if memory is None else _product(x, memory, 1, block if is_quantised(weight) else 0)
 
 
 def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
     """As dsv4.ops.linear.grouped_linear."""
     memory = _memory(x, weight, groups) if groups > 0 and weight.shape[0] % groups == 0 else None
-    return reference.grouped_linear(x, weight, groups) if memory is None else _product(x, memory, groups, rounds=False)
+    return reference.grouped_linear(x, weight, groups) if memory is None else _product(x, memory, groups, 0)
 
 
 def _memory(x: Array, weight: Weight, groups: int) -> Flat | None:
@@ -47,10 +63,10 @@ def _memory(x: Array, weight: Weight, groups: int) -> Flat | None:
     return memory if memory is not None and memory.rows and x.shape[-1] == groups * memory.width else None
 
 
-def _product(x: Array, memory: Flat, groups: int, rounds: bool) -> Array:
+def _product(x: Array, memory: Flat, groups: int, block: int) -> Array:
     """x [..., groups·in] times the weight's rows, each group of channels with its own run of rows."""
     tokens = compact(x).reshape(-1, memory.width)  # [T·groups, in]
-    storage, tokens = _prepared(tokens, memory, rounds)
+    storage, tokens = _prepared(tokens, memory, block)
     out = np.empty((*x.shape[:-1], memory.rows), np.float32)
     flat_out = out.reshape(-1, memory.rows)
     work = flat_out.size * memory.columns
@@ -58,21 +74,21 @@ def _product(x: Array, memory: Flat, groups: int, rounds: bool) -> Array:
     return out
 
 
-def _prepared(tokens: Array, memory: Flat, rounds: bool) -> tuple[Storage, Array]:
+def _prepared(tokens: Array, memory: Flat, block: int) -> tuple[Storage, Array]:
     """How the weight is to be read, and x as it is then to be; tokens [T, in]."""
     storage, chunks = memory.storage, memory.layout.chunks
-    if rounds and storage is FP4:
-        pairs = prepare_pairs(tokens, chunks)
+    if block and storage is FP4:
+        pairs = prepare_pairs(tokens, chunks, block)
         if pairs is not None:
             return PAIRS, pairs
-    few = FEW_TOKENS[storage.name]
-    if rounds or storage is FP4 or tokens.shape[1] != chunks * CHUNK or len(tokens) > few:
-        tokens = prepare(tokens, chunks, storage is FP4, rounds)
+    order, few = ORDERS.get(storage, AS_IT_IS), FEW_TOKENS[storage.name]
+    if block or order != AS_IT_IS or tokens.shape[1] != chunks * CHUNK or len(tokens) > few:
+        tokens = prepare(tokens, chunks, order, block)
     return storage, tokens
 
 
-def prepare_pairs(tokens: Array, chunks: int) -> Array | None:
-    """Rows of x as the kernels for PAIRS read them: [T, in] float32 -> [T, chunks·64], rounded.
+def prepare_pairs(tokens: Array, chunks: int, block: int) -> Array | None:
+    """Rows of x as the kernels for PAIRS read them: [T, in] float32 -> [T, chunks·64], rounded in blocks.
 
     None where float32 serves better: without an instruction for pairs, or where x is not finite, or nearly so.
     """
@@ -80,52 +96,55 @@ def prepare_pairs(tokens: Array, chunks: int) -> Array | None:
         return None
     pairs = aligned(tokens.shape[0], chunks * CHUNK // 2 + LANES)
     largest = np.empty(tokens.shape[0], np.uint32)
-    _prepare_pairs(8 * pairs.size, tokens, pairs, largest)
+    _prepare_pairs(8 * pairs.size, tokens, block, pairs, largest)
     return pairs if largest.max() <= LARGEST else None
 
 
-def prepare(tokens: Array, chunks: int, fp4_order: bool, rounds: bool) -> Array:
-    """Rows of x as a kernel reads them: rounded to FP8 if wanted, filled up to whole chunks, in FP4's order of columns.
+def prepare(tokens: Array, chunks: int, order: int, block: int) -> Array:
+    """Rows of x as a kernel reads them: rounded to FP8 in blocks if wanted, filled up to whole chunks, in an order.
 
-    tokens [T, in] float32. Returns [T, chunks·128] float32.
+    tokens [T, in] float32; order: AS_IT_IS, or one of ORDERS; block: 0 for no rounding. Returns [T, chunks·128]
+    float32.
     """
     prepared = aligned(tokens.shape[0], chunks * CHUNK + LANES)
-    _prepare(4 * prepared.size, tokens, fp4_order, rounds, prepared)
+    _prepare(4 * prepared.size, tokens, order, block, prepared)
     return prepared
 
 
-@kernel(reads(types.float32, 2), types.boolean, types.boolean, writes(types.float32, 2))
-def _prepare(tokens, fp4_order, rounds, prepared):
+@kernel(reads(types.float32, 2), types.intp, types.intp, writes(types.float32, 2))
+def _prepare(tokens, order, block, prepared):
     """tokens [T, in] -> prepared [T, chunks·128]"""
     for token in prange(tokens.shape[0]):
         row = np.zeros(prepared.shape[1] - LANES, np.float32)
         copy(tokens[token], row)
-        prepare_row(row, tokens.shape[1], fp4_order, rounds, prepared[token, : row.size])
+        prepare_row(row, tokens.shape[1], order, block, prepared[token, : row.size])
 
 
-@kernel(reads(types.float32, 2), writes(types.float32, 2), writes(types.uint32, 1))
-def _prepare_pairs(tokens, pairs, largest):
+@kernel(reads(types.float32, 2), types.intp, writes(types.float32, 2), writes(types.uint32, 1))
+def _prepare_pairs(tokens, block, pairs, largest):
     """tokens [T, in] -> pairs [T, chunks·64], largest [T]: bits"""
     for token in prange(tokens.shape[0]):
         row = np.zeros(2 * (pairs.shape[1] - LANES), np.float32)
         prepared = np.empty(row.size, np.float32)
         copy(tokens[token], row)
-        prepare_row(row, tokens.shape[1], True, True, prepared)
+        prepare_row(row, tokens.shape[1], OF_FP4, block, prepared)
         largest[token] = pack_row(prepared, pairs[token])
 
 
 @inlined
-def prepare_row(row, width, fp4_order, rounds, prepared):
+def prepare_row(row, width, order, block, prepared):
     """One row that has zeros behind its `width` channels; it is rounded in place. [chunks·128] -> [chunks·128]"""
-    if rounds:
-        round_to_fp8(row[:width], FP8_WEIGHT_BLOCK)
-    if not fp4_order:
+    if block:
+        round_to_fp8(row[:width], block)
+    if order == AS_IT_IS:
         copy(row, prepared)
         return
-    for start in range(0, row.size, CHUNK):  # column 8·lane + FP4_ORDER[part] of a chunk goes to 16·part + lane
+    for start in range(0, row.size, CHUNK):  # lane by lane what `numbers` gives of a part of a chunk
         for part in range(CHUNK // LANES):
             for lane in range(LANES):
-                prepared[start + part * LANES + lane] = row[start + lane * (CHUNK // LANES) + FP4_ORDER[part]]
+                of_fp4 = lane * (CHUNK // LANES) + FP4_ORDER[part]
+                column = of_fp4 if order == OF_FP4 else lane // 4 * MX_BLOCK + 4 * part + lane % 4
+                prepared[start + part * LANES + lane] = row[start + column]
 
 
 @merged
@@ -173,6 +192,12 @@ def _fp8_product(items, scales, fields, groups, x, out):
         _multiply(FP8, items, scales, fields, groups, x, out, task)
 
 
+@kernel(BYTES, BYTES, FIELDS, types.intp, X, OUT)
+def _mx_product(items, scales, fields, groups, x, out):
+    for task in prange(_tasks(fields, groups, out.shape[0])):
+        _multiply(MX, items, scales, fields, groups, x, out, task)
+
+
 @kernel(reads(types.uint16, 1), BYTES, FIELDS, types.intp, X, OUT)
 def _bfloat_product(items, scales, fields, groups, x, out):
     for task in prange(_tasks(fields, groups, out.shape[0])):
@@ -185,4 +210,11 @@ def _float_product(items, scales, fields, groups, x, out):
         _multiply(FLOAT, items, scales, fields, groups, x, out, task)
 
 
-KERNELS = {FP4: _fp4_product, PAIRS: _pair_product, FP8: _fp8_product, BFLOAT: _bfloat_product, FLOAT: _float_product}
+KERNELS = {
+    FP4: _fp4_product,
+    PAIRS: _pair_product,
+    FP8: _fp8_product,
+    MX: _mx_product,
+    BFLOAT: _bfloat_product,
+    FLOAT: _float_product,
+}

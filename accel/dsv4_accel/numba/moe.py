@@ -4,7 +4,7 @@ Tokens are grouped by expert, so that an expert's weights come from memory once 
 visit of one token to one expert; slots stand in the order of their experts until each token's results are added up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from llvmlite import ir
@@ -13,43 +13,73 @@ from numba.extending import intrinsic
 
 from dsv4.ops import moe as reference
 from dsv4.ops.moe import Expert, Routing
+from dsv4.ops.quantise import FP8_WEIGHT_BLOCK
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import aligned, are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
-from dsv4_accel.numba.linear import FIELDS, ROWS_PER_TASK, linear, prepare, prepare_pairs, prepare_row
+from dsv4_accel.numba.linear import FIELDS, OF_FP4, ROWS_PER_TASK, linear, prepare, prepare_pairs, prepare_row
 from dsv4_accel.numba.memory import load, store
-from dsv4_accel.numba.packed import CHUNK, FP4, PAIRS
+from dsv4_accel.numba.packed import CHUNK
 from dsv4_accel.numba.pairs import LARGEST, pack_row
 from dsv4_accel.numba.products import layout_of, multiply_rows
+from dsv4_accel.numba.storage import FP4, PAIRS
 from dsv4_accel.numba.vectors import LANES, maximum, minimum, splat
 from dsv4_accel.numba.weights import Flat, flat
+
+OneExpert = Callable[[Array, Array, Expert], Array]
+"""From some tokens [M, d], their shares [M] and an expert to [M, d]."""
 
 
 def experts(x: Array, routing: Routing, expert_list: Sequence[Expert], limit: float, round_inputs: bool) -> Array:
     """As dsv4.ops.moe.experts."""
+
+    def one(x: Array, share: Array, matrices: Expert) -> Array:
+        return expert(x, share, matrices, limit, round_inputs)
+
+    total = mixture(x, routing, expert_list, limit, FP8_WEIGHT_BLOCK if round_inputs else 0, one)
+    return reference.experts(x, routing, expert_list, limit, round_inputs) if total is None else total
+
+
+def mixture(
+    x: Array, routing: Routing, expert_list: Sequence[Expert], limit: float, block: int, one: OneExpert
+) -> Array | None:
+    """The weighted sum of each token's experts, or None for arguments that are left to the reference.
+
+    block: as for `rounded_product`; one: what an expert makes of its tokens where not all are stored alike in FP4.
+    """
     weights, indices = routing
     fits = are_float32(x, weights) and x.ndim == indices.ndim == 2 and x.size and indices.size
     if not fits or weights.shape != indices.shape or len(indices) != len(x) or indices.dtype.kind not in "iu":
-        return reference.experts(x, routing, expert_list, limit, round_inputs)
+        return None
     active = sorted(set(indices.ravel().tolist()))
     if active[0] < 0 or active[-1] >= len(expert_list):
-        return reference.experts(x, routing, expert_list, limit, round_inputs)
+        return None
     matrices = [expert_list[number] for number in active]
     memory = _alike(matrices, x.shape[1])
     if memory is None:
-        return _one_by_one(x, routing, dict(zip(active, matrices, strict=True)), limit, round_inputs)
-    return _together(x, weights, indices, active, memory, limit, round_inputs)
+        return _one_by_one(x, routing, dict(zip(active, matrices, strict=True)), one)
+    return _together(x, weights, indices, active, memory, limit, block)
 
 
 def expert(x: Array, share: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
     """As dsv4.ops.moe.expert."""
-    if not are_float32(x) or x.ndim != 2 or not x.size or share.shape != x.shape[:1] or not limit >= 0:
+    if not is_for_kernels(x, share, limit):
         return reference.expert(x, share, matrices, limit, round_inputs)
     gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)
+    return linear(activated(gate, up, share, limit), matrices.w2, round_inputs)
+
+
+def is_for_kernels(x: Array, share: Array, limit: float) -> bool:
+    """Whether `activated` takes what one expert makes of its tokens x."""
+    return are_float32(x) and x.ndim == 2 and x.size > 0 and share.shape == x.shape[:1] and limit >= 0
+
+
+def activated(gate: Array, up: Array, share: Array, limit: float) -> Array:
+    """share · SwiGLU(gate, up). gate, up [T, width] float32, share [T] -> [T, width]"""
     hidden = np.empty_like(gate)
     _activate(20 * gate.size, gate, up, compact(share.astype(np.float32, copy=False)), np.float32(limit), hidden)
-    return linear(hidden, matrices.w2, round_inputs)
+    return hidden
 
 
 Matrices = tuple[Flat, Flat, Flat]
@@ -70,12 +100,12 @@ def _alike(experts: Sequence[Expert], width: int) -> list[Matrices] | None:
     return found if same and fit else None
 
 
-def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], limit: float, round_inputs: bool) -> Array:
+def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], one: OneExpert) -> Array:
     """Experts of any kind, each with all of its tokens."""
     outputs = np.zeros((*routing.indices.shape, x.shape[1]), np.float32)  # [T, k, d]
-    for number, one in matrices.items():
+    for number, its in matrices.items():
         token, slot = np.nonzero(routing.indices == number)
-        outputs[token, slot] = expert(x[token], routing.weights[token, slot], one, limit, round_inputs)
+        outputs[token, slot] = one(x[token], routing.weights[token, slot], its)
     total = outputs[:, 0].copy()
     for visit in range(1, outputs.shape[1]):
         total += outputs[:, visit]
@@ -83,7 +113,7 @@ def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], limit: 
 
 
 def _together(
-    x: Array, weights: Array, indices: Ints, active: list[int], memory: list[Matrices], limit: float, rounds: bool
+    x: Array, weights: Array, indices: Ints, active: list[int], memory: list[Matrices], limit: float, block: int
 ) -> Array:
     """Experts in FP4, all of them in one kernel."""
     tokens, width = x.shape
@@ -94,12 +124,12 @@ def _together(
     _group(slots, compact(indices.astype(np.int64, copy=False)), np.array(active), order, starts)
     gate, raised = aligned(2, slots, up.layout.rows)
     parts, out = np.empty((slots, width), np.float32), np.empty((tokens, width), np.float32)
-    pairs = prepare_pairs(compact(x), up.layout.chunks) if rounds else None
-    prepared = prepare(compact(x), up.layout.chunks, True, rounds) if pairs is None else pairs
+    pairs = prepare_pairs(compact(x), up.layout.chunks, block) if block else None
+    prepared = prepare(compact(x), up.layout.chunks, OF_FP4, block) if pairs is None else pairs
     _experts(
         3 * slots * width * up.layout.rows,
         *(places, up.fields, down.fields, prepared, compact(weights), order, starts, np.float32(limit)),
-        *(rounds, pairs is not None, gate, raised, parts, out),
+        *(block, pairs is not None, gate, raised, parts, out),
     )
     return out
 
@@ -203,7 +233,7 @@ def _row_tasks(fields):
     reads(types.int64, 1),
     reads(types.int64, 1),
     types.float32,
-    types.boolean,
+    types.intp,
     types.boolean,
     writes(*ROWS),
     writes(*ROWS),
@@ -211,7 +241,7 @@ def _row_tasks(fields):
     writes(*ROWS),
 )
 def _experts(
-    places, up_fields, down_fields, x, weights, order, starts, limit, rounds, in_pairs, gate, raised, parts, out
+    places, up_fields, down_fields, x, weights, order, starts, limit, block, in_pairs, gate, raised, parts, out
 ):
     """places [A, 6]; x [T, d] prepared; weights [T, k]; order [T·k]; starts [A + 1]; gate, raised [T·k, width];
     parts [T·k, d]; out [T, d]. x is only read; a type that its products share halves what is to be compiled.
@@ -232,7 +262,7 @@ def _experts(
         _activate_row(
             gate[slot], raised[slot], weights[order[slot] // per_token, order[slot] % per_token], limit, gate[slot]
         )
-        prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])
+        prepare_row(gate[slot], gate.shape[1], OF_FP4, block, raised[slot])
         if in_pairs:
             largest[slot] = pack_row(raised[slot], gate[slot])
     packed = in_pairs

@@ -1,7 +1,7 @@
 """What a weight's bytes stand for, sixteen columns at a time: FP4, FP8, bfloat16 and float32 (mirrors ops.formats).
 
-A row of any weight is gone through in chunks of 128 columns. How a weight is stored is a constant of type `Storage`:
-`numbers`, `scale` and their like choose their code by it when a kernel is compiled, so that a kernel is written once.
+A row of any weight is gone through in chunks of 128 columns. `numbers`, `scale` and their like choose their code by a
+`Storage` when a kernel is compiled, so that a kernel is written once.
 """
 
 from typing import Any
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.imputils import lower_constant
-from numba.extending import models, overload, register_model, typeof_impl
+from numba.extending import intrinsic, overload
 
 from dsv4.ops.formats import E8M0_NAN, FP4_VALUES, FP8_NAN
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.cpu import CONVERTS_HALF, MULTIPLIES_BFLOATS, PERMUTES
 from dsv4_accel.numba.memory import load, load_bfloats, load_words, loader, partial_loader
 from dsv4_accel.numba.pairs import add_pairs, fp4_pairs_by_table, pair
+from dsv4_accel.numba.storage import PAIRS, Storage
 from dsv4_accel.numba.vectors import (
     FLOATS,
     LANES,
@@ -136,7 +136,7 @@ load_4_scales = loader(types.uint8, 4, F32x16, lambda builder, items: _e8m0(buil
 load_part_of_scales = partial_loader(types.uint8, LANES, F32x16, _e8m0)
 """load_part_of_scales(array of uint8, index, present): as `load_scales`, from fewer bytes."""
 spread = _arranged([lane // 4 for lane in range(LANES)])
-"""Lanes 0 … 3, each four times: the scales of a chunk of FP4, whose lanes 4i … 4i + 3 hold columns of block i."""
+"""Lanes 0 … 3, each four times: the scales of a chunk whose lanes 4i … 4i + 3 hold columns of block i."""
 repeat = _arranged([0] * LANES)
 """Lane 0 in each lane."""
 rotate_4 = _arranged([(lane + 4) % LANES for lane in range(LANES)])
@@ -145,44 +145,40 @@ rotate_1 = _arranged([(lane + 1) % LANES for lane in range(LANES)])
 """Lanes 1 … 15, then 0."""
 
 
-class Storage:
-    """How a weight's numbers are stored: a constant for kernels, without a value of its own."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class _StorageType(types.Type):
-    """The type of one Storage: functions that take it are compiled for each by itself."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"Storage({name})")
-        self.storage = name
-
-
-@typeof_impl.register(Storage)
-def _type_of_storage(storage: Storage, context: Any) -> _StorageType:
-    return _StorageType(storage.name)
-
-
-@register_model(_StorageType)
-class _StorageModel(models.OpaqueModel):
-    pass
-
-
-@lower_constant(_StorageType)
-def _constant_storage(context: Any, builder: Any, kind: Any, storage: Storage) -> Any:
-    return context.get_dummy_value()
-
-
-FP4, FP8, BFLOAT, FLOAT = (Storage(name) for name in ("FP4", "FP8", "bfloat16", "float32"))
-"""FP4 with a scale for 32 columns, FP8 with one for 128 columns and 128 rows, and dense numbers without scales."""
-
-PAIRS = Storage("FP4 in pairs")
-"""FP4 that is read two numbers a lane, and multiplied by an x in pairs too: see `pairs`."""
-
 FP4_ORDER = 0, 4, 1, 5, 2, 6, 3, 7
 """The column, of each eight that stand in a word, that a part of an FP4 chunk is made of. Two parts make a pair."""
+
+FOUR = ir.VectorType(ir.IntType(32), 4)
+
+
+def _four_words(builder: Any, low: Any, high: Any, part: Any) -> Any:
+    """Words part, part + 8, part + 16 and part + 24 of the 32 of two vectors: a word of each of four blocks."""
+    index = builder.trunc(part, ir.IntType(32))
+    if PERMUTES:
+        first = builder.insert_element(ir.Constant(WORDS, ir.Undefined), index, ir.IntType(32)(0))
+        lanes = builder.shuffle_vector(first, first, constant(WORDS, 0))
+        lanes = builder.add(lanes, constant(WORDS, [8 * (lane % 4) for lane in range(LANES)]))
+        found = call(builder, "llvm.x86.avx512.vpermi2var.d.512", WORDS, low, lanes, high)
+        return builder.shuffle_vector(found, found, constant(FOUR, [0, 1, 2, 3]))
+    four = ir.Constant(FOUR, ir.Undefined)
+    for place, (words, before) in enumerate(((low, 0), (low, 8), (high, 0), (high, 8))):
+        word = builder.extract_element(words, builder.add(index, ir.IntType(32)(before)))
+        four = builder.insert_element(four, word, ir.IntType(32)(place))
+    return four
+
+
+@intrinsic
+def _fp8_of_four_blocks(context, low, high, part):
+    def code(context, builder, signature, values):
+        codes = builder.bitcast(_four_words(builder, *values), ir.VectorType(ir.IntType(8), LANES))
+        return _fp8_by_half(builder, codes) if CONVERTS_HALF else _fp8_by_arithmetic(builder, codes)
+
+    return F32x16(U32x16, U32x16, types.intp), code
+
+
+@inlined
+def _mx_numbers(items, start, part):
+    return _fp8_of_four_blocks(load_words(items, start), load_words(items, start + 4 * LANES), part)
 
 
 def parts(storage: Storage) -> int:
@@ -193,7 +189,8 @@ def parts(storage: Storage) -> int:
 def numbers(storage: Storage, items: Any, start: int, part: int) -> Any:
     """A part of the chunk that starts at item `start`, F32x16: columns 16·part … 16·part + 15.
 
-    Of FP4 they are every eighth column from FP4_ORDER[part] on, whose codes stand at the same place of 16 words.
+    Of FP4 they are every eighth column from FP4_ORDER[part] on, whose codes stand at the same place of 16 words; of MX
+    columns 4·part … 4·part + 3 of each block of 32. So a lane has the same scale in all parts.
     """
     raise NotImplementedError("only within kernels")
 
@@ -253,6 +250,7 @@ _NUMBERS = {
     "FP4": lambda storage, items, start, part: _fp4_numbers(items, start, part),
     "FP4 in pairs": lambda storage, items, start, part: fp4_pairs(load_words(items, start) >> np.uint32(4 * part)),
     "FP8": lambda storage, items, start, part: load_fp8(items, start + LANES * part),
+    "FP8 in blocks of 32": lambda storage, items, start, part: _mx_numbers(items, start, part),
     "bfloat16": lambda storage, items, start, part: load_bfloats(items, start + LANES * part),
     "float32": lambda storage, items, start, part: load(items, start + LANES * part),
 }
@@ -260,6 +258,7 @@ _LOAD_SOME = {
     "FP4": lambda storage, scales, place, chunks: _scales_at(scales, place, 4 * chunks),
     "FP4 in pairs": lambda storage, scales, place, chunks: _scales_at(scales, place, 4 * chunks),
     "FP8": lambda storage, scales, place, chunks: _scales_at(scales, place, chunks),
+    "FP8 in blocks of 32": lambda storage, scales, place, chunks: _scales_at(scales, place, 4 * chunks),
     "bfloat16": lambda storage, scales, place, chunks: splat(np.float32(1)),
     "float32": lambda storage, scales, place, chunks: splat(np.float32(1)),
 }
@@ -267,6 +266,7 @@ _SCALE = {
     "FP4": lambda storage, some: spread(some),
     "FP4 in pairs": lambda storage, some: spread(some),
     "FP8": lambda storage, some: repeat(some),
+    "FP8 in blocks of 32": lambda storage, some: spread(some),
     "bfloat16": lambda storage, some: some,
     "float32": lambda storage, some: some,
 }
@@ -274,6 +274,7 @@ _NEXT_CHUNK = {
     "FP4": lambda storage, some: rotate_4(some),
     "FP4 in pairs": lambda storage, some: rotate_4(some),
     "FP8": lambda storage, some: rotate_1(some),
+    "FP8 in blocks of 32": lambda storage, some: rotate_4(some),
     "bfloat16": lambda storage, some: some,
     "float32": lambda storage, some: some,
 }
@@ -281,6 +282,7 @@ _NAN_BITS = {
     "FP4": lambda storage, items, start: splat_word(np.uint32(0)),
     "FP4 in pairs": lambda storage, items, start: splat_word(np.uint32(0)),
     "FP8": lambda storage, items, start: _fp8_nan_bits(items, start),
+    "FP8 in blocks of 32": lambda storage, items, start: _fp8_nan_bits(items, start),
     "bfloat16": lambda storage, items, start: splat_word(np.uint32(0)),
     "float32": lambda storage, items, start: splat_word(np.uint32(0)),
 }

@@ -3,7 +3,7 @@
 Both kinds of numbers have few enough bits for bfloat16. An FP4 value is a multiple of 1/2 and at most 6; a rounded
 input is a multiple of 2^−9 times its block's power of two, and at most 448 times that. So the sum of four products is
 less than 2^14 and a multiple of 2^−10, times that power: 24 bits, which float32 holds, whatever the order of adding.
-A chunk of columns lies in one block of x and is summed in halves of four products a lane. Each half is exact, so that
+The columns of a lane lie in one block of x, and are summed in halves of four products. Each half is exact, so that
 results have the same bits as those of float32 products. Only a magnitude near the end of float32 needs care: there a
 sum may become infinite or not, depending on the order.
 

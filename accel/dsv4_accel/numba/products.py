@@ -18,7 +18,6 @@ from dsv4_accel.numba.memory import address, load, prefetch, store
 from dsv4_accel.numba.packed import (
     CHUNKS_TOGETHER,
     NAN_CODES,
-    Storage,
     add_products,
     load_some,
     nan_bits,
@@ -27,12 +26,13 @@ from dsv4_accel.numba.packed import (
     parts,
     scale,
 )
+from dsv4_accel.numba.storage import Storage
 from dsv4_accel.numba.vectors import LANES, any_word, fma, lane_sum, splat, splat_word
 
 ROWS = 4
 """Rows of the weight that are gone through side by side."""
 
-FEW_TOKENS = {"FP4": 5, "FP4 in pairs": 3, "FP8": 2, "bfloat16": 8, "float32": 5}
+FEW_TOKENS = {"FP4": 5, "FP4 in pairs": 3, "FP8": 2, "FP8 in blocks of 32": 2, "bfloat16": 8, "float32": 5}
 """By storage, up to how many tokens each read the weight by themselves, where that was measured to be faster."""
 
 MANY_TOKENS = 64

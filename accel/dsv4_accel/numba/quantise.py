@@ -10,7 +10,7 @@ from dsv4.ops import quantise as reference
 from dsv4.ops.types import Array
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
-from dsv4_accel.numba.memory import load, load_part, store, store_part
+from dsv4_accel.numba.memory import load, load_part, load_to_end, store, store_part, store_to_end
 from dsv4_accel.numba.vectors import (
     LANES,
     choose,
@@ -19,6 +19,7 @@ from dsv4_accel.numba.vectors import (
     lane_max_word,
     larger_word,
     maximum,
+    minimum,
     splat,
     splat_word,
     words,
@@ -58,6 +59,9 @@ def _small_float(maximum: float, floor: float, smallest_normal: float, fraction_
     )
 
 
+FP4_MAX, FP8_MAX = np.float32(formats.FP4_MAX), np.float32(formats.FP8_MAX)
+NVFP4_FLOOR = np.float32(reference.NVFP4_FLOOR)
+
 FP8 = _small_float(formats.FP8_MAX, reference.FP8_FLOOR, 2.0**-6, 3)
 FP4 = _small_float(formats.FP4_MAX, reference.FP4_FLOOR, 1.0, 1)
 
@@ -76,6 +80,15 @@ def fake_quant_fp4(x: Array, block: int = reference.FP4_BLOCK) -> Array:
     return _rounded(x, block, 4)
 
 
+def fake_quant_nvfp4(x: Array) -> Array:
+    """As dsv4.ops.quantise.fake_quant_nvfp4."""
+    if not are_float32(x) or not x.size or not x.ndim:
+        return reference.fake_quant_nvfp4(x)
+    rounded, width = np.empty(x.shape, np.float32), x.shape[-1]
+    _round_groups(8 * x.size, compact(x).reshape(-1, width), rounded.reshape(-1, width))
+    return rounded
+
+
 def _rounded(x: Array, block: int, bits: int) -> Array:
     rounded = np.empty(x.shape, np.float32)
     width = x.shape[-1]
@@ -88,6 +101,31 @@ def _round_rows(x, block, bits, rounded):
     """x, rounded [T, K]; bits: 8 or 4."""
     for row in prange(x.shape[0]):
         _round_blocks(x[row], block, FP8 if bits == 8 else FP4, rounded[row])
+
+
+@kernel(reads(types.float32, 2), writes(types.float32, 2))
+def _round_groups(x, rounded):
+    """x, rounded [T, K]: groups of 16, which are a vector, as fake_quant_nvfp4 rounds them"""
+    for row in prange(x.shape[0]):
+        for start in range(0, x.shape[1], LANES):
+            numbers = load_to_end(x[row], start)
+            store_to_end(rounded[row], start, _round_group(numbers))
+
+
+@inlined
+def _round_group(numbers):
+    """A scale of E4M3 is no power of two: numbers are divided by it, and one that was rounded down leaves some above 6.
+
+    Magnitudes alone are compared with the largest one, so that −0.0 stays.
+    """
+    largest = floats(splat_word(lane_max_word(words(numbers) & MAGNITUDE)))
+    wanted = maximum(splat(NVFP4_FLOOR), largest) / splat(FP4_MAX)
+    scale = _round(minimum(splat(FP8_MAX), wanted), FP8)
+    scaled = numbers / scale
+    magnitude = minimum(splat(FP4_MAX), floats(words(scaled) & MAGNITUDE))
+    codes = _round(floats(words(magnitude) | (words(numbers) & SIGN)), FP4)
+    is_finite = greater(splat(np.float32(np.inf)), largest)
+    return choose(is_finite, codes * scale, splat(np.float32(np.nan)))
 
 
 @inlined

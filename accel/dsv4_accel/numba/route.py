@@ -26,9 +26,20 @@ WORK_PER_LOGIT = 32
 
 def route(logits: Array, bias: Array, k: int, score_function: str, scale: float) -> Routing:
     """As dsv4.ops.moe.route."""
+    routing = routed(logits, bias, k, score_function, scale, 0.0, divides=True)
+    return reference.route(logits, bias, k, score_function, scale) if routing is None else routing
+
+
+def routed(
+    logits: Array, bias: Array, k: int, score_function: str, scale: float, smallest: float, divides: bool
+) -> Routing | None:
+    """As `route`, or None for arguments that are left to the reference.
+
+    smallest: added to the sum of the scores that weights are divided by; divides: whether they are, but under softmax.
+    """
     fits = _fit(logits, score_function) and bias.shape == logits.shape[1:] and 1 <= k <= logits.shape[1]
     if not fits:
-        return reference.route(logits, bias, k, score_function, scale)
+        return None
     routing = Routing(np.empty((len(logits), k), np.float32), np.empty((len(logits), k), np.int64))
     _route(
         WORK_PER_LOGIT * logits.size,
@@ -36,6 +47,8 @@ def route(logits: Array, bias: Array, k: int, score_function: str, scale: float)
         compact(bias.astype(np.float32, copy=False)),
         SCORE_FUNCTIONS[score_function],
         scale,
+        smallest,
+        divides and score_function != "softmax",
         *routing,
     )
     return routing
@@ -70,10 +83,12 @@ def _fit(logits: Array, score_function: str) -> bool:
     reads(types.float32, 1),
     types.int64,
     types.float32,
+    types.float32,
+    types.boolean,
     writes(types.float32, 2),
     writes(types.int64, 2),
 )
-def _route(logits, bias, score_function, scale, weights, indices):
+def _route(logits, bias, score_function, scale, smallest, divides, weights, indices):
     """logits [T, E], bias [E] -> weights, indices [T, k]"""
     tokens, count = logits.shape
     for group in prange((tokens + TOKENS_TOGETHER - 1) // TOKENS_TOGETHER):
@@ -83,7 +98,7 @@ def _route(logits, bias, score_function, scale, weights, indices):
             for expert in range(count):
                 biased[expert] = scores[expert] + bias[expert]
             _write_best(biased, indices[token])
-            _weigh(scores, indices[token], score_function, scale, weights[token])
+            _weigh(scores, indices[token], scale, smallest, divides, weights[token])
 
 
 @kernel(
@@ -107,7 +122,7 @@ def _route_by_id(logits, score_function, scale, weights, indices, is_beyond):
                 is_beyond[0] = True
             else:
                 _score(logits[token], score_function, scores)
-                _weigh(scores, indices[token], score_function, scale, weights[token])
+                _weigh(scores, indices[token], scale, np.float32(0), score_function != SOFTMAX, weights[token])
 
 
 @inlined
@@ -179,12 +194,12 @@ def _is_better(score, other):
 
 
 @inlined
-def _weigh(scores, indices, score_function, scale, weights):
+def _weigh(scores, indices, scale, smallest, divides, weights):
     """The weights of one token's experts. scores [≥ E], indices, weights [k]"""
-    total = np.float32(0)
+    total = smallest
     for place in range(indices.size):
         weights[place] = scores[indices[place]]
         total += weights[place]
     for place in range(indices.size):
-        share = weights[place] if score_function == SOFTMAX else weights[place] / total
+        share = weights[place] / total if divides else weights[place]
         weights[place] = share * scale

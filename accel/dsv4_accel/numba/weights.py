@@ -7,10 +7,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from dsv4.ops.quantise import FP4_BLOCK, FP8_WEIGHT_BLOCK, Fp4Weight, Fp8Weight, Weight
+from dsv4.ops.moe41 import MX_BLOCK
+from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight
 from dsv4_accel.numba.arrays import compact
-from dsv4_accel.numba.packed import BFLOAT, CHUNK, FLOAT, FP4, FP8, Storage
+from dsv4_accel.numba.packed import CHUNK
 from dsv4_accel.numba.products import Layout
+from dsv4_accel.numba.storage import BFLOAT, FLOAT, FP4, FP8, MX, Storage
 
 NO_SCALES = np.zeros(1, np.uint8)
 FP4_CHUNK = CHUNK // FP4_BLOCK
@@ -67,8 +69,8 @@ def _look_at(weight: Weight) -> Flat | None:
     match weight:
         case Fp4Weight(packed, scales):
             return _flat_fp4(packed, scales)
-        case Fp8Weight(codes, scales):
-            return _flat_fp8(codes, scales)
+        case Fp8Weight(codes, scales, block):
+            return _flat_fp8(codes, scales, block)
     if not isinstance(weight, np.ndarray) or weight.ndim != 2:
         return None
     if weight.dtype == np.float32:
@@ -90,14 +92,21 @@ def _flat_fp4(packed: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Fla
     return Flat(FP4, items, blocks, layout, 2 * width)
 
 
-def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> Flat | None:
+def _flat_fp8(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], block: tuple[int, int]) -> Flat | None:
     rows, width = codes.shape
-    squares = -(-rows // FP8_WEIGHT_BLOCK), -(-width // FP8_WEIGHT_BLOCK)
-    if codes.dtype != np.uint8 or scales.dtype != np.uint8 or scales.shape != squares:
+    high, wide = block
+    expected = -(-rows // high), -(-width // wide)
+    if codes.dtype != np.uint8 or scales.dtype != np.uint8 or scales.shape != expected:
         return None
     items = _whole_chunks(codes, CHUNK)
-    layout = Layout(rows, squares[1], items.shape[1], CHUNK, squares[1], 1, FP8_WEIGHT_BLOCK)
-    return Flat(FP8, items, compact(scales), layout, width)
+    chunks = items.shape[1] // CHUNK
+    if wide == CHUNK:
+        return Flat(FP8, items, compact(scales), Layout(rows, chunks, chunks * CHUNK, CHUNK, chunks, 1, high), width)
+    if wide != MX_BLOCK:
+        return None
+    blocks = _whole_chunks(scales, CHUNK // MX_BLOCK)
+    layout = Layout(rows, chunks, chunks * CHUNK, CHUNK, blocks.shape[1], CHUNK // MX_BLOCK, high)
+    return Flat(MX, items, blocks, layout, width)
 
 
 def _flat_dense(storage: Storage, weight: np.ndarray[Any, Any]) -> Flat:

@@ -29,6 +29,7 @@ from mutants.catalogue.numba_processes import NUMBA_PROCESSES
 from mutants.catalogue.numba_products import NUMBA_PRODUCTS
 from mutants.catalogue.numba_routing import NUMBA_ROUTING
 from mutants.catalogue.numba_rows import NUMBA_ROWS
+from mutants.catalogue.numba_v41 import NUMBA_V41
 from mutants.catalogue.optimisers import OPTIMISERS
 from mutants.catalogue.pictures import PICTURES
 from mutants.catalogue.post_training import POST_TRAINING
@@ -75,6 +76,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "numba_connections": NUMBA_CONNECTIONS,
     "numba_products": NUMBA_PRODUCTS,
     "numba_routing": NUMBA_ROUTING,
+    "numba_v41": NUMBA_V41,
     "numba_attention": NUMBA_ATTENTION,
     "numba_derivatives": NUMBA_DERIVATIVES,
     "numba_processes": NUMBA_PROCESSES,

@@ -67,7 +67,7 @@ FORMATS = (
         file="numba/packed.py",
         old="return (low + np.uint32(0x01010101)) | (high + np.uint32(0x01010101))",
         new="return (low + np.uint32(0x01010101)) | (low + np.uint32(0x01010101))",
-        tests=(f"{LIMITS}::test_codes_that_are_nan[numba-place1-127]",),
+        tests=(f"{LIMITS}::test_codes_that_are_nan[numba-fp8-place1-127]",),
     ),
 )
 
@@ -124,8 +124,8 @@ ROWS = (
         name="numba-x-not-in-the-order-of-fp4",
         trap="x stays in the order of its columns where FP4's bits need another",
         file="numba/linear.py",
-        old="= row[start + lane * (CHUNK // LANES) + FP4_ORDER[part]]",
-        new="= row[start + part * LANES + lane]",
+        old="of_fp4 = lane * (CHUNK // LANES) + FP4_ORDER[part]",
+        new="of_fp4 = part * LANES + lane",
         tests=large("linear fp4 large", FEW),
     ),
     kernel(
@@ -140,8 +140,8 @@ ROWS = (
         name="numba-input-blocks-of-64",
         trap="the input of a quantised linear is rounded in blocks of 64 instead of 128",
         file="numba/linear.py",
-        old="round_to_fp8(row[:width], FP8_WEIGHT_BLOCK)",
-        new="round_to_fp8(row[:width], FP8_WEIGHT_BLOCK // 2)",
+        old="round_to_fp8(row[:width], block)",
+        new="round_to_fp8(row[:width], block // 2)",
         tests=("ops/test_linear.py::test_the_input_is_rounded_in_blocks_of_128[numba]",),
     ),
     kernel(
@@ -225,8 +225,8 @@ EXPERTS = (
         name="numba-expert-inputs-not-rounded",
         trap="the input of w2 is not rounded, only that of w1 and w3",
         file="numba/moe.py",
-        old="prepare_row(gate[slot], gate.shape[1], True, rounds, raised[slot])",
-        new="prepare_row(gate[slot], gate.shape[1], True, False, raised[slot])",
+        old="prepare_row(gate[slot], gate.shape[1], OF_FP4, block, raised[slot])",
+        new="prepare_row(gate[slot], gate.shape[1], OF_FP4, 0, raised[slot])",
         tests=("accel/test_numba_large.py::test_experts_that_round_agree_but_for_a_few_numbers[experts fp4 large-7]",),
     ),
 )

@@ -52,7 +52,7 @@ NUMBA_ROUTING = (
     route(
         name="numba-softmax-weights-normalised",
         trap="the weights of chosen experts are made to sum to 1 under softmax, too",
-        old="share = weights[place] if score_function == SOFTMAX else weights[place] / total",
+        old="share = weights[place] / total if divides else weights[place]",
         new="share = weights[place] / total",
         tests=large("route_by_id large"),
     ),
