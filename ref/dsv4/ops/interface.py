@@ -42,8 +42,8 @@ class Ops(Ops41):
     them, takes parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have,
     and the ARRAY_FUNCTIONS. `write`, `extend_ring` and `write_entries` alone change an array, so a backend may keep
     what it has made of any other for as long as it lives. Keys, window and entries may come as `PackedRows`, which a
-    backend without kernels for them unpacks (`dsv4.ops.packed_rows.unpacked`). Generation calls the SAMPLING_FUNCTIONS, too, and assigns to
-    parts of arrays of its own.
+    backend without kernels for them unpacks (`dsv4.ops.packed_rows.unpacked`). Generation calls the SAMPLING_FUNCTIONS,
+    too, and assigns to parts of arrays of its own.
     """
 
     name = "numpy"
