@@ -41,8 +41,9 @@ class Ops(Ops41):
     A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies, divides and compares
     them, takes parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have,
     and the ARRAY_FUNCTIONS. `write`, `extend_ring` and `write_entries` alone change an array, so a backend may keep
-    what it has made of any other for as long as it lives. Generation calls the SAMPLING_FUNCTIONS, too, and assigns to
-    parts of arrays of its own.
+    what it has made of any other for as long as it lives. Keys, window and entries may come as `PackedRows`, which a
+    backend without kernels for them unpacks (`dsv4.ops.packed_rows.unpacked`). Generation calls the SAMPLING_FUNCTIONS,
+    too, and assigns to parts of arrays of its own.
     """
 
     name = "numpy"
