@@ -12,6 +12,7 @@ from dsv4.model.cache import Cache
 from dsv4.model.cut import cut
 from dsv4.model.packed_cache import KeyCoding
 from dsv4.model41.packed_cache import EntryCoding41, WindowCoding41
+from model41.golden41 import Seen
 from model.test_stateful import machine
 
 IDS = tiny.tokens(41, 2, 60)
@@ -68,6 +69,16 @@ def test_one_token_prompts_and_rows_of_their_own_length(model):
     tiny.close(found[1, -1:], logits_of(model, IDS[1:, 29:30])[0])
     more = logits_of(model, IDS[:, 30:40], cache)
     tiny.close(more[1], logits_of(model, IDS[1:, 29:40])[0, 1:])
+
+
+def test_a_prompt_shorter_than_a_block_waits_for_the_rest_of_it(model):
+    """One token, where entries of ratio 2 are made of two: none is made or read, and the next token completes it."""
+    cache, alone, both = model.new_cache(2), Seen(model.ops), Seen(model.ops)
+    tiny.close(logits_of(model, IDS[:, :1]), model.ops.to_numpy(model(IDS[:, :1], cache, observe=alone)))
+    assert "layers.1.attn.compressor.out" not in alone and (alone["layers.2.attn.indexer.topk"] < 0).all()
+    found = model.ops.to_numpy(model(IDS[:, 1:2], cache, observe=both))
+    tiny.close(found, logits_of(model, IDS[:, :2])[:, 1:])
+    assert both["layers.1.attn.compressor.out"].shape[1] == 1 and (both["layers.2.attn.indexer.topk"] == 0).all()
 
 
 def test_what_stands_before_a_text_is_the_pad_token(backend):
