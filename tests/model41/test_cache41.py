@@ -41,7 +41,7 @@ def test_any_way_through_a_sequence_equals_one_pass(backend, storage):
     model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**WIDE)) if rounds else None, rounds)
     phases = (Phase.generate,) if settings.default.derandomize else settings.default.phases  # shrinking takes minutes
     chunks = st.one_of(st.integers(0, 3), st.integers(0, 20))
-    limits = settings(stateful_step_count=12, max_examples=20, phases=phases)
+    limits = settings(stateful_step_count=12, max_examples=12, phases=phases)
     run_state_machine_as_test(machine(model, LENGTHS, chunks, storage == "packed"), settings=limits)
 
 
