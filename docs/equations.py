@@ -1,8 +1,8 @@
-"""The index of the report's equations: equation → function → test, and back.
+"""The index of the report's equations: equation → function → test, and back. Of V4.1's report it is one of sections.
 
 Nothing here is a list of functions or tests. Which function computes an equation is what its docstring says
-("Source: report eq. 16"). Which tests hold it is found in the tests themselves: they call it by name, or the catalogue
-of mutants says that they fail when a mistake is made inside it.
+("Source: report eq. 16", "Source: V4.1's report §2.4.2"). Which tests hold it is found in the tests themselves: they
+call it by name, or the catalogue of mutants says that they fail when a mistake is made inside it.
 
     python docs/equations.py    # writes docs/equations.md
 """
@@ -51,12 +51,23 @@ EQUATIONS = {
 }
 """Section and content of each numbered equation of the report's architecture, in this project's words."""
 
+SECTIONS_41 = {
+    "§2.3.1": "entries and index keys that layers share, and a choice that they share: Full, Reindex, Reuse",
+    "§2.3.2": "the pool: blocks of entries that one layer finds, and later ones choose in",
+    "§2.4.1": "X′ = B X + C F(A X) with A of the sub-layer before: single-pass hyper-connections, equation 6 there",
+    "§2.4.2": "Engram: rows of a table that the last tokens name, mixed into the streams",
+    "§2.4.4": "entries in FP4 with scales in E4M3, after their rotation",
+}
+"""What the sections of V4.1's report that change the model are about, in this project's words."""
+
+_CITED_41 = re.compile(r"\bV4\.1's report (§\d+(?:\.\d+)*(?:, §\d+(?:\.\d+)*)*)")
+
 _CITED = re.compile(r"\beq\.\s+(\d+(?:–\d+)?(?:,\s+\d+(?:–\d+)?)*)")
 
 
 @dataclass(order=True)
 class Function:
-    """A public function or class whose docstring cites equations."""
+    """A public function or class whose docstring cites equations, or sections of V4.1's report."""
 
     path: str
     """Where it can be imported from: dsv4.ops.indexer.index_scores."""
@@ -65,6 +76,8 @@ class Function:
     lines: set[int]
     """Its lines, and those of the private functions of its file that it uses."""
     equations: list[int]
+    sections: list[str]
+    """Of V4.1's report."""
     tests: dict["Test", bool] = field(default_factory=dict)
     """The tests that hold it; true for those that are known to fail when it is wrong."""
 
@@ -84,7 +97,7 @@ class Test:
 
 
 def index() -> list[Function]:
-    """Every function that cites an equation, with the tests that hold it."""
+    """Every function that cites an equation or a section, with the tests that hold it."""
     functions = [function for path in sorted((SOURCE / "dsv4").rglob("*.py")) for function in sorted(citing(path))]
     tests = [test for path in sorted(TESTS.rglob("test_*.py")) for test in calls(path)]
     by_node = {(test.file, test.name): test for test, _ in tests}
@@ -105,18 +118,26 @@ def cited(docstring: str) -> list[int]:
     return sorted(set(numbers))
 
 
+def cited_41(docstring: str) -> list[str]:
+    """The sections in "V4.1's report §2.3.1, §2.4.2" that the index has."""
+    sections = [section for run in _CITED_41.findall(" ".join(docstring.split())) for section in run.split(", ")]
+    return [section for section in SECTIONS_41 if section in sections]
+
+
 def citing(path: Path) -> Iterator[Function]:
-    """The public functions and classes of a source file whose docstrings cite equations."""
+    """The public functions and classes of a source file whose docstrings cite equations or sections."""
     module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
     nodes = ast.parse(path.read_text(encoding="utf-8")).body
     parts = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     private = {name: set(_called(node, {})) for name, node in parts.items() if name.startswith("_")}
     for name in parts.keys() - private.keys():
-        equations = cited(ast.get_docstring(parts[name]) or "")
-        if equations:
+        docstring = ast.get_docstring(parts[name]) or ""
+        equations, sections = cited(docstring), cited_41(docstring)
+        if equations or sections:
             used = _reached(name, private | {name: set(_called(parts[name], {}))})
             lines = {line for one in used for line in range(parts[one].lineno, (parts[one].end_lineno or 0) + 1)}
-            yield Function(f"{module}.{name}", path.relative_to(SOURCE / "dsv4").as_posix(), lines, equations)
+            file = path.relative_to(SOURCE / "dsv4").as_posix()
+            yield Function(f"{module}.{name}", file, lines, equations, sections)
 
 
 def calls(path: Path) -> list[tuple[Test, set[str]]]:
@@ -169,9 +190,10 @@ def _reached(name: str, names: dict[str, set[str]]) -> set[str]:
 
 
 def _operations() -> dict[str, str]:
-    """The import path of each operation of `Ops`, by its name: what the interface imports."""
-    tree = ast.parse((SOURCE / "dsv4" / "ops" / "interface.py").read_text(encoding="utf-8"))
-    modules = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    """The import path of each operation of `Ops`, by its name: what the interface imports, that of V4.1 included."""
+    files = (SOURCE / "dsv4" / "ops" / f"{name}.py" for name in ("interface", "interface41"))
+    bodies = [ast.parse(file.read_text(encoding="utf-8")).body for file in files]
+    modules = [node for body in bodies for node in body if isinstance(node, ast.ImportFrom)]
     return {name.name: f"{node.module}.{name.name}" for node in modules for name in node.names}
 
 
@@ -188,13 +210,18 @@ _OPERATIONS = _operations()
 
 
 def page(functions: list[Function]) -> str:
-    """The index as a page: one table by number, then one section for each function."""
+    """The index as a page: a table by number, one by section of V4.1's report, then a part for each function."""
     rows = ["| eq. | report | what it says | computed by |", "|---:|---|---|---|"]
     for number, (section, content) in EQUATIONS.items():
         found = ", ".join(f"[`{one.name}`](#{one.name.lower()})" for one in functions if number in one.equations)
         rows.append(f'| <span id="eq-{number}">{number}</span> | {section} | {content} | {found} |')
-    sections = [_section(one) for one in sorted(functions, key=lambda one: (one.equations, one.path))]
-    return "\n\n".join([INTRODUCTION, "\n".join(rows), "## By function", *sections]) + "\n"
+    rows41 = ["| section | what it is about | computed by |", "|---|---|---|"]
+    for section, content in SECTIONS_41.items():
+        found = ", ".join(f"[`{one.name}`](#{one.name.lower()})" for one in functions if section in one.sections)
+        rows41.append(f'| <span id="{_anchor(section)}">{section}</span> | {content} | {found} |')
+    by_number = sorted(functions, key=lambda one: (not one.equations, one.equations, one.sections, one.path))
+    tables = [INTRODUCTION, "\n".join(rows), INTRODUCTION_41, "\n".join(rows41)]
+    return "\n\n".join([*tables, "## By function", *map(_section, by_number)]) + "\n"
 
 
 INTRODUCTION = """# Equations
@@ -209,14 +236,26 @@ marked ●. The equations are paraphrased here. Where the released code differs 
 code, and [Report and code](report-and-code.md) says how."""
 
 
+INTRODUCTION_41 = """## V4.1's report
+
+The report of V4.1 (arXiv 2609.19969) counts its equations anew. Here it goes by section, for what V4.1 changed in the
+model; the rest is V4's, and so are its numbers above."""
+
+
+def _anchor(section: str) -> str:
+    return f"v41-{section[1:].replace('.', '-')}"
+
+
 def _section(function: Function) -> str:
     numbers = ", ".join(f"[{number}](#eq-{number})" for number in function.equations)
+    of_v41 = ", ".join(f"[{section}](#{_anchor(section)})" for section in function.sections)
+    cites = [f"eq. {numbers}"] * bool(numbers) + [f"V4.1's report {of_v41}"] * bool(of_v41)
     source = f"[`{function.name}`](../ref/dsv4/{function.file}) in `ref/dsv4/{function.file}`"
     tests = [
         f"- [`{test.name}`](../tests/{test.file}) in `tests/{test.file}`{' ●' if proven else ''}"
         for test, proven in function.tests.items()
     ]
-    return "\n\n".join([f"### {function.name}", f"{source} · eq. {numbers}", "\n".join(tests)])
+    return "\n\n".join([f"### {function.name}", " · ".join([source, *cites]), "\n".join(tests)])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The pictures of these pages, each for light and for dark surroundings, and the table of shapes.
 
 What shows numbers of a forward pass is drawn from the bundled model, in float64 and without rounded activations, so
-that every machine draws the same bytes. After the model, its tokenizer or the drawing has changed:
+that every machine draws the same bytes; the choices by stale keys are stored results of the official code. After the
+model, its tokenizer or the drawing has changed:
 
     python docs/pictures.py    # writes docs/pictures/*.svg and docs/shapes.md
 """
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 
 import dsv4
 from dsv4.checkpoint.atomic import replacing
+from dsv4.checkpoint.config41_json import read_config41
 from dsv4.config import LayerKind
 from dsv4.pictures.architecture41_plan import draw_architecture41
 from dsv4.pictures.architecture_plan import draw_architecture
@@ -21,11 +24,15 @@ from dsv4.pictures.masks import draw_mask
 from dsv4.pictures.overlap import draw_overlap
 from dsv4.pictures.shapes_page import shapes_page
 from dsv4.pictures.shares import Shares, attention_shares, first_layer
+from dsv4.pictures.stale_keys import Choices, draw_stale_keys
 from dsv4.pictures.streams import draw_streams, strongest_mixing
 from dsv4.pictures.svg import THEMES, Drawing, Theme
 
 DOCS = Path(__file__).resolve().parent
-CONFIGS = DOCS.parent / "tests" / "data" / "configs"
+DATA = DOCS.parent / "tests" / "data"
+CONFIGS = DATA / "configs"
+V41 = DATA / "golden" / "v41_float"
+"""A small model of V4.1, with what the official code makes of some texts."""
 
 LENGTHS: dict[LayerKind, int] = {"SWA": 160, "CSA": 320, "HCA": 480}
 """How many tokens of the text the picture of each kind of layer shows: several windows, or several entries."""
@@ -92,6 +99,17 @@ def _drawings() -> Iterator[Drawing]:
         yield draw_streams(mixing, tokens[mixing.position], theme)
         yield draw_overlap(theme)
         yield draw_cache(_config("flash"), CONTEXT, "V4-Flash", theme)
+        yield draw_stale_keys(stale_choices(), theme)
+
+
+def stale_choices() -> Choices:
+    """What the first source of the small V4.1 chose while its second text was decoded, as the official code has it."""
+    config, results = read_config41(V41 / "config.json"), load_file(V41 / "expected.safetensors")
+    layer, *_, last = config.kv_source_layer_ids
+    own, released = (
+        results[f"p1.{decode}.layers.{layer}.attn.indexer.topk"] for decode in ("decode", "decode.released")
+    )
+    return Choices(layer, last, config.compress_ratios[layer], int(results["p1.length"][0]), own, released)
 
 
 def _mask(shares: Shares, tokens: list[str], theme: Theme) -> Drawing:

@@ -57,6 +57,15 @@ def test_every_equation_has_a_function_and_a_test_that_fails_without_it(equation
     assert proven, f"no mutant of a function that cites equation {number} is killed by a test"
 
 
+@pytest.mark.parametrize("section", ["§2.3.1", "§2.3.2", "§2.4.1", "§2.4.2", "§2.4.4"])
+def test_every_section_of_v41s_report_has_a_function_and_a_test_that_fails_without_it(equations, functions, section):
+    assert section in equations.SECTIONS_41
+    citing = [function for function in functions if section in function.sections]
+    assert citing, f"no docstring of a public function cites V4.1's report {section}"
+    proven = [test for function in citing for test, fails in function.tests.items() if fails]
+    assert proven, f"no mutant of a function that cites V4.1's report {section} is killed by a test"
+
+
 def test_the_stored_index_is_that_of_the_code(equations, functions):
     assert equations.PAGE.read_text(encoding="utf-8") == equations.page(functions), "run: python docs/equations.py"
 
@@ -81,6 +90,18 @@ def test_no_equation_is_cited_that_is_not_in_the_index(equations, functions):
 )
 def test_citations_are_read(equations, docstring, expected):
     assert equations.cited(docstring) == expected
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("Source: V4.1's report §2.4.2; code: Engram", ["§2.4.2"]),
+        ("Source: V4.1's\n    report §2.3.2, §2.3.1; code", ["§2.3.1", "§2.3.2"]),
+        ("Source: report §2.3.1; V4.1's report §2.1", []),
+    ],
+)
+def test_citations_of_v41s_report_are_read(equations, docstring, expected):
+    assert equations.cited_41(docstring) == expected
 
 
 def test_a_test_is_found_by_what_it_calls_itself_or_through_a_helper(equations, tmp_path, monkeypatch):

@@ -48,6 +48,17 @@ def test_the_mtp_layer_knows_nothing_behind_what_is_cut(model, packed, length):
         assert cut(cache, 0, 300).mtp.lengths.tolist() == [299]
 
 
+def test_a_rollback_does_not_go_back_before_what_is_cut(model, packed):
+    """The rows from before it are not there: it is refused, and one that stays behind it is not."""
+    found = cut(begun(model, packed, 0, 300), 0, 300, max_rollback=200)
+    model(TAPE[[0], 300:303], found)
+    with pytest.raises(PromptError, match="rollback: expected at most max_rollback = 200 tokens"):
+        found.rollback(4)
+    found.rollback(3)
+    expected = begun(model, packed, 0, 300)
+    tiny.close(*(model.ops.to_numpy(model(TAPE[[0], 300:307], each)) for each in (found, expected)))
+
+
 def test_what_is_cut_takes_the_memory_of_one_sequence(model, packed):
     cache, short = fed(model, packed, [0, 1, 2, 3, 4], max_rollback=100), fed(model, packed, [1], max_rollback=0)
     assert cut(cache, 1, LENGTHS[1]).allocated == short.allocated

@@ -1,4 +1,4 @@
-"""Any sequence of ragged chunks, decoding steps, rollbacks and forks equals one pass over the final tokens."""
+"""Any sequence of chunks, steps, rollbacks, forks, joins and splits equals one pass over the final tokens."""
 
 import copy
 from dataclasses import replace
@@ -11,12 +11,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import tiny
 from dsv4.errors import PromptError
+from dsv4.model.cache import Cache
+from dsv4.model.cut import cut
 
 LONGEST = 320
+MOST_ROWS = 4
+"""So many sequences are in a batch at most; it begins with three at most."""
 FIRST_LENGTHS = st.sampled_from([1, 2, 5, 100, 126, 127, 128, 130, 250])
 CHUNKS = st.one_of(st.integers(0, 5), st.integers(0, 40), st.sampled_from([124, 128, 132]))
 ROLLBACKS = st.sampled_from([3, 140, 9, 1, 0])
-SHARES = st.lists(st.sampled_from([1.0, 0.5, 0.1, 0.0]), min_size=3, max_size=3)
+SHARE = st.sampled_from([1.0, 0.5, 0.1, 0.0])
+SHARES = st.lists(SHARE, min_size=MOST_ROWS, max_size=MOST_ROWS)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -58,12 +63,12 @@ class Branch:
         """How many tokens a row may forget."""
         return min(row.length, self.max_rollback - (row.furthest - row.length))
 
-    def fork(self, seed):
-        """A fork that goes another way: other tokens behind the one that the MTP layer may have read already."""
-        rows = copy.deepcopy(self.rows)
+    def leading_on(self, cache, numbers, seed):
+        """A cache of some of the rows that goes another way: other tokens behind the one that an MTP layer has read."""
+        rows = [copy.deepcopy(self.rows[number]) for number in numbers]
         for number, row in enumerate(rows):
             row.tape[row.length + 1 :] = tiny.tokens(seed + number, LONGEST - row.length)
-        return Branch(self.cache.fork(), rows, self.max_rollback)
+        return Branch(cache, rows, self.max_rollback)
 
 
 def laid_out(parts, seed):
@@ -77,24 +82,24 @@ def laid_out(parts, seed):
     return ids, mask
 
 
-def machine(model):
-    """A state machine over the caches of one model."""
+def machine(model, first_lengths=FIRST_LENGTHS, chunks=CHUNKS, packed=False):
+    """A state machine over the caches of one model, all of them packed or none."""
 
     class Machine(RuleBasedStateMachine):
-        @initialize(seed=SEEDS, lengths=st.lists(FIRST_LENGTHS, min_size=1, max_size=3), max_rollback=ROLLBACKS)
+        @initialize(seed=SEEDS, lengths=st.lists(first_lengths, min_size=1, max_size=3), max_rollback=ROLLBACKS)
         def start(self, seed, lengths, max_rollback):
             rows = [Row(seed + number) for number in range(len(lengths))]
-            self.branches = [Branch(model.new_cache(len(rows), max_rollback), rows, max_rollback)]
+            self.branches = [Branch(model.new_cache(len(rows), max_rollback, packed), rows, max_rollback)]
             self.advance(self.branches[0], lengths, seed)
 
-        @rule(which=st.integers(0, 2), counts=st.lists(CHUNKS, min_size=3, max_size=3), seed=SEEDS)
+        @rule(which=st.integers(0, 2), counts=st.lists(chunks, min_size=MOST_ROWS, max_size=MOST_ROWS), seed=SEEDS)
         def feed(self, which, counts, seed):
             self.advance(self.pick(which), counts, seed)
 
         @rule(which=st.integers(0, 2), steps=st.integers(1, 6), seed=SEEDS)
         def decode(self, which, steps, seed):
             for step in range(steps):
-                self.advance(self.pick(which), [1, 1, 1], seed + step)
+                self.advance(self.pick(which), [1] * MOST_ROWS, seed + step)
 
         @precondition(lambda self: model.mtp is not None)
         @rule(which=st.integers(0, 2), shares=SHARES, seed=SEEDS)
@@ -137,14 +142,14 @@ def machine(model):
         def read_ahead_and_forget_all(self, which, seed):
             """The longest way back: the MTP layer has read one token more than the layers, and forgets it, too."""
             for act in (self.feed_mtp, self.roll_back, self.feed_mtp):
-                act(which=which, shares=[1.0] * 3, seed=seed)
+                act(which=which, shares=[1.0] * MOST_ROWS, seed=seed)
 
         @precondition(lambda self: model.dspark is not None)
         @rule(which=st.integers(0, 2), drafts=st.integers(0, 5), shares=SHARES, seed=SEEDS)
         def step_with_drafts(self, which, drafts, shares, seed):
             """Read a token and its drafts, forget the refused ones, and draft again behind what is left."""
             branch = self.pick(which)
-            self.advance(branch, [1 + drafts] * 3, seed)
+            self.advance(branch, [1 + drafts] * MOST_ROWS, seed)
             room = [min(drafts, branch.room(row), row.length - 1) for row in branch.rows]
             self.forget(branch, [round(share * most) for share, most in zip(shares, room, strict=False)], seed)
             self.draft(which=which)
@@ -178,7 +183,43 @@ def machine(model):
         @precondition(lambda self: len(self.branches) < 3)
         @rule(which=st.integers(0, 2), seed=SEEDS)
         def fork(self, which, seed):
-            self.branches.append(self.pick(which).fork(seed))
+            branch = self.pick(which)
+            self.branches.append(branch.leading_on(branch.cache.fork(), range(len(branch.rows)), seed))
+
+        @precondition(lambda self: len(self.branches) < 3)
+        @rule(which=st.integers(0, 2), numbers=st.lists(st.integers(0, 3), min_size=1, max_size=MOST_ROWS), seed=SEEDS)
+        def split(self, which, numbers, seed):
+            """Some of the rows by themselves, in any order, one of them perhaps twice."""
+            branch = self.pick(which)
+            numbers = [number % len(branch.rows) for number in numbers]
+            self.branches.append(branch.leading_on(branch.cache.select(numbers), numbers, seed))
+
+        @rule(which=st.integers(0, 2), other=st.integers(0, 2))
+        def join(self, which, other):
+            """Two batches as one, in the place of the first; what has another max_rollback cannot be joined."""
+            one, two = self.pick(which), self.pick(other)
+            if one.max_rollback != two.max_rollback:
+                with pytest.raises(PromptError, match="caches: expected caches of the same model"):
+                    Cache.join([one.cache, two.cache])
+            elif len(one.rows) + len(two.rows) <= MOST_ROWS:
+                rows = [copy.deepcopy(row) for row in (*one.rows, *two.rows)]  # one batch may be joined with itself
+                joined = Branch(Cache.join([one.cache, two.cache]), rows, one.max_rollback)
+                self.branches[which % len(self.branches)] = joined
+
+        @precondition(lambda self: len(self.branches) < 3)
+        @rule(which=st.integers(0, 2), number=st.integers(0, 3), share=SHARE, max_rollback=ROLLBACKS, seed=SEEDS)
+        def cut_off(self, which, number, share, max_rollback, seed):
+            """The beginning of one row, as far back as a rollback could go; behind it, no rollback goes back."""
+            branch = self.pick(which)
+            number %= len(branch.rows)
+            row = branch.rows[number]
+            if not row.length:
+                return
+            length = row.length - round(share * min(branch.room(row), row.length - 1))
+            begun = branch.leading_on(cut(branch.cache, number, length, max_rollback), [number], seed)
+            begun.rows[0].cut(length, seed)
+            begun.max_rollback, begun.rows[0].furthest = max_rollback, length + max_rollback
+            self.branches.append(begun)
 
         def pick(self, which):
             return self.branches[which % len(self.branches)]

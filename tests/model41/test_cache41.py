@@ -1,8 +1,9 @@
-"""Any sequence of chunks, decoding steps, rollbacks and forks of a V4.1 model equals one pass over the final tokens."""
+"""Any sequence of chunks, steps, rollbacks, forks, joins and splits of a V4.1 model equals one pass over its tokens."""
 
 import numpy as np
 import pytest
 from hypothesis import Phase, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 import tiny
@@ -13,8 +14,11 @@ from dsv4.model.cut import cut
 from dsv4.model.packed_cache import KeyCoding
 from dsv4.model41.packed_cache import EntryCoding41, WindowCoding41
 from model.test_stateful import machine
+from model41.golden41 import Seen
 
 IDS = tiny.tokens(41, 2, 60)
+WIDE = {"hidden_size": 64, "head_dim": 48, "moe_intermediate_size": 32, "index_head_dim": 32}
+"""Sizes at which the blocks of the number formats are met whole and in part."""
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +30,19 @@ def logits_of(model, ids, cache=None, mask=None):
     return model.ops.to_numpy(model(ids, cache, mask))
 
 
-def test_any_way_through_a_sequence_equals_one_pass(model):
-    limits = settings(stateful_step_count=8, max_examples=8, phases=(Phase.generate,))
-    run_state_machine_as_test(machine(model), settings=limits)
+LENGTHS = st.sampled_from([1, 2, 3, 5, 6, 7, 12, 30])
+"""Of the first chunk: before and at the end of a pair and of the window, and longer than a rollback reaches."""
+
+
+@pytest.mark.parametrize("storage", ["float", "rounded", "packed"])
+def test_any_way_through_a_sequence_equals_one_pass(backend, storage):
+    """Drafts and rings take part; also where all is rounded, and where the rows of the caches are bytes."""
+    rounds = storage != "float"
+    model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**WIDE)) if rounds else None, rounds)
+    phases = (Phase.generate,) if settings.default.derandomize else settings.default.phases  # shrinking takes minutes
+    chunks = st.one_of(st.integers(0, 3), st.integers(0, 20))
+    limits = settings(stateful_step_count=12, max_examples=12, phases=phases)
+    run_state_machine_as_test(machine(model, LENGTHS, chunks, storage == "packed"), settings=limits)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 59])
@@ -40,8 +54,7 @@ def test_chunks_of_one_size_equal_one_pass(model, chunk):
 
 
 def test_chunks_equal_one_pass_with_rounding(backend):
-    wide = {"hidden_size": 64, "head_dim": 48, "moe_intermediate_size": 32, "index_head_dim": 32}
-    model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**wide)), fake_quant=True)
+    model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**WIDE)), fake_quant=True)
     cache = model.new_cache(1, max_rollback=0)
     parts = [logits_of(model, part, cache) for part in np.split(IDS[:1], [1, 2, 9, 10, 33], axis=1)]
     tiny.close(np.concatenate(parts, axis=1), logits_of(model, IDS[:1]))
@@ -68,6 +81,16 @@ def test_one_token_prompts_and_rows_of_their_own_length(model):
     tiny.close(found[1, -1:], logits_of(model, IDS[1:, 29:30])[0])
     more = logits_of(model, IDS[:, 30:40], cache)
     tiny.close(more[1], logits_of(model, IDS[1:, 29:40])[0, 1:])
+
+
+def test_a_prompt_shorter_than_a_block_waits_for_the_rest_of_it(model):
+    """One token, where entries of ratio 2 are made of two: none is made or read, and the next token completes it."""
+    cache, alone, both = model.new_cache(2), Seen(model.ops), Seen(model.ops)
+    tiny.close(logits_of(model, IDS[:, :1]), model.ops.to_numpy(model(IDS[:, :1], cache, observe=alone)))
+    assert "layers.1.attn.compressor.out" not in alone and (alone["layers.2.attn.indexer.topk"] < 0).all()
+    found = model.ops.to_numpy(model(IDS[:, 1:2], cache, observe=both))
+    tiny.close(found, logits_of(model, IDS[:, :2])[:, 1:])
+    assert both["layers.1.attn.compressor.out"].shape[1] == 1 and (both["layers.2.attn.indexer.topk"] == 0).all()
 
 
 def test_what_stands_before_a_text_is_the_pad_token(backend):
@@ -127,8 +150,7 @@ def test_bytes_of_a_cache(model):
 
 def test_a_packed_cache_changes_nothing(backend):
     """Also where a prompt is cut, after a rollback, and in the drafter's rings: rounded rows are coded exactly."""
-    wide = {"hidden_size": 64, "head_dim": 48, "moe_intermediate_size": 32, "index_head_dim": 32}
-    model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**wide)), fake_quant=True)
+    model = tiny41.model(backend, tiny41.quantised(tiny41.checkpoint(**WIDE)), fake_quant=True)
     found = []
     for packed in (False, True):
         cache = model.new_cache(2, max_rollback=5, packed=packed)

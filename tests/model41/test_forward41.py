@@ -1,5 +1,7 @@
 """What V4.1's goldens do not tell apart: taps behind an Engram, experts of stages, the first share, unused parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,22 @@ def test_later_choices_stay_in_the_pool(seen):
     """Layer 5 takes entries of the two blocks of three that layer 3 found; layer 3 itself is not bound to them."""
     names = "3.attn.indexer.candidates", "3.attn.indexer.topk", "5.attn.indexer.topk"
     pool, own, later = (seen[f"layers.{name}"] for name in names)
-    inside = (later[..., None] // 3 == pool[..., None, :]).any(axis=-1) | (later < 0)
-    assert inside.all()
+
+    def inside(chosen):
+        return (chosen[..., None] // 3 == pool[..., None, :]).any(axis=-1) | (chosen < 0)
+
+    assert inside(later).all() and not inside(own).all()
     assert (own >= 0).sum(axis=-1).max() == 3 and pool.shape[-1] == 2
+
+
+def test_how_large_the_streams_are_does_not_matter_to_an_engrams_gate(backend):
+    """The released epsilon is 1e-20: what an Engram adds to streams of 1e-4 is what it adds to streams of 1."""
+
+    def added(size):
+        observed, source = Seen(backend), tiny41.checkpoint()
+        embed = source.weights["embed.weight"] * np.float32(size)
+        model = tiny41.model(backend, replace(source, weights=source.weights | {"embed.weight": embed}))
+        model(IDS, observe=observed)
+        return observed["layers.0.engram.out"] - embed[IDS][:, :, None]
+
+    tiny.close(added(1e-4), added(1))

@@ -23,6 +23,7 @@ def drawn() -> dict[Path, str]:
     return script().files()
 
 
-NAMES = ("architecture", "architecture41", "mask-window", "mask-csa", "mask-hca", "streams", "overlap", "cache")
+MASKS = ("mask-window", "mask-csa", "mask-hca")
+NAMES = ("architecture", "architecture41", *MASKS, "streams", "overlap", "cache", "stale-keys")
 
 SVGS = [DOCS / "pictures" / f"{name}-{theme}.svg" for name in NAMES for theme in ("light", "dark")]

@@ -15,6 +15,7 @@ PAGES = {
     "streams": ["concepts/hyper-connections.md"],
     "overlap": ["concepts/csa.md"],
     "cache": ["concepts/cache.md"],
+    "stale-keys": ["report-and-code.md"],
 }
 """Where each picture is shown."""
 

@@ -21,10 +21,10 @@ def test_every_reply_is_the_one_that_is_computed_alone(tmp_path):
 
 def test_memory_that_grows_is_not_flat():
     """10 % more over the three quarters of a life that are looked at; the lives before it are left alone."""
-    other = [{"life": 1, "seconds": second, "memory": 10.0} for second in range(50)]
-    growing = [{"life": 2, "seconds": 50 + second, "memory": 1000.0 + second / 3} for second in range(400)]
+    other = [{"life": 1, "seconds": second, "own_memory": 10.0} for second in range(50)]
+    growing = [{"life": 2, "seconds": 50 + second, "own_memory": 1000.0 + second / 3} for second in range(400)]
     found = flatness(other + growing)
     assert found["minutes"] == round(399 / 60, 2)
     assert found["farthest"] > 0.03 and found["growth"] > 0.06
-    level = [sample | {"memory": 1000.0 + sample["seconds"] % 2} for sample in growing]
+    level = [sample | {"own_memory": 1000.0 + sample["seconds"] % 2} for sample in growing]
     assert flatness(other + level)["farthest"] < 0.002

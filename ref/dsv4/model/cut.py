@@ -12,8 +12,9 @@ def cut(cache: Cache, sequence: int, length: int, max_rollback: int = 0) -> Cach
     """An independent cache of one sequence that holds its first `length` tokens and knows of none behind them.
 
     An MTP layer, which reads a token together with the next one, has read one token less then. max_rollback: as for
-    `Model.new_cache`, whatever that of the given cache is. Raises PromptError for a sequence that there is not, for
-    more tokens than it has, for none, and for a length that a rollback of the given cache could not reach.
+    `Model.new_cache`, whatever that of the given cache is; but no rollback goes back before what was cut. Raises
+    PromptError for a sequence that there is not, for more tokens than it has, for none, and for a length that a
+    rollback of the given cache could not reach.
     """
     sequence = integer("sequence", sequence, most=len(cache.lengths) - 1, error=PromptError)
     length = integer("length", length, 1, int(cache.lengths[sequence]), PromptError)
@@ -35,7 +36,9 @@ def _track(track: Track, sequence: int, length: int, max_rollback: int) -> Track
         )
         for layer in track.layers
     ]
-    return Track(layers, np.array([known]), spare, track.ahead)
+    begun = Track(layers, np.array([known]), spare, track.ahead)
+    begun.furthest = begun.lengths + spare  # as if it had been further: the rows that a rollback needs are not copied
+    return begun
 
 
 def _ring(given: RecentRows, sequence: int, length: int, spare: int) -> RecentRows:

@@ -14,7 +14,7 @@ from dsv4.ops.types import Array, Ints
 
 
 class Attention41:
-    """One attention layer: a window only, or Full, Reindex or Reuse. Source: code: Attention."""
+    """One attention layer: a window only, or Full, Reindex or Reuse. Source: V4.1's report §2.3.1; code: Attention."""
 
     def __init__(self, part: Part41, layer: int) -> None:
         """layer: its number; stages of the drafter are numbered on from num_hidden_layers."""

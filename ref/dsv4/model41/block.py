@@ -18,7 +18,8 @@ class Block41:
     """A layer of the model, or a stage of the drafter.
 
     The weights of a sub-layer depend on its own streams, but the share with which the streams are read was made one
-    sub-layer before: X ← B·X + C·F(A·X), A of the sub-layer before. Source: report eq. 6; code: Block.
+    sub-layer before: X ← B·X + C·F(A·X), A of the sub-layer before. Source: V4.1's report §2.4.1,
+    equation 6 there; code: Block.
     """
 
     def __init__(self, part: Part41, layer: int, experts: int, experts_per_token: int) -> None:

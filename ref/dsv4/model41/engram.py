@@ -13,7 +13,10 @@ from dsv4.ops.types import Array, Ints, Mask
 
 
 class Engram41:
-    """Adds to each stream what the table holds of the n-grams that end at a token. Source: code: Engram."""
+    """Adds to each stream what the table holds of the n-grams that end at a token.
+
+    Source: V4.1's report §2.4.2; code: Engram.
+    """
 
     def __init__(self, part: Part41, layer: int, pad_class: int) -> None:
         """part: the layer's engram; pad_class: the class that stands before the first token."""

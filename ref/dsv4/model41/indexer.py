@@ -8,7 +8,10 @@ from dsv4.ops.types import Array
 
 
 class Indexer41:
-    """Scores entries with queries of its own, and the keys of the latest source. Source: code: Indexer."""
+    """Scores entries with queries of its own, and the keys of the latest source.
+
+    Source: V4.1's report §2.3.1, §2.3.2; code: Indexer.
+    """
 
     def __init__(self, part: Part41, layer: int, frequencies: Array) -> None:
         """part: the layer's attention.indexer."""

@@ -112,6 +112,14 @@ ENGINE = (
         tests=("model/test_cut.py::test_a_place_that_cannot_be_gone_back_to",),
     ),
     Mutant(
+        name="rollback-before-what-is-cut",
+        trap="a rollback of a cut cache may go back to where the rows that it needs were not copied",
+        file="model/cut.py",
+        old="begun.lengths + spare",
+        new="begun.lengths",
+        tests=("model/test_cut.py::test_a_rollback_does_not_go_back_before_what_is_cut",),
+    ),
+    Mutant(
         name="all-room-of-entries-kept",
         trap="a beginning keeps the room for entries of the longest sequence of the batch",
         file="model/cut.py",

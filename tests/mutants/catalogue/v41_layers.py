@@ -4,8 +4,9 @@ from mutants.mutant import Mutant
 
 PASSES = ("model41/test_golden41.py::test_float_passes_agree",)
 LAYERS = ("model41/test_golden41.py::test_every_result_of_float_layers_agrees",)
-CHUNKS = ("model41/test_cache41.py::test_chunks_of_one_size_equal_one_pass",)
-ROLLBACK = ("model41/test_cache41.py::test_a_rollback_opens_a_pair_again",)
+CACHE = "model41/test_cache41.py"
+CHUNKS = (f"{CACHE}::test_chunks_of_one_size_equal_one_pass",)
+ROLLBACK = (f"{CACHE}::test_a_rollback_opens_a_pair_again",)
 ROUNDED = ("model41/test_golden41.py::test_rounded_layers_agree_one_by_one",)
 POOLS = ("ops/test_v41.py::test_pools_are_those_of_the_official_code",)
 CHOICE = ("ops/test_v41.py::test_choosing_in_a_pool_is_choosing_among_what_it_holds",)
@@ -120,6 +121,41 @@ V41_LAYERS = (
         tests=ROLLBACK,
     ),
     Mutant(
+        name="v41-prompt-shorter-than-a-block",
+        trap="a prompt that completes no block leaves nothing behind for the block's other tokens",
+        file="model41/source.py",
+        old="        ops = self.ops\n        kv = cache.kv.extend(",
+        new="        ops = self.ops\n"
+        "        if (span.ends < self.ratio).all():\n"
+        "            return\n"
+        "        kv = cache.kv.extend(",
+        tests=(f"{CACHE}::test_a_prompt_shorter_than_a_block_waits_for_the_rest_of_it",),
+    ),
+    Mutant(
+        name="v41-first-entry-before-it-is-complete",
+        trap="tokens before the end of the first block read its entry as well",
+        file="model41/indexer.py",
+        old="visible, size, k = span.visible(self.ratio),",
+        new="visible, size, k = span.visible(self.ratio).clip(1),",
+        tests=LAYERS,
+    ),
+    Mutant(
+        name="v41-keys-of-its-own",
+        trap="a layer that makes no keys scores keys of its own, which nothing has written",
+        file="model41/indexer.py",
+        old="        keys = published.source.keys.first(span.entry_count(self.ratio))\n",
+        new="        keys = published.source.keys.first(span.entry_count(self.ratio)) * self.owns_keys\n",
+        also=(
+            (
+                "        self.ratio = config.compress_ratios[layer]\n",
+                "        self.ratio = config.compress_ratios[layer]\n"
+                "        self.owns_keys = np.float32(config.is_kv_source(layer))\n",
+            ),
+            ("from dsv4.model.observe", "import numpy as np\n\nfrom dsv4.model.observe"),
+        ),
+        tests=LAYERS,
+    ),
+    Mutant(
         name="v41-entry-visible-late",
         trap="a query sees its own block's entry one token late",
         file="model41/indexer.py",
@@ -145,6 +181,27 @@ V41_LAYERS = (
         "            published.pool = np.repeat(published.pool[:, -1:], x.shape[1], axis=1)\n",
         tests=LAYERS,
         also=(("from dsv4.model.observe", "import numpy as np\n\nfrom dsv4.model.observe"),),
+    ),
+    Mutant(
+        name="v41-pool-kept-between-steps",
+        trap="while a text is decoded, later layers choose in the pool of the prompt's last token",
+        file="model41/indexer.py",
+        old="            published.pool = ops.index_candidates(queries, keys, weights, visible, size, count)\n",
+        new="            if x.shape[1] > 1 or not hasattr(self, 'kept'):\n"
+        "                self.kept = ops.index_candidates(queries, keys, weights, visible, size, count)\n"
+        "            published.pool = self.kept[:, -x.shape[1] :]\n",
+        tests=("model41/test_golden41.py::test_every_choice_of_entries_while_decoding_agrees",),
+    ),
+    Mutant(
+        name="v41-pool-for-its-own-layer",
+        trap="the layer that makes the pool chooses in it, too",
+        file="model41/indexer.py",
+        old="        if self.has_pool:\n",
+        new="        if self.makes_pool:\n"
+        "            count = config.candidate_topk_blocks\n"
+        "            published.pool = ops.index_candidates(queries, keys, weights, visible, size, count)\n"
+        "        if self.has_pool or self.makes_pool:\n",
+        tests=("model41/test_forward41.py::test_later_choices_stay_in_the_pool",),
     ),
     Mutant(
         name="v41-no-pool",

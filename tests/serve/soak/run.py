@@ -186,6 +186,7 @@ class Run:
 def flatness(samples: list[dict[str, float]]) -> dict[str, float] | None:
     """How flat the memory of the longest life is after warm-up: the medians of its windows against that of all.
 
+    The process's own memory, without pages of files: those come and go as the system needs room for other processes.
     farthest: the largest distance, as a part. growth: from the first window to the last one.
     """
     lives = [sample["life"] for sample in samples]
@@ -194,8 +195,8 @@ def flatness(samples: list[dict[str, float]]) -> dict[str, float] | None:
     if len(warm) < WINDOWS:
         return None
     edges = [len(warm) * number // WINDOWS for number in range(WINDOWS + 1)]
-    windows = [statistics.median(sample["memory"] for sample in warm[start:end]) for start, end in pairwise(edges)]
-    middle = statistics.median(sample["memory"] for sample in warm)
+    windows = [statistics.median(sample["own_memory"] for sample in warm[start:end]) for start, end in pairwise(edges)]
+    middle = statistics.median(sample["own_memory"] for sample in warm)
     return {
         "minutes": round((longest[-1]["seconds"] - longest[0]["seconds"]) / 60, 2),
         "median": middle,
