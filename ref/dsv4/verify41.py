@@ -19,7 +19,7 @@ from dsv4.model41.source import Published
 from dsv4.ops.engram import engram_moduli, engram_multipliers
 from dsv4.ops.types import Array, Ints
 from dsv4.verify import Difference, Results, differences, require_two
-from dsv4.verify41_file import Text, comparable, settings_of
+from dsv4.verify41_file import SETTINGS, Text, comparable, settings_of
 from dsv4.verify41_released import with_stale_keys
 from dsv4.verify_dspark import drafts_of, greedy_rounds, in_columns
 
@@ -69,7 +69,8 @@ def trace41(
     for number, text in enumerate(texts):
         prefix = f"{text.name}."
         given = {name.removeprefix(prefix): one for name, one in expected.items() if name.startswith(prefix)}
-        wanted = given or (OF_LAYERS + OTHERS if number == 0 else OTHERS)
+        everything = OF_LAYERS + OTHERS if number == 0 else OTHERS
+        wanted = given.keys() - SETTINGS if given else everything
         results |= {prefix + name: one for name, one in _of_text(model, text, given, wanted).items()}
         report(number + 1, len(texts), text.name)
     return results

@@ -82,7 +82,7 @@ WRONG = {
     "p2.spec.accepted": lambda one: change(one, 2),
     "p2.draft.ids": lambda one: change(one, 2, 3),
     "p2.decode.rings": lambda one: change(one, 1, 2, 3, by=0.1),
-    LAYER + "attn.indexer.candidates": lambda one: change(one, 90, 0, by=255),
+    LAYER + "attn.indexer.candidates": lambda one: one.__setitem__((90, 0), 1 - one[90, 0]),
     LAYER + "gate.weights": lambda one: one[5].__imul__(0.9),
     LAYER + "attn.compressor.latent": lambda one: change(one, 2, 3, by=0.1),
     "p0.prefill.engram.hash_ids": lambda one: change(one, 90, 1, 3),
@@ -98,21 +98,22 @@ def found():
     texts = [Text(row, *prompt(FLOAT, row)) for row in ("p0", "p2")]
     kept = {name: one for name, one in golden.items() if name.split(".")[0] in ("p0", "p2", "engram")}
     kept = {name: one for name, one in kept.items() if not name.startswith(("p0.decode", "p0.draft", "p0.spec"))}
-    return texts, kept, trace41(model(FLOAT, Ops()), texts, kept)
+    whole = model(FLOAT, Ops())
+    return texts, kept, trace41(whole, texts, kept), whole.config
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_result_is_noticed_alone(found, name):
-    texts, kept, results = found
+    texts, kept, results, config = found
     golden = {key: one.copy() for key, one in kept.items()}
     WRONG[name](golden[name])
-    rows = differences41(results, golden, texts, model(FLOAT, Ops()).config)
+    rows = differences41(results, golden, texts, config)
     assert [row.name for row in rows if not row.relative <= 1e-5] == [name]
 
 
 def test_what_is_free_may_differ(found):
     """The order of chosen entries and experts, and whether a pool's last block is cut where entries are visible."""
-    texts, kept, results = found
+    texts, kept, results, config = found
     golden = {name: one.copy() for name, one in kept.items()}
     for name in golden:
         if name.endswith(("topk", "gate.indices", "gate.weights")):
@@ -120,7 +121,7 @@ def test_what_is_free_may_differ(found):
     pool = golden[LAYER + "attn.indexer.candidates"]
     pool[~np.tril(np.ones(pool.shape, bool))] = 0
     assert (pool != kept[LAYER + "attn.indexer.candidates"]).any()
-    rows = differences41(results, golden, texts, model(FLOAT, Ops()).config)
+    rows = differences41(results, golden, texts, config)
     assert [row.name for row in rows if not row.relative <= 1e-5] == []
 
 
@@ -131,7 +132,8 @@ def test_what_was_saved_has_every_official_name_and_is_met(dsv4, verify, tmp_pat
     ids.write_text(json.dumps(expected(name)["p1.input_ids"][None, :49].tolist()))
     status, out, err = dsv4("verify", GOLDEN / name, "--save", saved, "--ids", ids)
     assert (status, is_one_line(err)) == (0, True)
-    assert "no tokenizer.json: token classes are made up, each id modulo 75" in err
+    count = expected(name)["engram.token_map"].max() + 1
+    assert f"no tokenizer.json: token classes are made up, each id modulo {count}\n" in err
     results = load_file(saved)
     assert out == f"wrote {saved}: {len(results)} results\n"
     official = {key for key in expected(name) if key.startswith(("p0.", "engram."))}
@@ -148,7 +150,7 @@ def test_a_model_is_compared_with_itself_in_another_dtype_but_not_in_the_same():
     narrow = tiny41.Model41(source, Ops(), False, np.float32, tiny41.CLASSES)
     reported = []
     rows = compare41(narrow, wide, texts_of(ids, 12), lambda *one: reported.append(one))
-    assert 0 < max(row.relative for row in rows) < 1e-5
+    assert 0 < max(row.relative for row in rows) < 1e-4
     assert reported == [(1, 4, "p0"), (2, 4, "p1"), (3, 4, "p0"), (4, 4, "p1")]
     assert {row.name.split(".")[0] for row in rows} == {"engram", "p0", "p1"}
     with pytest.raises(SettingError, match="found numpy on both sides"):
@@ -163,7 +165,7 @@ def test_texts_of_a_few_tokens(length):
         texts = texts_of(tokens(41, 1, length), first)
         results = trace41(tiny, texts)
         assert ("p0.decode.logits" in results) == (length - first > 1)
-        assert ("p0.draft.ids" in results) == (length > max(first, 2) or length - first > 1)
+        assert ("p0.draft.ids" in results) == (length > max(first, 2))
         assert not [
             row for row in differences41(trace41(tiny, texts, results), results, texts, tiny.config) if row.worst
         ]
