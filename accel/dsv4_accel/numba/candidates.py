@@ -9,11 +9,13 @@ from numba import prange, types
 
 from dsv4.ops import candidates as reference
 from dsv4.ops.chunks import over_queries
+from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
-from dsv4_accel.numba.arrays import are_float32, compact
+from dsv4_accel.numba.arrays import compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.indexer import _are_counts, _clipped, _entries_per_task, _fit
 from dsv4_accel.numba.memory import load_to_end, store_to_end
+from dsv4_accel.numba.packed_rows import unpacked
 from dsv4_accel.numba.scoring import TILE, score_keys, spread
 from dsv4_accel.numba.selection import no_maxima, write_best, write_maxima
 from dsv4_accel.numba.vectors import LANES
@@ -22,13 +24,13 @@ PIECE = 16 * TILE
 """Keys of a pool that are copied together, few enough to stay in the fastest caches."""
 
 
-def index_candidates(queries: Array, keys: Array, weights: Array, visible: Ints, size: int, count: int) -> Ints:
+def index_candidates(queries: Array, keys: Rows, weights: Array, visible: Ints, size: int, count: int) -> Ints:
     """As dsv4.ops.candidates.index_candidates."""
     known = _are_for_kernels(queries, keys, weights, visible, count, size)
     if not known or visible.max() > keys.shape[1]:  # whose newest entry is none
         return reference.index_candidates(queries, keys, weights, visible, size, count)
     batch, _, heads, width = queries.shape
-    entries, keys = keys.shape[1], compact(keys)
+    entries, keys = keys.shape[1], compact(unpacked(keys))
 
     def some(queries: Array, weights: Array, visible: Ints) -> Ints:
         length = queries.shape[1]
@@ -49,14 +51,14 @@ def index_candidates(queries: Array, keys: Array, weights: Array, visible: Ints,
 
 
 def index_top_k_among(
-    queries: Array, keys: Array, weights: Array, visible: Ints, pool: Ints, size: int, k: int
+    queries: Array, keys: Rows, weights: Array, visible: Ints, pool: Ints, size: int, k: int
 ) -> Ints:
     """As dsv4.ops.candidates.index_top_k_among."""
     known = _are_for_kernels(queries, keys, weights, visible, k, size)
     if not known or not _are_blocks(pool, queries, -(-keys.shape[1] // size)):
         return reference.index_top_k_among(queries, keys, weights, visible, pool, size, k)
     batch, _, heads, width = queries.shape
-    entries, keys, room = keys.shape[1], compact(keys), min(pool.shape[2] * size, keys.shape[1])
+    entries, keys, room = keys.shape[1], compact(unpacked(keys)), min(pool.shape[2] * size, keys.shape[1])
 
     def some_best(queries: Array, weights: Array, visible: Ints, pool: Ints) -> Ints:
         length = queries.shape[1]
@@ -78,9 +80,9 @@ def index_top_k_among(
     return over_queries(some_best, batch * max(room, -(-entries // size)), queries, weights, visible, pool)
 
 
-def _are_for_kernels(queries: Array, keys: Array, weights: Array, visible: Ints, count: int, size: int) -> bool:
+def _are_for_kernels(queries: Array, keys: Rows, weights: Array, visible: Ints, count: int, size: int) -> bool:
     """Whether kernels take these arrays, and sizes of blocks and of what is wanted."""
-    return are_float32(keys) and _fit(queries, keys, weights) and _are_counts(visible, queries, count) and size > 0
+    return _fit(queries, keys, weights) and _are_counts(visible, queries, count) and size > 0
 
 
 def _are_blocks(pool: Ints, queries: Array, blocks: int) -> bool:
