@@ -14,7 +14,6 @@ from dsv4.model.language_model import LanguageModel
 from dsv4.model.model import Model
 from dsv4.model.weight_store import WeightStore
 from dsv4.model41.model import Model41
-from dsv4.ops import Ops
 from dsv4.ops.types import Ints
 from dsv4.text.engram_classes import token_classes
 from dsv4.text.tokenizer import Tokenizer
@@ -40,7 +39,7 @@ def load(
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
 
     memory: bytes that weights and caches may take together; None for no bound. With it, weights are read shortly before
-    they are needed and given back when there is no room: the results are the same. Of V4.1 memory cannot be bounded.
+    they are needed and given back when there is no room: the results are the same.
 
     A model of V4.1 with Engram layers needs the tokenizer beside its weights.
 
@@ -59,16 +58,10 @@ def load(
     rounds = checkpoint.config.quantised if fake_quant == "auto" else fake_quant == "on"
     ops = backend_named(backend)
     most = None if memory is None else integer("memory", memory, least=1)
-    if isinstance(checkpoint, Checkpoint41):
-        return _load41(checkpoint, ops, rounds, chosen, most)
     store = None if most is None else WeightStore(checkpoint, ops, most)
+    if isinstance(checkpoint, Checkpoint41):
+        return Model41(checkpoint, ops, rounds, chosen, _classes(checkpoint), store)
     return Model(checkpoint, ops, rounds, chosen, store)
-
-
-def _load41(checkpoint: Checkpoint41, ops: Ops, rounds: bool, dtype: np.dtype, memory: int | None) -> Model41:
-    if memory is not None:
-        raise SettingError(f"memory: expected no bound for a model of V4.1, found {memory}")
-    return Model41(checkpoint, ops, rounds, dtype, _classes(checkpoint))
 
 
 def _classes(checkpoint: Checkpoint41) -> Ints | None:

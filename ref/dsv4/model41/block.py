@@ -6,6 +6,7 @@ from dsv4.model.observe import Observer
 from dsv4.model.span import Span
 from dsv4.model41.attention import Attention41
 from dsv4.model41.cache import LayerState41
+from dsv4.model41.engram import Engram41
 from dsv4.model41.moe import MoE41
 from dsv4.model41.part import Part41
 from dsv4.model41.source import Published
@@ -23,12 +24,14 @@ class Block41:
 
     def __init__(self, part: Part41, layer: int, experts: int, experts_per_token: int) -> None:
         """layer: its number; stages of the drafter are numbered on from num_hidden_layers."""
-        self.ops, self.config, self.name = part.ops, part.config, part.name
+        self.ops, self.name = part.ops, part.name
+        config = self.config = part.config
         self.hc_attn, self.hc_ffn = (
             tuple(part[f"hc_{sublayer}_{weight}"] for weight in ("fn", "base", "scale")) for sublayer in ("attn", "ffn")
         )
         self.attn_norm = part["attn_norm.weight"]
         self.attn = Attention41(part.under("attn."), layer)
+        self.engram = Engram41(part.under("engram."), layer) if config.is_engram_layer(layer) else None
         self.ffn_norm = part["ffn_norm.weight"]
         self.ffn = MoE41(part.under("ffn."), experts, experts_per_token)
 
