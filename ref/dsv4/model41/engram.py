@@ -43,6 +43,8 @@ class Engram41:
         found = ops.asarray(self.table(ops.to_numpy(rows)))  # [B, S, columns, width]
         found = found.astype(streams.dtype).reshape(*rows.shape[:2], -1)
         kv = self.rounding.linear(found, self.wkv)  # [B, S, (n + 1)·d]
+        observe(f"{self.name}in", streams)
+        observe(f"{self.name}kv", kv)
         streams = ops.engram_gate(streams, kv, self.q_weight, self.k_weight, self.eps)
         observe(f"{self.name}out", streams)
         return streams

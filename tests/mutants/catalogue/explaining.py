@@ -17,7 +17,7 @@ EXPLAINING = (
     Mutant(
         name="window-shown-backwards",
         trap="the share of the oldest key in the window is shown as that of the token itself",
-        file="explain/record.py",
+        file="explain/layers.py",
         old="shares[:, :, :window][:, :, ::-1][:, :, :length]",
         new="shares[:, :, :window][:, :, :length]",
         tests=(f"{RECORD}test_values_weighted_by_the_shares_are_the_observed_output",),
@@ -25,7 +25,7 @@ EXPLAINING = (
     Mutant(
         name="slots-before-the-text-counted",
         trap="the first CSA entry is shown as made of tokens before the text, too",
-        file="explain/record.py",
+        file="explain/layers.py",
         old="np.full_like(blocks[:, :1], -np.inf)",
         new="np.zeros_like(blocks[:, :1])",
         tests=(f"{RECORD}test_an_entry_is_the_sum_of_its_tokens_weighted_by_the_slots",),
@@ -34,8 +34,8 @@ EXPLAINING = (
         name="draft-judged-one-place-early",
         trap="a draft is held against what the head says of the place before its own",
         file="explain/opinions.py",
-        old="states[:, 1 + start :]",
-        new="states[:, start:]",
+        old="_compared(model, some, states, ids, 1 + start)",
+        new="_compared(model, some, states, ids, start)",
         tests=(f"{RECORD}test_drafts_are_those_of_the_mtp_module",),
     ),
     Mutant(

@@ -205,9 +205,10 @@ V41_PARTS = (
         name="v41-value-before-the-keys",
         trap="an Engram's value is taken for its first key",
         file="ops/engram.py",
-        old="keys_and_value[..., : n * d].reshape(streams.shape), keys_and_value[..., n * d :]",
-        new="keys_and_value[..., d:].reshape(streams.shape), keys_and_value[..., :d]",
+        old="keys = keys_and_value[..., : n * d].reshape(streams.shape)",
+        new="keys = keys_and_value[..., d:].reshape(streams.shape)",
         tests=GATE,
+        also=(("value = keys_and_value[..., n * d :]", "value = keys_and_value[..., :d]"),),
     ),
     Mutant(
         name="v41-gate-without-root",

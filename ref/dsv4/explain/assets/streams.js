@@ -42,14 +42,20 @@ for (const box of ["read1", "read2"]) {
     return {
       title: "mHC read",
       where: `before ${partWords()}`,
-      text: `What goes into ${partWords()} is a weighted sum of the ${model.hc_mult} streams, here mostly of <b>stream ${most}</b>. The weights lie between 0 and 1 and are computed from the streams themselves.`,
+      text: `What goes into ${partWords()} is a weighted sum of the ${model.hc_mult} streams, here mostly of <b>stream ${most}</b>. The weights lie between 0 and 1 and are computed ${isV41 ? beforeWords(box) : "from the streams themselves"}.`,
       body:
         `<div id="pre">${block("pre", "how much of each stream is read", bars(pre.map((share, stream) => ({ label: `stream ${stream}`, part: share, number: share.toFixed(2), share }))))}</div>` +
         sizePicture() +
         shapes([["streams", [length, model.hc_mult, model.hidden_size]], ["pre", [length, model.hc_mult]], ["x", [length, model.hidden_size]]]) +
-        equation("x = RMSNorm(Σ_j pre_j · X_j)\npre = σ(…) + ε"),
+        equation(`x = RMSNorm(Σ_j pre_j · X_j)\npre = σ(…) + ε${isV41 ? ", of the sub-layer before" : ""}`),
     };
   };
+}
+
+// Where V4.1 has computed the weights with which a sub-layer reads.
+function beforeWords(box) {
+  if (box === "read2") return "before attention, in the same pass over the streams as its other weights: single-pass mHC";
+  return state.layer ? "before the experts of the layer before: single-pass mHC" : "nowhere: the first sub-layer reads stream 0 alone";
 }
 
 for (const box of ["write1", "write2"]) {
