@@ -32,8 +32,7 @@ class Layers41:
         """As of `Layers`."""
         name, model = f"layers.{number}.", self.model
         attn = model.layers[number].attn
-        first = first_pre(model.ops, seen[f"{name}out"])[0] if self.pre is None else self.pre
-        read = first, seen[f"{name}attn_pre_mix"][0]
+        read = self._read_with(seen[f"{name}out"]), seen[f"{name}attn_pre_mix"][0]
         self.pre = seen[f"{name}pre_mix"][0]
         mixing = [
             MhcWeights(pre, seen[f"{name}hc_{part}.post"][0], seen[f"{name}hc_{part}.comb"][0])
@@ -64,6 +63,13 @@ class Layers41:
         """As of `Layers`."""
         assert self.pre is not None
         return self.pre
+
+    def _read_with(self, streams: Array) -> Array:
+        """[T, n]: what the first sub-layer of a layer reads with."""
+        if self.pre is not None:
+            return self.pre
+        first: Array = self.model.ops.to_numpy(first_pre(self.model.ops, streams))[0]
+        return first
 
     def _choice(self, number: int, seen: Mapping[str, Any], indexer: str) -> Choice | None:
         """Note what is chosen here, and what pool is made."""

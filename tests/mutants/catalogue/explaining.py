@@ -4,6 +4,7 @@ from mutants.mutant import Mutant
 
 RECORD = "explain/test_record.py::"
 PAGE = "explain/test_page.py::"
+RECORD41 = "explain/test_record41.py::"
 
 EXPLAINING = (
     Mutant(
@@ -61,5 +62,29 @@ EXPLAINING = (
         old='described.replace("<", "\\\\u003c")',
         new="described",
         tests=(f"{PAGE}test_a_page_fetches_nothing_and_no_text_ends_its_data",),
+    ),
+    Mutant(
+        name="own-share-shown",
+        trap="what V4.1's attention reads with is shown as what it makes for the experts",
+        file="explain/layers41.py",
+        old='self._read_with(seen[f"{name}out"]), seen',
+        new='seen[f"{name}attn_pre_mix"][0], seen',
+        tests=(f"{RECORD41}test_a_sub_layer_reads_with_the_share_that_is_recorded",),
+    ),
+    Mutant(
+        name="entries-of-the-first-source-shown",
+        trap="the shares of V4.1's later layers are computed with the entries of the first source",
+        file="explain/layers41.py",
+        old="        if attn.source:\n",
+        new="        if attn.source and self.entries is None:\n",
+        tests=(f"{RECORD41}test_values_weighted_by_the_shares_are_the_observed_output",),
+    ),
+    Mutant(
+        name="block-behind-the-token-before",
+        trap="the block behind a token is drafted from the token before it",
+        file="explain/opinions.py",
+        old="given = ids[place : place + 1]",
+        new="given = ids[place - 1 : place]",
+        tests=(f"{RECORD41}test_drafts_are_those_of_the_drafter_behind_each_token",),
     ),
 )
