@@ -72,12 +72,12 @@ EXPLAINING = (
         tests=(f"{RECORD41}test_a_sub_layer_reads_with_the_share_that_is_recorded",),
     ),
     Mutant(
-        name="entries-of-the-first-source-shown",
-        trap="the shares of V4.1's later layers are computed with the entries of the first source",
+        name="gates-of-the-streams-behind-an-engram",
+        trap="an Engram's gates are computed anew from the streams that its value was already added to",
         file="explain/layers41.py",
-        old="        if attn.source:\n",
-        new="        if attn.source and self.entries is None:\n",
-        tests=(f"{RECORD41}test_values_weighted_by_the_shares_are_the_observed_output",),
+        old='seen[f"{engram.name}in"], seen',
+        new='seen[f"{engram.name}out"], seen',
+        tests=(f"{RECORD41}test_the_gates_are_those_of_the_engram",),
     ),
     Mutant(
         name="block-behind-the-token-before",
