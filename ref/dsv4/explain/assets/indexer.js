@@ -31,7 +31,8 @@ function entryEquation(ratio, kind) {
 // Which layers read the entries that one makes for all behind it (V4.1).
 function readerWords(layer) {
   const readers = range(layers.length).filter((other) => layers[other].source === layer && other !== layer);
-  return !isV41 || !readers.length ? "" : ` Layers ${readers.join(", ")} read it, too.`;
+  if (!isV41 || !readers.length) return "";
+  return readers.length === 1 ? ` Layer ${readers[0]} reads it, too.` : ` Layers ${readers.join(", ")} read it, too.`;
 }
 
 // The tokens that count most in an entry.

@@ -7,7 +7,7 @@ function sentence() {
     shares: sharesSentence,
     scores: scoresSentence,
     slots: slotsSentence,
-    mixing: () => `Layer ${layer}: token ${token} ${tokenChip(token)} ${state.box.startsWith("read") ? "reads from" : "writes to"} its ${model.hc_mult} streams, with weights that ${isV41 && state.box.startsWith("read") ? "the sub-layer before has computed" : "it computes from them"}.`,
+    mixing: () => `Layer ${layer}: token ${token} ${tokenChip(token)} ${state.box.startsWith("read") ? "reads from" : "writes to"} its ${model.hc_mult} streams, ${mixingWords()}.`,
     experts: expertsSentence,
     foreseen: foreseenSentence,
     drafts: draftSentence,
@@ -15,6 +15,11 @@ function sentence() {
     cache: () => `After ${several(token + 1, "token")}, layer ${layer} keeps <b>${bytes(sum(cacheBytes(layer, token)))}</b>; full attention would keep ${bytes((token + 1) * page.cache.row)}.`,
   };
   return parts[pictureOf[state.box]]();
+}
+
+function mixingWords() {
+  if (!isV41 || state.box.startsWith("write")) return "with weights that it computes from them";
+  return state.box === "read1" && !state.layer ? "the first one alone" : "with weights that the sub-layer before has computed";
 }
 
 function headWords() {
@@ -52,7 +57,7 @@ function slotsSentence() {
   const made = kind === "CSA" ? "8 tokens, 4 of them new," : several(ratio, "token");
   const newest = visible(layer, token) - 1;
   const rest = newest < 0 ? `None is complete at token ${token}.` : `The newest that token ${token} ${tokenChip(token)} can read is entry ${newest}.`;
-  return `Layer ${layer} turns ${made} into one <b class="${kindOf(layer)}">entry</b>. ${rest}`;
+  return `Layer ${layer} turns ${ratio === 1 ? "each token" : made} into one <b class="${kindOf(layer)}">entry</b>. ${rest}`;
 }
 
 function expertsSentence() {

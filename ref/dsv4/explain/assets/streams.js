@@ -42,7 +42,7 @@ for (const box of ["read1", "read2"]) {
     return {
       title: "mHC read",
       where: `before ${partWords()}`,
-      text: `What goes into ${partWords()} is a weighted sum of the ${model.hc_mult} streams, here mostly of <b>stream ${most}</b>. The weights lie between 0 and 1 and are computed ${isV41 ? beforeWords(box) : "from the streams themselves"}.`,
+      text: `What goes into ${partWords()} is a weighted sum of the ${model.hc_mult} streams, here mostly of <b>stream ${most}</b>. ${weightWords(box)}`,
       body:
         `<div id="pre">${block("pre", "how much of each stream is read", bars(pre.map((share, stream) => ({ label: `stream ${stream}`, part: share, number: share.toFixed(2), share }))))}</div>` +
         sizePicture() +
@@ -52,10 +52,12 @@ for (const box of ["read1", "read2"]) {
   };
 }
 
-// Where V4.1 has computed the weights with which a sub-layer reads.
-function beforeWords(box) {
-  if (box === "read2") return "before attention, in the same pass over the streams as its other weights: single-pass mHC";
-  return state.layer ? "before the experts of the layer before: single-pass mHC" : "nowhere: the first sub-layer reads stream 0 alone";
+// Where the weights come from with which a sub-layer reads.
+function weightWords(box) {
+  if (!isV41) return "The weights lie between 0 and 1 and are computed from the streams themselves.";
+  if (box === "read1" && !state.layer) return "No sub-layer stands before it that could have computed weights, so it reads stream 0 alone.";
+  const before = box === "read2" ? "before attention" : "before the experts of the layer before";
+  return `The weights lie between 0 and 1 and were computed ${before}, in one pass over the streams with those that write: single-pass mHC.`;
 }
 
 for (const box of ["write1", "write2"]) {
