@@ -125,5 +125,5 @@ function poolWords(layer, token) {
   if (choice?.allowed) return ` It may choose from the <b class="hca">${choice.allowed.count.at(token)}</b> of ${several(count, "entry", "entries")} in the pool that layer ${model.candidates.source} made.`;
   if (!pool || !count) return "";
   const blocks = poolSpans(layer, token).length;
-  return ` It also makes the pool for the layers behind it: <b class="hca">${several(blocks, "block")}</b> of ${model.candidates.size}, always with the newest.`;
+  return ` It also makes the pool for the layers behind it: <b class="hca">${several(blocks, "block")}</b> of ${several(model.candidates.size, "entry", "entries")}, always with the newest.`;
 }

@@ -145,11 +145,11 @@ function paintDrafts() {
 function paintCache() {
   const { layer, token } = state;
   fill(Math.max(0, token - model.sliding_window + 1), token, colour("window", 0.35));
-  for (let entry = 0; entry < visible(layer, token); entry++) {
+  const { ratio, makes } = layers[layer];
+  for (let entry = 0; makes && entry < visible(layer, token); entry++) {
     bar(...span(layer, entry), lane(layer, entry), colour(kindOf(layer), 0.6));
   }
-  const { ratio } = layers[layer];
   const pending = visible(layer, token) * ratio;
-  if (ratio && pending <= token) dots(pending, token, lane(layer, visible(layer, token)));
+  if (makes && pending <= token) dots(pending, token, lane(layer, visible(layer, token)));
   return "What is kept: filled window keys, bars for entries, a dotted line for tokens whose entry is not complete.";
 }
