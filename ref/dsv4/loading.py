@@ -14,7 +14,6 @@ from dsv4.model.language_model import LanguageModel
 from dsv4.model.model import Model
 from dsv4.model.weight_store import WeightStore
 from dsv4.model41.model import Model41
-from dsv4.ops import Ops
 from dsv4.ops.types import Ints
 from dsv4.text.engram_classes import token_classes
 from dsv4.text.tokenizer import Tokenizer
@@ -41,7 +40,7 @@ def load(
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
 
     memory: bytes that weights and caches may take together; None for no bound. With it, weights are read shortly before
-    they are needed and given back when there is no room: the results are the same. Of V4.1 memory cannot be bounded.
+    they are needed and given back when there is no room: the results are the same.
 
     A model of V4.1 with Engram layers needs the classes of its tokens. They are made from the tokenizer beside its
     weights; where there is none, token_classes has them, an integer [vocab] for each token.
@@ -61,21 +60,13 @@ def load(
     rounds = checkpoint.config.quantised if fake_quant == "auto" else fake_quant == "on"
     ops = backend_named(backend)
     most = None if memory is None else integer("memory", memory, least=1)
-    if isinstance(checkpoint, Checkpoint41):
-        classes = _classes(checkpoint) if token_classes is None else np.asarray(token_classes)
-        return _load41(checkpoint, ops, rounds, chosen, most, classes)
-    if token_classes is not None:
+    if token_classes is not None and not isinstance(checkpoint, Checkpoint41):
         raise SettingError("token_classes: expected none for a model of V4, found some")
     store = None if most is None else WeightStore(checkpoint, ops, most)
+    if isinstance(checkpoint, Checkpoint41):
+        classes = _classes(checkpoint) if token_classes is None else np.asarray(token_classes)
+        return Model41(checkpoint, ops, rounds, chosen, classes, store)
     return Model(checkpoint, ops, rounds, chosen, store)
-
-
-def _load41(
-    checkpoint: Checkpoint41, ops: Ops, rounds: bool, dtype: np.dtype, memory: int | None, classes: Ints | None
-) -> Model41:
-    if memory is not None:
-        raise SettingError(f"memory: expected no bound for a model of V4.1, found {memory}")
-    return Model41(checkpoint, ops, rounds, dtype, classes)
 
 
 def _classes(checkpoint: Checkpoint41) -> Ints | None:

@@ -1,6 +1,7 @@
 """Checkpoints of V4.1 that are written: config.json there and back, converted both ways, and of random weights."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from command import is_one_line, runner
-from dsv4.checkpoint import config41_as_json, config41_from_json, open_checkpoint, read_config41
+from dsv4.checkpoint import config41_as_json, config41_from_json, open_checkpoint, parts, read_config41, values
 from dsv4.checkpoint.convert import convert
+from dsv4.checkpoint.random_weights import write_random
 from dsv4.checkpoint.smaller41 import smaller41
 from dsv4.errors import SettingError
 from dsv4.model41.model import Model41
@@ -49,6 +51,35 @@ def test_stored_weights_are_converted_to_floats_and_back(tmp_path):
         np.testing.assert_array_equal(dequantise(stored), wide, err_msg=name)
         np.testing.assert_array_equal(dequantise(again), wide, err_msg=name)
         assert not isinstance(again, Fp8Weight) or again.block == parameter.block
+
+
+def test_a_table_is_converted_in_parts_of_a_few_rows(tmp_path, monkeypatch):
+    """Both ways no array is nearly as large as the table, and the values are those of the whole table."""
+    config = read_config41(QUANT)
+    rows = tuple(
+        engram_moduli(2, config.engram.max_ngram_size, config.engram.n_heads, 20_000).sum(axis=(1, 2)).tolist()
+    )
+    config = replace(config, engram=replace(config.engram, vocab_size=20_000, num_embeddings=rows))
+    write_random(tmp_path / "made", config, max_shard_bytes=10**5)
+    monkeypatch.setattr(parts, "NUMBERS_AT_ONCE", 2**14)
+    monkeypatch.setattr(values, "CHUNK", 2**14)
+    name = f"layers.{config.engram.layer_ids[0]}.engram.embed.weight"
+    made = dequantise(open_checkpoint(tmp_path / "made").weight(name))
+    most = []
+
+    def note(*_):
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.reset_peak()
+
+    for source, to in (("made", "float32"), ("float32", "released")):
+        most.clear()
+        tracemalloc.start()
+        convert(tmp_path / source, tmp_path / to, to, max_shard_bytes=10**5, progress=note)
+        tracemalloc.stop()
+        assert max(most[1:]) < 0.6 * made.nbytes, (to, most)  # the first is of opening the checkpoint
+        np.testing.assert_array_equal(dequantise(open_checkpoint(tmp_path / to).weight(name)), made)
+    first, again = (open_checkpoint(tmp_path / each).weight(name) for each in ("made", "released"))
+    assert isinstance(again, Fp8Weight) and again.block == (1, 32) and again.scales.shape == first.scales.shape
 
 
 @pytest.mark.parametrize("options", [(), ("--float",)], ids=["released", "float"])

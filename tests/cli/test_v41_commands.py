@@ -1,85 +1,100 @@
-"""A small V4.1 model from the first command to the last: random weights, a look inside, text, results to compare."""
+"""The commands with a whole small model of V4.1: text in a bounded memory, and the page that looks inside."""
 
+import io
 import json
 import re
 
+import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from command import is_one_line, runner
-from dsv4 import Tokenizer, bundled_model
-from dsv4.backends import VARIABLE
-from dsv4.checkpoint.convert import COPIED_FILES
-from dsv4.text.engram_classes import classes_of
-from model41.golden41 import GOLDEN
+from command import runner
+from dsv4 import load
+from explain.reading import read
+from whole41 import write_whole41
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return write_whole41(tmp_path_factory.mktemp("v41") / "model")
+
+
+@pytest.fixture(scope="module")
+def least(directory):
+    """A budget in bytes: a drafter, a layer, caches of a short text."""
+    model = load(directory, "numpy", memory=2**30)
+    names = [name for name in model.checkpoint.parameters if name.startswith(("layers.5.", "head.", "norm.", "mtp."))]
+    return sum(map(model.checkpoint.stored_bytes, names)) + 150_000
 
 
 @pytest.fixture
 def dsv4(monkeypatch, capfd):
-    monkeypatch.setenv(VARIABLE, "numpy")
     return runner(monkeypatch, capfd)
 
 
-@pytest.fixture
-def config(tmp_path):
-    """The config.json of the small quantised model, for the bundled tokenizer, which lies beside it."""
-    place, tokenizer = tmp_path / "config", Tokenizer.from_file(bundled_model())
-    place.mkdir()
-    for name in COPIED_FILES:
-        if (bundled_model() / name).exists():
-            (place / name).write_bytes((bundled_model() / name).read_bytes())
-    names = {number: name for name, number in tokenizer.vocabulary.items()}
-    ids = range(tokenizer.vocab_size)
-    classes = classes_of([tokenizer.decode([number]) for number in ids], [names.get(number, "") for number in ids])
-    settings = json.loads((GOLDEN / "v41_quant" / "config.json").read_text())
-    settings["text_config"]["vocab_size"] = tokenizer.vocab_size
-    settings["text_config"]["engram_compressed_vocab_size"] = int(classes.max()) + 1
-    (place / "config.json").write_text(json.dumps(settings))
-    return place
+READ = r"read \S+ [kM]?B, \S+ [kM]?B/s; \d+ of \d+ parts were in memory\n"
 
 
-def test_from_random_weights_to_results_that_agree(dsv4, config, tmp_path):
-    model, saved = tmp_path / "model", tmp_path / "saved.safetensors"
-    status, out, err = dsv4("random", config, model, "--layers", 9, "--experts", 5, "--float")
-    assert (status, err) == (0, "") and out.startswith(f"wrote {model}: ")
-    status, out, _ = dsv4("inspect", model)
-    assert status == 0 and "drafts by DSpark: layers 3, tokens at once 5\n" in out and ", with Engram\n" in out
-    assert [re.split(r" {2,}", line)[1] for line in out.splitlines() if line.startswith("layers.")] == [
-        *("SWA", "SWA", "Full", "Reuse", "Full", "Reuse", "Full", "Reuse", "Reindex")
-    ]
-    status, out, _ = dsv4("cost", model)
-    assert status == 0 and "\nin Engram tables " in out and "\ncache per token " in out
-    status, plain, _ = dsv4("generate", "To be", "--model", model, "-n", 12, "-t", 0)
-    assert status == 0 and plain.startswith("To be")
-    assert dsv4("generate", "To be", "--model", model, "-n", 12, "-t", 0, "--speculative")[1] == plain
-    status, out, err = dsv4("verify", model, "--save", saved, "--length", 40)
-    assert (status, err) == (0, "") and out.startswith(f"wrote {saved}: ")
-    results = load_file(saved)
-    status, out, _ = dsv4("verify", model, "--expected", saved, "--json")
-    assert status == 0 and {"engram.token_map", "p1.decode.released.logits"} <= {row["name"] for row in json.loads(out)}
-    results["engram.token_map"][7] += 1
-    save_file(results, saved)
-    status, out, _ = dsv4("verify", model, "--expected", saved)
-    assert status == 1 and [line.split()[0] for line in out.splitlines() if line.endswith("too large")] == [
-        "engram.token_map"
-    ]
+@pytest.mark.parametrize("more", [(), ("--speculative",)], ids=["plain", "drafts"])
+def test_the_text_is_the_same_with_a_budget(dsv4, directory, least, more):
+    arguments = ("generate", "The ring", "-m", directory, "-n", 6, "-t", 0, "-b", "numpy", *more)
+    free, bounded = dsv4(*arguments), dsv4(*arguments, "--memory", least)
+    assert free[0] == bounded[0] == 0, (free, bounded)
+    assert bounded[1] == free[1] != ""
+    assert re.search(READ, bounded[2])
 
 
-def test_a_model_without_its_tokenizer_says_what_it_needs(dsv4, config, tmp_path):
-    (config / "tokenizer.json").unlink()
-    status, out, err = dsv4("random", config, tmp_path / "model", "--layers", 2)
-    assert (status, is_one_line(err)) == (0, True)
-    assert f"{config}: no tokenizer.json" in err and "for its Engram" in err
-    for arguments in (("generate", "To be", "--model", tmp_path / "model"), ("logits", tmp_path / "model")):
-        more = () if arguments[0] == "generate" else ("--ids", tmp_path / "ids.json", "--out", tmp_path / "o.npy")
-        (tmp_path / "ids.json").write_text("[1, 2]")
-        status, out, err = dsv4(*arguments, *more)
-        assert (status, out, is_one_line(err)) == (2, "", True)
-        assert f"{tmp_path / 'model' / 'tokenizer.json'}: " in err
+def test_logits_are_the_same_with_a_budget(dsv4, directory, least, tmp_path):
+    (tmp_path / "ids.json").write_text(json.dumps(list(range(20))))
+    found = []
+    for more in ((), ("--memory", least)):
+        out = tmp_path / f"{len(found)}.npy"
+        arguments = ("logits", directory, "--ids", tmp_path / "ids.json", "--out", out, "--chunk", 7, "-b", "numpy")
+        status, _, err = dsv4(*arguments, *more)
+        assert status == 0, err
+        found.append(np.load(out))
+    np.testing.assert_array_equal(*found)
 
 
-def test_the_preset_is_the_released_model(dsv4):
-    status, out, _ = dsv4("inspect", "v4.1")
-    assert status == 0 and out.startswith("v4.1\n748B parameters, ")
-    for command in ("cost", "inspect", "random"):
-        assert "v4.1" in dsv4(command, "--help")[1]
+def test_a_chat_with_a_budget(dsv4, directory, least, monkeypatch):
+    answers = []
+    for more in ((), ("--memory", least)):
+        monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+        status, out, err = dsv4("chat", directory, "-n", 5, "-t", 0, "-b", "numpy", "--mode", "non-think", *more)
+        assert status == 0, err
+        answers.append(out)
+    assert answers[0] == answers[1] != ""
+
+
+def test_the_page_of_a_model_of_v41(dsv4, directory, tmp_path):
+    path = tmp_path / "page.html"
+    assert dsv4("explain", "To be, or not", "-m", directory, "-o", path, "-b", "numpy") == (0, f"{path}\n", "")
+    shown = read(path.read_text(encoding="utf-8"))
+    assert shown["model"]["version"] == "V4.1" and shown["drafts"]["blocks"] is not None
+    assert "".join(piece for _, piece in shown["tokens"]).endswith("To be, or not")
+
+
+def test_it_is_served_with_a_budget_and_looked_into_without(directory, least):
+    pytest.importorskip("uvicorn")
+    from dsv4 import Tokenizer
+    from dsv4.serve.app import application
+    from dsv4.serve.engine import Engine
+    from dsv4.serve.service import Service
+    from dsv4.text.generation_config import GenerationConfig
+    from serve.asking import ask
+
+    texts = []
+    for memory in (None, least):
+        model, tokenizer = load(directory, "numpy", memory=memory), Tokenizer.from_file(directory)
+        wanted = GenerationConfig.load(model.checkpoint)
+        engine = Engine(model)
+        service = Service(model, tokenizer, engine, "small", wanted, mode="non-think", revision="v4.1")
+        app = application(service)
+        body = {"prompt": "The ring", "max_tokens": 5, "temperature": 0}
+        texts.append(ask(app, "/v1/completions", body).json["choices"][0]["text"])
+        found = ask(app, "/explain", {"ids": [5, 6, 7]})
+        engine.stop(finish=True)
+        if memory is None:
+            assert found.status == 200 and read(found.body.decode())["model"]["version"] == "V4.1"
+        else:
+            assert found.status == 400 and "without --memory" in found.error["message"]
+    assert texts[0] == texts[1] != ""

@@ -13,6 +13,8 @@ import tiny
 from dsv4.cost.memory import layer_cache_bytes
 from dsv4.explain import record, write_page
 from dsv4.ops import Ops
+from explain import visits
+from explain.visits import problems, shares_shown
 
 TEXT = "To be, or not to be: that is the question.\n\nשלום 😀 <｜User｜> x\t" * 5
 LENGTH = 150
@@ -50,23 +52,8 @@ def at_one_place(page):
     go(page)
 
 
-GO = """(address) => new Promise((done) => {
-    addEventListener("hashchange", () => setTimeout(done), {once: true});
-    location.hash = address + "&at=" + performance.now();
-})"""
-"""What leads the page to an address, and waits until it has drawn: addresses that are alike would make no event."""
-
-
 def go(page, box="attention"):
-    page.run(f"({GO})('token={TOKEN}&layer={LAYER}&head={HEAD}&theme=light&box={box}')")
-
-
-def shares_shown(page, inside):
-    """(first token, last token, share) of the rows of a list; None for the sink."""
-    return page.run(
-        f"Array.from(document.querySelectorAll('#{inside} li'), (row) => "
-        "[row.dataset.first ?? null, row.dataset.last ?? null, Number(row.dataset.share), row.innerText])"
-    )
+    visits.go(page, token=TOKEN, layer=LAYER, head=HEAD, theme="light", box=box)
 
 
 def test_the_largest_shares_are_those_of_numpy(page, recorded):
@@ -177,26 +164,7 @@ def test_every_box_of_every_layer_draws_at_the_edges_of_the_text(page):
     """Boxes × tokens: no number is missing, and each picture says what it shows."""
     count = page.run("document.querySelectorAll('.box').length")
     assert count >= 17
-    problems = page.run(
-        """(async () => {
-            const found = [];
-            const total = Number(document.querySelector("#step").textContent.split(" of ")[1]);
-            for (const token of [0, 3, 7, 128, 149]) {
-                await (GO)(`token=${token}&layer=0&box=embedding&head=-1`);
-                for (let step = 0; step < total; step++) {
-                    const text = document.body.innerText + document.body.innerHTML.replace(/<script[^]*/, "");
-                    const bad = /NaN|undefined|\\[object|Infinity|null/.exec(text);
-                    if (bad) found.push([location.hash, bad[0], text.slice(bad.index - 60, bad.index + 20)]);
-                    const mute = Array.from(document.querySelectorAll('[role="img"]')).find((one) => !one.ariaLabel);
-                    if (mute) found.push([location.hash, "no text alternative", mute.outerHTML.slice(0, 80)]);
-                    document.querySelector("#next").click();
-                }
-                if (!location.hash.includes("box=embedding")) found.push([location.hash, "not come round"]);
-            }
-            return found;
-        })()""".replace("GO", GO)
-    )
-    assert problems == []
+    assert problems(page, [0, 3, 7, 128, 149]) == []
 
 
 def test_keys(page):

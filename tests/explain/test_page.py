@@ -12,9 +12,9 @@ from dsv4.cost.memory import cache_bytes
 from dsv4.errors import SettingError
 from dsv4.explain import Record, record, write_page
 from dsv4.explain.data import NOBODY, grouped
+from dsv4.explain.layers import Choice, LayerRecord, Routing, Shares
 from dsv4.explain.opinions import Drafts, Opinions
 from dsv4.explain.page import page
-from dsv4.explain.record import Choice, LayerRecord, Routing, Shares
 from dsv4.explain.room import Room
 from dsv4.explain.words import pieces, word
 from dsv4.ops import Ops
@@ -124,9 +124,7 @@ def test_opinions_and_drafts(recorded, shown):
 def test_bytes_of_the_cache_are_those_of_the_cost(model, shown):
     config, cache = model.config, shown["cache"]
     for tokens in (1, 4, 127, LENGTH):
-        found = sum(
-            cache["of_ratio"][str(ratio)][tokens - 1] for ratio in config.compress_ratios[: config.num_hidden_layers]
-        )
+        found = sum(cache["kinds"][kind][tokens - 1] for kind in cache["of_layer"])
         assert dict(zip(cache["parts"], found, strict=True)) == cache_bytes(config, tokens, "packed")
 
 
@@ -265,7 +263,7 @@ def _noise(config, length):
         for ratio in config.compress_ratios[: config.num_hidden_layers]
     ]
     drafts = Drafts(opinions(length - 1), generator.random(length - 1) > 0.5, generator.random(length - 1))
-    model = SimpleNamespace(config=config, rounds=True, mtp=object(), ops=Ops())
+    model = SimpleNamespace(config=config, rounds=True, mtp=object(), dspark=None, ops=Ops())
     found = Record(
         generator.integers(0, 1000, length),
         generator.random(length),

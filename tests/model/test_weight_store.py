@@ -19,7 +19,7 @@ from dsv4.checkpoint.direct import read_tensor
 from dsv4.errors import CheckpointError, SettingError
 from dsv4.model.model import Model
 from dsv4.model.stored_experts import expert_group
-from dsv4.model.stored_layers import OUTSIDE, draft_weights
+from dsv4.model.stored_layers import draft_weights, outside
 from dsv4.model.weight_groups import Group
 from dsv4.model.weight_store import HALF_LIFE, WeightStore
 from dsv4.ops import Ops
@@ -295,7 +295,11 @@ def sizes(directory):
         bytes_of(directory, (name for name in weights if name.startswith(f"layers.{n}.") and ".experts." not in name))
         for n in range(3)
     ]
-    return bytes_of(directory, expert_group("layers.0.ffn.experts.0.").weights), layers, bytes_of(directory, OUTSIDE)
+    return (
+        bytes_of(directory, expert_group("layers.0.ffn.experts.0.").weights),
+        layers,
+        bytes_of(directory, outside(weights)),
+    )
 
 
 def least_memory(directory):
@@ -381,13 +385,14 @@ def test_what_drafts_is_read_when_something_is_drafted(directory):
     model = load(directory, "numpy", memory=2**30)
     model([[3, 5]], model.new_cache(drafts=False))
     kept = model.store._kept
-    assert kept == bytes_of(directory, OUTSIDE)
+    weights = list(model.checkpoint.parameters)
+    assert kept == bytes_of(directory, outside(weights))
     assert model.mtp is not None
-    assert model.store._kept == kept + bytes_of(directory, draft_weights(model.config))
+    assert model.store._kept == kept + bytes_of(directory, draft_weights(weights))
 
 
 def test_a_budget_without_room_for_what_drafts_is_refused_when_it_is_needed(directory):
-    least = least_memory(directory) + bytes_of(directory, draft_weights(Checkpoint.open(directory).config))
+    least = least_memory(directory) + bytes_of(directory, draft_weights(Checkpoint.open(directory).parameters))
     model = load(directory, "numpy", memory=least - 1)
     with pytest.raises(SettingError, match=rf"^memory: expected at least {least} bytes, for the head, what drafts"):
         model.mtp_logits(model.states([[3, 5]]), [[5, 7]])

@@ -105,7 +105,7 @@ def test_what_stands_before_a_text_is_the_pad_token(backend):
         name = f"layers.{layer}.engram.hash_ids"
         np.testing.assert_array_equal(seen[name], longer[name][:, 2:])
     others = tiny41.Model41(tiny41.checkpoint(), backend, False, model.dtype, (tiny41.CLASSES + 1) % 15)
-    assert others.engrams[0].pad_class == 3
+    assert others.layers[0].engram.pad_class == 3
 
 
 def test_tokens_of_one_class_name_the_same_rows(model):

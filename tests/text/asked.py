@@ -12,9 +12,13 @@ ASKED = (*((mode, "0731") for mode in chat.EFFORTS["0731"]), ("max", "april"), *
 
 def tokenizer_of_v41(directory: Path) -> Tokenizer:
     """The tokenizer in a directory with the token that V4.1 has more than V4."""
-    path = directory / "tokenizer.json"
-    data = json.loads(path.read_text(encoding="utf-8"))
+    return Tokenizer(tokenizer_json_of_v41(directory), {}, directory / "tokenizer.json")
+
+
+def tokenizer_json_of_v41(directory: Path) -> dict:
+    """What the tokenizer.json of that one holds."""
+    data = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
     like = data["added_tokens"][0]
     number = max(*data["model"]["vocab"].values(), *(token["id"] for token in data["added_tokens"])) + 1
     data["added_tokens"].append({**like, "content": "<｜System｜>", "id": number})
-    return Tokenizer(data, {}, path)
+    return data

@@ -50,9 +50,7 @@ def index_candidates(queries: Array, keys: Rows, weights: Array, visible: Ints, 
     return over_queries(some, batch * entries, queries, weights, visible)
 
 
-def index_top_k_among(
-    queries: Array, keys: Rows, weights: Array, visible: Ints, pool: Ints, size: int, k: int
-) -> Ints:
+def index_top_k_among(queries: Array, keys: Rows, weights: Array, visible: Ints, pool: Ints, size: int, k: int) -> Ints:
     """As dsv4.ops.candidates.index_top_k_among."""
     known = _are_for_kernels(queries, keys, weights, visible, k, size)
     if not known or not _are_blocks(pool, queries, -(-keys.shape[1] // size)):

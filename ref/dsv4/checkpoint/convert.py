@@ -10,12 +10,14 @@ import numpy as np
 
 from dsv4.checkpoint import Checkpoint, Checkpoint41, open_checkpoint, write_checkpoint
 from dsv4.checkpoint.input_files import read_json
+from dsv4.checkpoint.parts import InParts, rows_of
 from dsv4.checkpoint.writing import DEFAULT_SHARD_BYTES
 from dsv4.config import Config
 from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError, reason
 from dsv4.ops.quantise import FP4_BLOCK, Fp4Weight, Fp8Weight, Weight, dequantise, quantise_fp4, quantise_fp8
 from dsv4.parameters import Parameter
+from dsv4.parameters41 import TABLE_BLOCK
 
 Storage = Literal["released", "float32", "bfloat16"]
 
@@ -31,13 +33,13 @@ def convert(
     progress: Callable[[int, int, str], None] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a checkpoint again in another storage, under official names, one tensor at a time.
+    """Write a checkpoint again in another storage, under official names, one tensor at a time, of a table some rows.
 
     to: "released" stores each parameter as released checkpoints do: FP4 routed experts, FP8 linear maps, bf16 and
     float32 for the rest; "float32" stores all in float32, which is exact for every released format; "bfloat16" stores
     in bf16 what is not float32 in released checkpoints, which is exact for them, too. Weights that are in the wanted
     storage already are copied unchanged. tid2eid is copied. Files of the tokenizer are copied. Of V4.1 the text path is
-    written, and a table of an Engram is held whole where its storage changes.
+    written.
     target, overwrite, max_shard_bytes: as `write_checkpoint` takes them.
     progress: called as progress(done, parameters, name) after each parameter. Raises CheckpointError where the source
     is not a sound checkpoint, a file of its tokenizer is not JSON, a routed expert's width is not a multiple of 32, or
@@ -99,17 +101,30 @@ def _check_widths(checkpoint: Checkpoint | Checkpoint41) -> None:
 
 def _converted(
     checkpoint: Checkpoint | Checkpoint41, to: Storage, progress: Callable[[int, int, str], None] | None
-) -> Iterator[tuple[str, Weight]]:
+) -> Iterator[tuple[str, Weight | InParts]]:
     total = len(checkpoint.parameters)
     for done, (name, parameter) in enumerate(checkpoint.parameters.items(), start=1):
         checkpoint.check_values(name)
         weight = checkpoint.weight(name)
-        try:
-            yield name, released(weight, parameter) if to == "released" else _dense(weight, parameter, to)
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint.entries[name]}: {error}") from error
+        if parameter.block == TABLE_BLOCK:
+            yield name, _in_parts(weight, parameter, to)
+        else:
+            try:
+                yield name, _stored_as(to, weight, parameter)
+            except ValueError as error:
+                raise CheckpointError(f"{checkpoint.entries[name]}: {error}") from error
         if progress is not None:
             progress(done, total, name)
+
+
+def _in_parts(weight: Weight, parameter: Parameter, to: Storage) -> InParts:
+    """The table of an Engram in another storage."""
+    return InParts(weight.shape, lambda rows: _stored_as(to, rows_of(weight, rows), parameter))
+
+
+def _stored_as(to: Storage, weight: Weight, parameter: Parameter) -> Weight:
+    """The parameter, or rows of it, in another storage."""
+    return released(weight, parameter) if to == "released" else _dense(weight, parameter, to)
 
 
 def released(weight: Weight, parameter: Parameter) -> Weight:

@@ -161,19 +161,26 @@ class StoredModel(ABC, Generic[AnyConfig]):
         scales = scales if scales.dtype == np.uint8 else e8m0_encode(scales)
         return Fp8Weight(codes, scales, parameter.block) if entry.dtype == "F8_E4M3" else Fp4Weight(codes, scales)
 
-    def read_rows(self, name: str, numbers: Ints) -> npt.NDArray[Any]:
-        """Rows [N, d] of a dense parameter [.., d], in memory of their own, checked as `check_values` does.
+    def read_rows(self, name: str, numbers: Ints) -> Weight:
+        """Rows [N, d] of a parameter [.., d], in memory of their own, checked as `check_values` does.
 
-        Raises CheckpointError as `read_weight` does.
+        It is dense, or in FP8 with scales for parts of single rows. Raises CheckpointError as `read_weight` does.
         """
-        self._check_stored(self._parameter(name))
-        entry: Entry = self.entries[name]
-        size = entry.size // entry.shape[0]
-        rows = [replace(entry, shape=(1, *entry.shape[1:]), start=entry.start + size * int(row)) for row in numbers]
-        found = [read_tensor(row) for row in rows]
-        for row, values_of_row in zip(rows, found, strict=True):
-            values.check_numbers(values_of_row, row)
-        return np.concatenate(found)
+        parameter = self._parameter(name)
+        self._check_stored(parameter)
+        entry = self.entries[name]
+        scale = self.entries[parameter.scale_name] if entry.dtype in values.LARGEST_SCALE else None
+        rows = [(_row(entry, int(row)), _row(scale, int(row)) if scale else None) for row in numbers]
+        found = [(read_tensor(row), read_tensor(scales) if scales else None) for row, scales in rows]
+        for (row, of_row), (codes, scales) in zip(rows, found, strict=True):
+            values.check_numbers(codes, row)
+            if of_row is not None and scales is not None:
+                values.check_scales(scales, of_row, row.dtype)
+        codes = np.concatenate([codes for codes, _ in found])
+        if scale is None:
+            return codes
+        scales = np.concatenate([scales for _, scales in found if scales is not None])
+        return Fp8Weight(codes, scales if scales.dtype == np.uint8 else e8m0_encode(scales), parameter.block)
 
     def check_values(self, name: str) -> None:
         """Read a parameter's values and those of its scales, and look for ones that cannot be right.
@@ -261,6 +268,12 @@ class StoredModel(ABC, Generic[AnyConfig]):
             raise CheckpointError(f"{entry}: expected dtype {' or '.join(ACCEPTED_SCALES)}, found {entry.dtype}")
         assert parameter.scale_shape is not None  # a quantised dtype is accepted for quantised formats only
         _require_shape(entry, parameter.scale_shape)
+
+
+def _row(entry: Entry, number: int) -> Entry:
+    """One row of a tensor, [1, ...]."""
+    size = entry.size // entry.shape[0]
+    return replace(entry, shape=(1, *entry.shape[1:]), start=entry.start + size * number)
 
 
 def _require_shape(entry: Entry, expected: tuple[int, ...]) -> None:

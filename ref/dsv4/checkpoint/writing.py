@@ -8,6 +8,8 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from dsv4.checkpoint.config41_json import config41_as_json
 from dsv4.checkpoint.config_json import config_as_json
 from dsv4.checkpoint.files import INDEX_FILE, SINGLE_FILE
+from dsv4.checkpoint.parts import InParts, Rows
 from dsv4.checkpoint.target import built_beside
 from dsv4.config import Config
 from dsv4.config41 import Config41
@@ -38,14 +41,14 @@ STORED_DTYPES = {
 }
 """The safetensors dtype in which a dense array is written."""
 
-Stored = tuple[str, npt.NDArray[Any]]
+Stored = tuple[str, npt.NDArray[Any] | Rows]
 """A safetensors dtype and the array with its bytes."""
 
 
 def write_checkpoint(
     directory: str | Path,
     config: Config | Config41,
-    tensors: Iterable[tuple[str, Weight]],
+    tensors: Iterable[tuple[str, Weight | InParts]],
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     extra_files: Iterable[str | Path] = (),
     overwrite: bool = False,
@@ -53,8 +56,8 @@ def write_checkpoint(
     """Write config.json, safetensors files and copies of `extra_files` (a tokenizer's, say) into a new directory.
 
     tensors: every parameter of the configuration by official name, in any order, MTP layers all or not at all; a
-    dense array (float32, bfloat16, float16; int64 or int32 for tid2eid), Fp8Weight or Fp4Weight. They are taken one
-    by one, and at most one file's tensors, `max_shard_bytes`, are held at a time.
+    dense array (float32, bfloat16, float16; int64 or int32 for tid2eid), Fp8Weight or Fp4Weight, or one of these in
+    parts. They are taken one by one, and at most one file's tensors, `max_shard_bytes`, are held at a time.
     The directory appears under its name when it is whole: it is built beside it under a hidden name, which is removed
     on failure. It must be new or empty; `overwrite` allows one that holds what dsv4 has written, unchanged, and
     nothing else, and that stays until the new one is whole. Raises CheckpointError where the target may not be replaced
@@ -111,11 +114,12 @@ def write_safetensors(file: Path, tensors: dict[str, Stored]) -> None:
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for _, array in tensors.values():
-            stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            for part in array.parts() if isinstance(array, Rows) else [array]:
+                stream.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
 
 
 def _stored(
-    config: Config | Config41, tensors: Iterable[tuple[str, Weight]]
+    config: Config | Config41, tensors: Iterable[tuple[str, Weight | InParts]]
 ) -> Iterator[tuple[str, list[tuple[str, Stored]]]]:
     """Each parameter with the tensors that store it, checked against the configuration's table."""
     expected = parameters_of(config)
@@ -126,8 +130,9 @@ def _stored(
             kind = "a second one" if name in expected else "an unknown one"
             raise CheckpointError(f"{name!r}: expected each parameter of {config.source} once, found {kind}")
         del missing[name]
-        quantised |= isinstance(weight, Fp8Weight | Fp4Weight)
-        yield name, _stored_parameter(expected[name], weight)
+        stored = _stored_parameter(expected[name], weight)
+        quantised |= len(stored) > 1  # scales beside codes
+        yield name, stored
     absent = [name for name in missing if not name.startswith("mtp.")]
     mtp = [name for name in expected if name.startswith("mtp.")]
     if absent or 0 < sum(name in missing for name in mtp) < len(mtp):
@@ -138,12 +143,14 @@ def _stored(
         raise CheckpointError("{}: quantised tensors: expected {}, found {}".format(config.source, *expected_found))
 
 
-def _stored_parameter(parameter: Parameter, weight: Weight) -> list[tuple[str, Stored]]:
+def _stored_parameter(parameter: Parameter, weight: Weight | InParts) -> list[tuple[str, Stored]]:
     """The tensors that store one parameter: itself, and scales beside quantised codes."""
     name = parameter.name
     if weight.shape != parameter.shape:
         raise CheckpointError(f"{name!r}: expected shape {list(parameter.shape)}, found {list(weight.shape)}")
     match weight:
+        case InParts():
+            return _stored_in_parts(parameter, weight)
         case Fp8Weight(codes, scales) if parameter.format == "fp8":
             return [(name, ("F8_E4M3", codes)), (parameter.scale_name, ("F8_E8M0", scales))]
         case Fp4Weight(packed, scales) if parameter.format == "fp4":
@@ -154,6 +161,25 @@ def _stored_parameter(parameter: Parameter, weight: Weight) -> list[tuple[str, S
                 return [(name, (dtype, weight))]
     found = type(weight).__name__ if not isinstance(weight, np.ndarray) else str(weight.dtype)
     raise CheckpointError(f"{name!r}: expected values that can be stored for format {parameter.format}, found {found}")
+
+
+def _stored_in_parts(parameter: Parameter, weight: InParts) -> list[tuple[str, Stored]]:
+    """As `_stored_parameter`, which says by the first row what all of them are stored as."""
+
+    def stored(rows: slice) -> list[tuple[str, Stored]]:
+        made = weight.rows(rows)
+        return _stored_parameter(replace(parameter, shape=made.shape), made)
+
+    def some(number: int, rows: slice) -> npt.NDArray[Any]:
+        _, (_, array) = stored(rows)[number]
+        assert isinstance(array, np.ndarray)  # parts have no parts
+        return array
+
+    found = list[tuple[str, Stored]]()
+    for number, (name, (dtype, first)) in enumerate(stored(slice(0, 1))):
+        shape = weight.shape[0], *first.shape[1:]
+        found.append((name, (dtype, Rows(shape, first.dtype, partial(some, number)))))
+    return found
 
 
 def _shards(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dsv4.cli.app import AllowSpecial, BackendOption, FakeQuantOption, ModelOption, app, only_v4, open_model, prompt_ids
+from dsv4.cli.app import AllowSpecial, BackendOption, FakeQuantOption, ModelOption, app, open_model, prompt_ids
 
 
 @app.command(name="explain")
@@ -33,6 +33,5 @@ def explain_command(
     from dsv4.explain import record, write_page
 
     opened, tokenizer = open_model(model, backend, fake_quant)
-    loaded = only_v4(opened, "explain")
-    write_page(out, loaded, tokenizer, record(loaded, prompt_ids(tokenizer, text, allow_special)), sources)
+    write_page(out, opened, tokenizer, record(opened, prompt_ids(tokenizer, text, allow_special)), sources)
     print(out)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from dsv4.config41 import Config41
+from dsv4.cost import memory
 from dsv4.cost.memory import NUMBER_BYTES, CacheFormat
 from dsv4.cost.products import Product, matrix_products, merge, stream_products
 from dsv4.ops.quantise import FP4_BLOCK
@@ -15,6 +16,9 @@ from dsv4.parameters41 import parameters41
 
 KEY_BLOCK, ENTRY_BLOCK = 32, 16
 """Channels that share a scale byte: of a window key in FP8, and of an entry in FP4."""
+
+PARTS = (*memory.PARTS, "token classes")
+"""What a layer's cache holds, by the names of `Cache.nbytes`."""
 
 CLASS_BYTES = 8
 """A token class, as the reference keeps it, in every format."""
@@ -67,17 +71,25 @@ def global_bytes(config: Config41, cache_format: CacheFormat) -> Fraction:
 
 def cache_bytes(config: Config41, context: int, cache_format: CacheFormat, draft_context: int = 0) -> dict[str, int]:
     """The bytes of each part that `Cache.nbytes` names, for one sequence; as `dsv4.cost.memory.cache_bytes`."""
-    parts = dict.fromkeys(("window", "compressed", "indexer keys", "pending", "token classes"), 0)
+    parts = dict.fromkeys(PARTS, 0)
     for layer in range(len(config.compress_ratios)):
         length = context if layer < config.num_hidden_layers else draft_context
-        parts["window"] += min(length, config.sliding_window) * window_bytes(config, cache_format)
-        if config.engram and config.is_engram_layer(layer):
-            parts["token classes"] += min(length, config.engram.max_ngram_size - 1) * CLASS_BYTES
-        if config.is_kv_source(layer):
-            ratio, width = config.compress_ratios[layer], config.head_dim
-            parts["compressed"] += length // ratio * entry_bytes(config, cache_format)
-            parts["indexer keys"] += length // ratio * _index_key_bytes(config, cache_format)
-            parts["pending"] += 2 * (length % ratio) * width * NUMBER_BYTES.get(cache_format, 4)
+        for part, size in layer_cache_bytes(config, layer, length, cache_format).items():
+            parts[part] += size
+    return parts
+
+
+def layer_cache_bytes(config: Config41, layer: int, length: int, cache_format: CacheFormat) -> dict[str, int]:
+    """The bytes of each part for one layer, or stage of the drafter, after `length` tokens."""
+    parts = dict.fromkeys(PARTS, 0)
+    parts["window"] = min(length, config.sliding_window) * window_bytes(config, cache_format)
+    if config.engram and config.is_engram_layer(layer):
+        parts["token classes"] = min(length, config.engram.max_ngram_size - 1) * CLASS_BYTES
+    if config.is_kv_source(layer):
+        ratio, width = config.compress_ratios[layer], config.head_dim
+        parts["compressed"] = length // ratio * entry_bytes(config, cache_format)
+        parts["indexer keys"] = length // ratio * _index_key_bytes(config, cache_format)
+        parts["pending"] = 2 * (length % ratio) * width * NUMBER_BYTES.get(cache_format, 4)
     return parts
 
 

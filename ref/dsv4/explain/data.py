@@ -4,24 +4,27 @@ from typing import Any
 
 import numpy as np
 
-from dsv4.config import CSA_RATIO, Config
-from dsv4.cost.memory import PARTS, RowBytes, layer_cache_bytes
-from dsv4.explain.opinions import Opinions
+from dsv4.config import Config
+from dsv4.config41 import Config41
+from dsv4.explain.layers import Choice, LayerRecord, Lookup, Routing, Shares
+from dsv4.explain.opinions import Drafts, Opinions
 from dsv4.explain.packing import Packer
-from dsv4.explain.record import Choice, LayerRecord, Record, Routing, Shares
+from dsv4.explain.plan import Place, cache_parts, key_bytes, plan
+from dsv4.explain.record import Record
 from dsv4.explain.room import Room
 from dsv4.explain.words import described_words, pieces
 from dsv4.model.attention import layer_frequencies
-from dsv4.model.model import Model
-from dsv4.ops.types import Array
+from dsv4.model.language_model import LanguageModel
+from dsv4.ops.types import Array, Ints, Mask
 from dsv4.parameters import count_parameters
+from dsv4.parameters41 import count_by_part41
 from dsv4.text.tokenizer import Tokenizer
 
 NOBODY = 2**16 - 1
 """The number of a key that is none."""
 
 
-def page_data(model: Model, tokenizer: Tokenizer, record: Record) -> tuple[dict[str, Any], str]:
+def page_data(model: LanguageModel, tokenizer: Tokenizer, record: Record) -> tuple[dict[str, Any], str]:
     """The data of a page: what is written as JSON, and the arrays that it describes, as `Packer.text` gives them.
 
     The JSON has "model" (sizes), "room", "tokens" (id and text of each), "words" (text and kind of every id that is
@@ -29,32 +32,29 @@ def page_data(model: Model, tokenizer: Tokenizer, record: Record) -> tuple[dict[
     and how far.
     """
     config, length = model.config, len(record.ids)
-    room, packer = Room.of(config, length), Packer()
+    room, packer, places = Room.of(config, length), Packer(), plan(config)
     named = {int(one) for one in record.ids} | {int(one) for each in record.opinions for one in each.ids.ravel()}
     drafted = None
     if record.drafts is not None:
         named |= {int(one) for one in record.drafts.opinions.ids.ravel()}
-        drafted = {
-            "opinions": _opinions(packer, record.drafts.opinions),
-            "accepted": packer.whole(record.drafts.accepted.astype(np.int64)),
-            "chance": packer.root(record.drafts.chance, 16),
-        }
+        named |= set() if record.drafts.blocks is None else {int(one) for one in record.drafts.blocks.ravel()}
+        drafted = _drafts(packer, record.drafts)
     data = {
         "model": _sizes(model),
         "room": vars(room),
         "tokens": [[int(one), piece] for one, piece in zip(record.ids, pieces(tokenizer, record.ids), strict=True)],
         "words": described_words(tokenizer, named),
-        "layers": [_layer(packer, room, config, number, each) for number, each in enumerate(record.layers)],
+        "layers": [_layer(packer, room, config, *each) for each in zip(places, record.layers, strict=True)],
         "opinions": [_opinions(packer, each) for each in record.opinions],
         "drafts": drafted,
         "head_pre": packer.linear(record.head_pre, 16),
         "first_sizes": packer.linear(record.first_sizes, 16),
-        "cache": _cache(packer, config, length),
+        "cache": _cache(packer, config, places, length),
     }
     return data, packer.text()
 
 
-def _sizes(model: Model) -> dict[str, Any]:
+def _sizes(model: LanguageModel) -> dict[str, Any]:
     """The settings that the page's shapes and sentences name."""
     config, yarn = model.config, model.config.rope_scaling
     names = (
@@ -65,29 +65,47 @@ def _sizes(model: Model) -> dict[str, Any]:
         *("max_position_embeddings",),
     )
     return {name: getattr(config, name) for name in names} | {
-        "parameters": count_parameters(config).total,
         "yarn_factor": yarn.factor if yarn else None,
         "rounds": model.rounds,
-        "has_mtp": model.mtp is not None,
+        "drafter": "MTP" if model.mtp else "DSpark" if model.dspark else None,
         "backend": model.ops.name,
+        **(_sizes41(config) if isinstance(config, Config41) else _sizes4(config)),
     }
 
 
-def _layer(packer: Packer, room: Room, config: Config, number: int, layer: LayerRecord) -> dict[str, Any]:
-    ratio, bits = config.compress_ratios[number], room.bits
+def _sizes4(config: Config) -> dict[str, Any]:
+    return {"version": "V4", "parameters": count_parameters(config).total, "engram": None, "candidates": None}
+
+
+def _sizes41(config: Config41) -> dict[str, Any]:
+    """What only V4.1 has, and only V4 has not."""
+    engram, source = config.engram, config.candidate_source_layer_id
+    lookup = engram and {"longest": engram.max_ngram_size, "heads": engram.n_heads, "width": engram.head_dim}
+    pool = {"source": source, "blocks": config.candidate_topk_blocks, "size": config.candidate_block_size}
     return {
-        "kind": config.layer_kind(number),
-        "ratio": ratio,
-        "by_id": config.is_hash_layer(number),
-        "frequencies": [float(f"{one:.6g}") for one in layer_frequencies(config, ratio)],
+        "version": "V4.1",
+        "parameters": sum(count.total for count in count_by_part41(config).values()),
+        "engram": lookup,
+        "candidates": None if source is None else pool,
+    }
+
+
+def _layer(packer: Packer, room: Room, config: Config | Config41, place: Place, layer: LayerRecord) -> dict[str, Any]:
+    bits = room.bits
+    return {
+        **place._asdict(),
+        "by_id": layer.routing.bias is None,
+        "frequencies": [float(f"{one:.6g}") for one in layer_frequencies(config, place.ratio)],
         "mixing": [packer.linear(np.concatenate([m.pre, m.post, _flat(m.comb)], axis=1), bits) for m in layer.mixing],
         "sizes": packer.linear(layer.sizes, 16),
         "answers": packer.linear(layer.answers, 16),
         "heads": packer.linear(grouped(layer.heads, room.sums), bits),
         "shares": _shares(packer, room, layer.shares),
         "slots": None if layer.slots is None else packer.root(layer.slots, bits),
-        "choice": None if layer.choice is None else _choice(packer, room, layer.choice),
+        "choice": None if layer.choice is None else _choice(packer, room, layer.choice, place.ratio),
         "routing": _routing(packer, room, layer.routing),
+        "pool": None if layer.pool is None else packer.whole(np.where(layer.pool < 0, NOBODY, layer.pool)),
+        "lookup": None if layer.lookup is None else _lookup(packer, layer.lookup),
     }
 
 
@@ -131,10 +149,13 @@ def _with_mean(values: Array, groups: int) -> Array:
     return np.concatenate([grouped(values, 1), grouped(values, groups)], axis=1)
 
 
-def _choice(packer: Packer, room: Room, choice: Choice) -> dict[str, Any]:
-    """For each query its best visible entries, the chosen first, and their scores; how many are chosen, and visible."""
+def _choice(packer: Packer, room: Room, choice: Choice, ratio: int) -> dict[str, Any]:
+    """For each query its best visible entries, the chosen first, and their scores; how many are chosen, and visible.
+
+    "allowed": which of these are in the pool, and how many of the visible ones; None where all may be chosen.
+    """
     length, count = choice.scores.shape
-    visible = np.minimum((np.arange(length) + 1) // CSA_RATIO, count)
+    visible = np.minimum((np.arange(length) + 1) // ratio, count)
     is_chosen = np.zeros((length, count + 1), bool)
     np.put_along_axis(is_chosen, choice.chosen, True, axis=1)  # −1 falls into the last column
     seen = np.arange(count) < visible[:, None]
@@ -146,7 +167,20 @@ def _choice(packer: Packer, room: Room, choice: Choice) -> dict[str, Any]:
         "scores": packer.linear(np.where(kept, np.take_along_axis(choice.scores, best, axis=1), 0), room.bits),
         "chosen": packer.whole((choice.chosen >= 0).sum(axis=1)),
         "visible": packer.whole(visible),
+        "allowed": None if choice.allowed is None else _allowed(packer, choice.allowed, np.where(kept, best, 0), seen),
     }
+
+
+def _allowed(packer: Packer, allowed: Mask, best: Ints, seen: Mask) -> dict[str, Any]:
+    inside = np.take_along_axis(allowed, best, axis=1)
+    return {
+        "entries": packer.whole(inside.astype(np.int64)),
+        "count": packer.whole((allowed & seen).sum(axis=1)),
+    }
+
+
+def _lookup(packer: Packer, lookup: Lookup) -> dict[str, Any]:
+    return {"rows": packer.whole(lookup.rows), "gates": packer.root(lookup.gates, 16)}
 
 
 def _routing(packer: Packer, room: Room, routing: Routing) -> dict[str, Any]:
@@ -174,17 +208,31 @@ def _opinions(packer: Packer, found: Opinions) -> dict[str, Any]:
     }
 
 
-def _cache(packer: Packer, config: Config, length: int) -> dict[str, Any]:
-    """The bytes of a layer of each kind after 1 … T tokens, as the released model stores them, and of one key."""
-    ratios = sorted(set(config.compress_ratios[: config.num_hidden_layers]))
-    by_length = {
-        ratio: [list(layer_cache_bytes(config, ratio, t + 1, "packed").values()) for t in range(length)]
-        for ratio in ratios
-    }
+def _drafts(packer: Packer, found: Drafts) -> dict[str, Any]:
     return {
-        "parts": list(PARTS),
-        "of_ratio": {str(ratio): packer.whole(np.array(rows)) for ratio, rows in by_length.items()},  # [T, 4]
-        "row": RowBytes.of(config, "packed").entry,
+        "opinions": _opinions(packer, found.opinions),
+        "accepted": packer.whole(found.accepted.astype(np.int64)),
+        "chance": packer.root(found.chance, 16),
+        "blocks": None if found.blocks is None else packer.whole(found.blocks),
+        "confidence": None if found.confidence is None else packer.root(found.confidence, 16),
+    }
+
+
+def _cache(packer: Packer, config: Config | Config41, places: list[Place], length: int) -> dict[str, Any]:
+    """The bytes of each layer after 1 … T tokens, as the released model stores them, and of one key.
+
+    "kinds" has them once for all layers that are alike, "of_layer" says which of them is a layer's.
+    """
+    kinds, of_layer = dict[tuple[int, ...], Ints](), list[int]()
+    for layer in range(len(places)):
+        rows = np.array([list(cache_parts(config, layer, t + 1).values()) for t in range(length)])
+        kinds.setdefault(tuple(rows.ravel().tolist()), rows)
+        of_layer.append(list(kinds).index(tuple(rows.ravel().tolist())))
+    return {
+        "parts": list(cache_parts(config, 0, 0)),
+        "kinds": [packer.whole(rows) for rows in kinds.values()],  # [T, parts]
+        "of_layer": of_layer,
+        "row": key_bytes(config),
     }
 
 

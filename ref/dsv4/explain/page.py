@@ -11,18 +11,18 @@ import dsv4
 from dsv4.checkpoint.atomic import replacing
 from dsv4.explain.data import page_data
 from dsv4.explain.record import Record
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.text.tokenizer import Tokenizer
 
 SCRIPTS = (
-    *("data", "words", "state", "marks", "text", "paint", "legend", "sentence", "lens", "strip"),
-    *("parts", "attention", "indexer", "streams", "experts", "ends", "compare", "details", "tour", "keys", "main"),
+    *("data", "words", "state", "marks", "text", "paint", "legend", "sentence", "lens", "strip", "parts"),
+    *("attention", "indexer", "streams", "experts", "ends", "compare", "details", "engram", "tour", "keys", "main"),
 )
 """The scripts in the order in which they stand in the page. They share one scope, so each may use those before it."""
 
 
 def write_page(
-    path: str | Path, model: Model, tokenizer: Tokenizer, record: Record, sources: str | None = None
+    path: str | Path, model: LanguageModel, tokenizer: Tokenizer, record: Record, sources: str | None = None
 ) -> None:
     """Write the page of a pass; the file is there whole or not at all.
 
@@ -35,7 +35,7 @@ def write_page(
         temporary.write_text(page(model, tokenizer, record, _base(path, sources)), encoding="utf-8")
 
 
-def page(model: Model, tokenizer: Tokenizer, record: Record, base: str | None = None) -> str:
+def page(model: LanguageModel, tokenizer: Tokenizer, record: Record, base: str | None = None) -> str:
     """The page as text. base: what a path in the repository is put behind to make a link; None for no links."""
     data, numbers = page_data(model, tokenizer, record)
     described = json.dumps(data | {"base": base}, ensure_ascii=False, separators=(",", ":"))

@@ -7,7 +7,9 @@ query are kept, and neighbouring heads are shown together.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dsv4.config import CSA_RATIO, Config
+from dsv4.config import Config
+from dsv4.config41 import Config41
+from dsv4.explain.plan import plan
 
 KEY_BYTES, SUM_BYTES, SCORE_BYTES = 1_600_000, 600_000, 700_000
 """What shares, sums of shares and indexer scores may take before they are deflated, each in a text of 256 tokens."""
@@ -37,10 +39,11 @@ class Room:
     """8 or 16, for numbers that are not whole."""
 
     @classmethod
-    def of(cls, config: Config, length: int) -> "Room":
+    def of(cls, config: Config | Config41, length: int) -> "Room":
         """What there is room for, of `length` tokens."""
         layers, heads = config.num_hidden_layers, config.num_attention_heads
-        indexed = max(1, sum(ratio == CSA_RATIO for ratio in config.compress_ratios[:layers]))
+        choosing = [place.ratio for place in plan(config) if place.chooses]
+        indexed, entries = max(1, len(choosing)), length // min(choosing, default=length)
         per_layer = layers * min(length, 256)  # a longer text has a larger page
         groups = _largest(heads, lambda count: per_layer * (count + 1) * LEAST_KEYS * 3 <= KEY_BYTES)
         sums = _largest(heads, lambda count: per_layer * (count + 1) * 3 <= SUM_BYTES)
@@ -50,7 +53,7 @@ class Room:
             keys=keys,
             groups=groups,
             sums=sums,
-            scores=min(max(1, length // CSA_RATIO), max(LEAST_KEYS, SCORE_BYTES // (4 * indexed * min(length, 1024)))),
+            scores=min(max(1, entries), max(LEAST_KEYS, SCORE_BYTES // (4 * indexed * min(length, 1024)))),
             experts=min(config.n_routed_experts, max(2 * config.num_experts_per_tok, 8)),
             bits=16 if layers * min(length, 1024) <= FINE else 8,
         )

@@ -1,21 +1,24 @@
 """What a caller has of a model, of V4 or of V4.1: logits and states, a cache, and what drafts."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.errors import CheckpointError, PromptError, quoted
+from dsv4.arguments import flag, integer
+from dsv4.errors import CheckpointError, PromptError, SettingError, quoted
 from dsv4.model.cache import Cache, Track
 from dsv4.model.dspark import BlockDrafter, DraftBlock
 from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.span import Counting, Span
-from dsv4.model.weight_store import WeightStore
-from dsv4.model.weights import StoredTensors
+from dsv4.model.stored_layers import StoredLayers
+from dsv4.model.weight_store import KeptWeights, WeightStore
+from dsv4.model.weights import SourceWeights, StoredTensors, Weights
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
 
@@ -39,10 +42,43 @@ class LanguageModel(ABC):
     head: Any
     """From states to logits."""
 
-    @property
-    @abstractmethod
+    def __init__(
+        self, checkpoint: StoredTensors, ops: Ops, fake_quant: bool, dtype: npt.DTypeLike, store: WeightStore | None
+    ) -> None:
+        """As of `Model`; the layers and the head are still to be made."""
+        self.rounds = flag("fake_quant", fake_quant)
+        if store is None:
+            ops.require_room(checkpoint.nbytes)
+        self.config, self.checkpoint, self.ops = checkpoint.config, checkpoint, ops
+        self.dtype, self.store = np.dtype(dtype), store
+        self.counting = Counting(ops.asarray)
+        self._weights: Weights = SourceWeights(checkpoint, ops) if store is None else KeptWeights(store)
+
+    def _make_layers(self, names: Iterable[str], make: Callable[[Weights, int], Any]) -> None:
+        """Make the layers and the embedding; with a store, which reads them later, see that there is room.
+
+        names: of all parameters; make: takes weights by their full names, and the number of a layer.
+        """
+        if self.store is None:
+            self.layers = [make(self._weights, number) for number in range(self.config.num_hidden_layers)]
+            self.embed = self._weights["embed.weight"]
+        else:
+            self.layers = StoredLayers(self.store, list(names), self.config.num_experts_per_tok, make)
+
+    @cached_property
     def drafter(self) -> MTP | BlockDrafter | None:
-        """What drafts tokens, if the checkpoint has anything for that."""
+        """What drafts tokens, if the checkpoint has anything for that.
+
+        With a store its weights, outside its experts, are read when it is first asked for; SettingError if they do not
+        fit.
+        """
+        if isinstance(self.layers, StoredLayers) and self.checkpoint.has_mtp:
+            self.layers.require_room_to_draft()
+        return self._new_drafter()
+
+    @abstractmethod
+    def _new_drafter(self) -> MTP | BlockDrafter | None:
+        """What drafts tokens, made of the checkpoint's weights."""
 
     @abstractmethod
     def states(
@@ -54,9 +90,27 @@ class LanguageModel(ABC):
     ) -> Array:
         """What `head` takes, [B, S, ...], at every position. Else as `__call__`."""
 
-    @abstractmethod
     def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False, drafts: bool = True) -> Cache:
-        """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most."""
+        """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
+
+        drafts: whether there is room for what the MTP layer or the DSpark drafter keeps; without it nothing can be
+        drafted, and a DSpark drafter is not fed. packed: store what the released model stores packed as it does:
+        of V4 entries in FP8 and bf16 and indexer keys in FP4, which is what a float cache holds but for the rotated
+        channels, which bf16 rounds; of V4.1 window keys in FP8, entries and index keys in FP4, which is exact. Raises
+        PromptError for a batch below 1 or a max_rollback below 0, SettingError for packed where the model does not
+        round its activations.
+        """
+        batch = integer("batch", batch, least=1, error=PromptError)
+        max_rollback = integer("max_rollback", max_rollback, error=PromptError)
+        if flag("packed", packed) and not self.rounds:
+            raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
+        drafting = flag("drafts", drafts) and self.checkpoint.has_mtp
+        spare = min(max_rollback, self.config.max_position_embeddings)  # a sequence has no more tokens
+        return self._empty_cache(batch, spare, packed, drafting)
+
+    @abstractmethod
+    def _empty_cache(self, batch: int, spare: int, packed: bool, drafting: bool) -> Cache:
+        """As `new_cache`, of checked arguments; spare: how many tokens a rollback may take back."""
 
     @property
     def mtp(self) -> MTP | None:
@@ -177,6 +231,8 @@ class LanguageModel(ABC):
         if (span.ends == 0).any():
             raise PromptError(f"sequence {int(np.argmin(span.ends))}: expected at least one token, found none")
         cache.main.begin(span.counts)
+        if self.store is not None:
+            self.store.begin_pass(cache)
         return padding, cache, span
 
     def _span(self, padding: Padding, track: Track) -> Span:

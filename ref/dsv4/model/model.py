@@ -1,14 +1,15 @@
 """The whole model: tokens → embed → n streams → blocks → head → logits (report §2)."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import flag, integer
+from dsv4.arguments import integer
 from dsv4.config import Config
-from dsv4.errors import PromptError, SettingError
+from dsv4.errors import PromptError
 from dsv4.model.attention import new_layer_cache
 from dsv4.model.block import Block, Head
 from dsv4.model.cache import Cache, Track
@@ -19,12 +20,12 @@ from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
 from dsv4.model.part import Part
 from dsv4.model.rounding import Rounding
-from dsv4.model.span import Counting, Span
-from dsv4.model.stored_layers import StoredLayers, draft_weights
-from dsv4.model.weight_store import KeptWeights, WeightStore
-from dsv4.model.weights import Source, SourceWeights, Weights
+from dsv4.model.span import Span
+from dsv4.model.weight_store import WeightStore
+from dsv4.model.weights import Source, Weights
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
+from dsv4.parameters import parameters
 
 
 class Model(LanguageModel):
@@ -32,6 +33,7 @@ class Model(LanguageModel):
 
     config: Config
     checkpoint: Source
+    layers: Sequence[Block]
 
     def __init__(
         self,
@@ -49,32 +51,13 @@ class Model(LanguageModel):
         not fit in the backend's memory, SettingError for a fake_quant like "off", which would pass for true, and for a
         store that is too small. Routed experts are read later, and with a store layers and what drafts, too.
         """
-        self.rounds = flag("fake_quant", fake_quant)
+        super().__init__(checkpoint, ops, fake_quant, dtype, store)
+        rounding = Rounding(ops, self.rounds, self.config.qk_rope_head_dim)
+        whole = self._whole = Part(self.config, ops, rounding, self._weights, store)
+        self._make_layers(parameters(self.config), partial(_block, whole))
+        self.head = Head(whole, whole["head.weight"])
         if store is None:
-            ops.require_room(checkpoint.nbytes)
-        config = self.config = checkpoint.config
-        self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), store
-        self.counting = Counting(ops.asarray)
-        rounding = Rounding(ops, self.rounds, config.qk_rope_head_dim)
-        weights: Weights = SourceWeights(checkpoint, ops) if store is None else KeptWeights(store)
-        whole = self._whole = Part(config, ops, rounding, weights, store)
-        self.layers: Sequence[Block]
-        if store is None:
-            self.layers = [
-                Block(whole.under(f"layers.{n}."), ratio, config.is_hash_layer(n))
-                for n, ratio in enumerate(config.compress_ratios[: config.num_hidden_layers])
-            ]
-            self.embed = whole["embed.weight"]
-            self.head = Head(whole, whole["head.weight"])
-            self.drafter = self._drafter()
-        else:
-            self.layers = StoredLayers(store, whole)
-            self.head = Head(whole, whole["head.weight"])
-
-    @cached_property
-    def drafter(self) -> MTP | DSpark | None:
-        """What drafts tokens; with a store its weights, outside its experts, are read when it is first asked for."""
-        return self._drafter()
+            self.drafter = self._new_drafter()
 
     def states(
         self,
@@ -85,8 +68,6 @@ class Model(LanguageModel):
     ) -> Array:
         """The n streams after the last block, [B, S, n, d]: what `head` and `mtp_logits` take. Else as `__call__`."""
         padding, cache, span = self._begin(ids, cache, mask)
-        if self.store is not None:
-            self.store.begin_pass(cache)
         streams, targets, tapped = self.first_streams(span.tokens), self._targets(cache), []
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
             streams = block(streams, span.tokens, span, layer_cache, observe)
@@ -112,23 +93,9 @@ class Model(LanguageModel):
         given = self.ops.asarray(streams).astype(self.dtype, copy=False)
         return block(given, self.ops.asarray(padding.ids), span, block.new_cache(batch, 0, self.dtype), observe)
 
-    def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False, drafts: bool = True) -> Cache:
-        """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
-
-        drafts: whether there is room for what the MTP layer or the DSpark drafter keeps; without it nothing can be
-        drafted, and a DSpark drafter is not fed.
-        packed: store KV entries in FP8 and bf16 and indexer keys in FP4, as the released model does; everything but
-        the rotated channels, which bf16 rounds, is what a float cache holds. Raises PromptError for a batch below 1
-        or a max_rollback below 0, SettingError for packed where the model does not round its activations.
-        """
-        batch = integer("batch", batch, least=1, error=PromptError)
-        max_rollback = integer("max_rollback", max_rollback, error=PromptError)
-        max_rollback = min(max_rollback, self.config.max_position_embeddings)  # a sequence has no more tokens
-        if flag("packed", packed) and not self.rounds:
-            raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
-
+    def _empty_cache(self, batch: int, spare: int, packed: bool, drafting: bool) -> Cache:
         def track(ratios: Sequence[int], ahead: int) -> Track:
-            back = max_rollback + ahead
+            back = spare + ahead
             layers = [
                 new_layer_cache(self.ops, self.config, ratio, batch, back, self.dtype, packed) for ratio in ratios
             ]
@@ -136,21 +103,24 @@ class Model(LanguageModel):
 
         config = self.config
         layers = config.num_hidden_layers
-        drafting = flag("drafts", drafts) and self.checkpoint.has_mtp
         main, draft = config.compress_ratios[:layers], config.compress_ratios[layers:] if drafting else ()
         # The MTP layer reads a token at the position before its own, so it goes back one further.
         has_mtp_layer = self.checkpoint.has_mtp and config.dspark is None
         return Cache(track(main, ahead=0), track(draft, ahead=1 if has_mtp_layer else 0))
 
-    def _drafter(self) -> MTP | DSpark | None:
+    def _new_drafter(self) -> MTP | DSpark | None:
         if not self.checkpoint.has_mtp:
             return None
-        if isinstance(self.layers, StoredLayers):
-            self.layers.require_room(draft_weights(self.config), "the head, what drafts")
         if self.config.dspark:
             return DSpark(self._whole, self.first_streams, self.head.head)
         embedded = _look_up(self.ops, self.embed) if self.store is None else self.embedded
         return MTP(self._whole.under("mtp.0."), embedded, self.head.head)
+
+
+def _block(whole: Part, weights: Weights, number: int) -> Block:
+    """One layer, of weights by their full names."""
+    part, config = replace(whole, weights=weights).under(f"layers.{number}."), whole.config
+    return Block(part, config.compress_ratios[number], config.is_hash_layer(number))
 
 
 def _look_up(ops: Ops, table: Array) -> Callable[[Ints], Array]:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from dsv4.model.weights import Source, Weights
+from dsv4.model.weights import StoredTensors, Weights
 from dsv4.ops.types import Ints
 
 T = TypeVar("T")
 
 
-class Readable(Source, Protocol):
+class Readable(StoredTensors, Protocol):
     """A source that reads a weight into memory of its own. `dsv4.Checkpoint` is one."""
 
     def stored_bytes(self, name: str) -> int:
@@ -21,7 +21,7 @@ class Readable(Source, Protocol):
         """The weight as `weight` gives it, its values checked, but not mapped from a file."""
 
     def read_rows(self, name: str, numbers: Ints) -> Any:
-        """Rows [N, d] of a dense weight, as `read_weight` gives all of them."""
+        """Rows [N, d] of a weight that is dense or has scales for parts of single rows, as `read_weight` gives all."""
 
 
 @dataclass(frozen=True)

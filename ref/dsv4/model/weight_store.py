@@ -22,6 +22,7 @@ from dsv4.errors import SettingError
 from dsv4.model.cache import Cache
 from dsv4.model.weight_groups import Group, HeldWeights, Readable, Reading
 from dsv4.ops import Ops
+from dsv4.ops.engram import table_rows
 from dsv4.ops.types import Array, Ints
 
 READERS = 4
@@ -100,8 +101,12 @@ class WeightStore:
 
     def rows(self, name: str, ids: Ints) -> tuple[Array, Ints]:
         """The rows of a table that ids name, read now and not kept [N, d], and where each id stands among them."""
-        numbers, places = np.unique(self._ops.to_numpy(ids), return_inverse=True)
-        return self._ops.asarray(self._source.read_rows(name, numbers)), self._ops.asarray(places.reshape(ids.shape))
+        rows, places = self._read_rows(name, self._ops.to_numpy(ids))
+        return self._ops.asarray(rows), self._ops.asarray(places)
+
+    def table_rows(self, name: str, rows: Ints) -> Array:
+        """As `dsv4.ops.engram.table_rows` of the weight of this name: on the host, read now and not kept."""
+        return table_rows(*self._read_rows(name, rows))
 
     def require_room(self, nbytes: int, what: str) -> None:
         """Raises SettingError where the budget is not enough for so many bytes beside the weights that stay."""
@@ -209,6 +214,10 @@ class WeightStore:
         held = self._held[group.name] = Held(group, parts, self.size(group), score=score, when=when)
         self._total += held.nbytes
         return held
+
+    def _read_rows(self, name: str, ids: Ints) -> tuple[Any, Ints]:
+        numbers, places = np.unique(ids, return_inverse=True)
+        return self._source.read_rows(name, numbers), places.reshape(ids.shape)
 
     def _read(self, name: str) -> Any:
         return self._ops.place(self._source.read_weight(name))

@@ -42,11 +42,15 @@ class Attention41:
         qr = ops.rms_norm(linear(x, self.wq_a), self.q_norm, config.rms_norm_eps)
         q = linear(qr, self.wq_b).reshape(batch, length, config.num_attention_heads, config.head_dim)
         q = ops.rope(q, positions, self.frequencies)  # [B, S, H, c]
-        window = cache.window.extend(self.keys(x, positions), span)  # [B, w − 1 + S, c]
+        kv = self.keys(x, positions)  # [B, S, c]
+        observe(f"{self.name}q", q)
+        observe(f"{self.name}kv", kv)
+        window = cache.window.extend(kv, span)  # [B, w − 1 + S, c]
         window_index = span.window_columns(config.sliding_window)
         entries, entry_index = self._entries(x, qr, span, cache, published, observe)
         o = ops.sparse_attention(q, window, window_index, entries, entry_index, self.attn_sink)  # [B, S, H, c]
         o = ops.rope(o, -positions, self.frequencies)  # the values were rotated: turn them back
+        observe(f"{self.name}o", o)
         output = linear(ops.grouped_linear(o.reshape(batch, length, -1), self.wo_a, config.o_groups), self.wo_b)
         observe(f"{self.name}out", output)
         return output

@@ -6,6 +6,7 @@ from dsv4.model.observe import Observer
 from dsv4.model.span import Span
 from dsv4.model41.attention import Attention41
 from dsv4.model41.cache import LayerState41
+from dsv4.model41.engram import Engram41
 from dsv4.model41.moe import MoE41
 from dsv4.model41.part import Part41
 from dsv4.model41.source import Published
@@ -24,12 +25,14 @@ class Block41:
 
     def __init__(self, part: Part41, layer: int, experts: int, experts_per_token: int) -> None:
         """layer: its number; stages of the drafter are numbered on from num_hidden_layers."""
-        self.ops, self.config, self.name = part.ops, part.config, part.name
+        self.ops, self.name = part.ops, part.name
+        config = self.config = part.config
         self.hc_attn, self.hc_ffn = (
             tuple(part[f"hc_{sublayer}_{weight}"] for weight in ("fn", "base", "scale")) for sublayer in ("attn", "ffn")
         )
         self.attn_norm = part["attn_norm.weight"]
         self.attn = Attention41(part.under("attn."), layer)
+        self.engram = Engram41(part.under("engram."), layer) if config.is_engram_layer(layer) else None
         self.ffn_norm = part["ffn_norm.weight"]
         self.ffn = MoE41(part.under("ffn."), experts, experts_per_token)
 
@@ -38,24 +41,27 @@ class Block41:
     ) -> tuple[Array, Array]:
         """streams [B, S, n, d], pre [B, S, n] of the sub-layer before -> the streams, and pre for the one behind."""
         ops, eps = self.ops, self.config.rms_norm_eps
-        attn = self._mixing(streams, self.hc_attn)
+        attn = self._mixing(streams, self.hc_attn, f"{self.name}hc_attn", observe)
         observe(f"{self.name}attn_pre_mix", attn.pre)
         x = ops.rms_norm(ops.mhc_collapse(streams, pre), self.attn_norm, eps)  # [B, S, d]
         streams = ops.mhc_mix(streams, self.attn(x, span, cache, published, observe), attn.post, attn.comb)
-        ffn = self._mixing(streams, self.hc_ffn)
+        observe(f"{self.name}hc_attn.out", streams)
+        ffn = self._mixing(streams, self.hc_ffn, f"{self.name}hc_ffn", observe)
         observe(f"{self.name}pre_mix", ffn.pre)
         x = ops.rms_norm(ops.mhc_collapse(streams, attn.pre), self.ffn_norm, eps)
         streams = ops.mhc_mix(streams, self.ffn(x, observe), ffn.post, ffn.comb)
         observe(f"{self.name}out", streams)
         return streams, ffn.pre
 
-    def _mixing(self, streams: Array, weights: tuple[Array, ...]) -> MhcWeights:
+    def _mixing(self, streams: Array, weights: tuple[Array, ...], name: str, observe: Observer) -> MhcWeights:
         """The weights of a sub-layer, from the streams before it."""
-        fn, base, scale = weights
-        config = self.config
-        return self.ops.mhc_weights(
+        (fn, base, scale), config = weights, self.config
+        mixing = self.ops.mhc_weights(
             streams, fn, base, scale, config.hc_sinkhorn_iters, config.hc_eps, config.rms_norm_eps
         )
+        observe(f"{name}.post", mixing.post)
+        observe(f"{name}.comb", mixing.comb)
+        return mixing
 
 
 def first_pre(ops: Ops, streams: Array) -> Array:

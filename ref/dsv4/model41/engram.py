@@ -8,7 +8,7 @@ from dsv4.model.observe import Observer
 from dsv4.model.rows import RecentRows
 from dsv4.model.span import Span, for_all_layers
 from dsv4.model41.part import Part41
-from dsv4.ops.engram import engram_moduli, engram_multipliers, table_rows
+from dsv4.ops.engram import engram_moduli, engram_multipliers
 from dsv4.ops.types import Array, Ints, Mask
 
 
@@ -18,18 +18,19 @@ class Engram41:
     Source: V4.1's report §2.4.2; code: Engram.
     """
 
-    def __init__(self, part: Part41, layer: int, pad_class: int) -> None:
-        """part: the layer's engram; pad_class: the class that stands before the first token."""
+    def __init__(self, part: Part41, layer: int) -> None:
+        """part: the layer's engram."""
         config, self.ops, self.rounding, self.name = part.config, part.ops, part.rounding, part.name
         settings = config.engram
-        assert settings is not None
-        self.eps, self.before, self.pad_class = config.rms_norm_eps, settings.max_ngram_size - 1, pad_class
+        assert settings is not None and part.token_classes is not None
+        self.eps, self.before = config.rms_norm_eps, settings.max_ngram_size - 1
+        self.pad_class = int(part.token_classes[settings.pad_token_id])  # stands before the first token
         place = settings.layer_ids.index(layer)
         count, longest = settings.compressed_vocab_size, settings.max_ngram_size
         moduli = engram_moduli(len(settings.layer_ids), longest, settings.n_heads, settings.vocab_size)
         self.multipliers = part.ops.asarray(engram_multipliers(layer, count, longest))
         self.moduli = part.ops.asarray(moduli[place])
-        self.embed = part.table("embed.weight")
+        self.table = part.table("embed.weight")
         self.wkv = part["wkv.weight"]
         self.q_weight = part["q_weight"]
         self.k_weight = part["k_weight"]
@@ -42,9 +43,11 @@ class Engram41:
         known = np.where(_exist(span, self.before), known, self.pad_class)
         rows = ops.engram_rows(known, self.multipliers, self.moduli)  # [B, S, columns]
         observe(f"{self.name}hash_ids", rows)
-        found = ops.asarray(table_rows(self.embed, ops.to_numpy(rows)))  # [B, S, columns, width]
+        found = ops.asarray(self.table(ops.to_numpy(rows)))  # [B, S, columns, width]
         found = found.astype(streams.dtype).reshape(*rows.shape[:2], -1)
         kv = self.rounding.linear(found, self.wkv)  # [B, S, (n + 1)·d]
+        observe(f"{self.name}in", streams)
+        observe(f"{self.name}kv", kv)
         streams = ops.engram_gate(streams, kv, self.q_weight, self.k_weight, self.eps)
         observe(f"{self.name}out", streams)
         return streams

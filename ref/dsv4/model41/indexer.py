@@ -1,6 +1,6 @@
 """The choice of the entries that a query reads, and the pool of candidates (V4.1's report §2.3.1, §2.3.2)."""
 
-from dsv4.model.observe import Observer
+from dsv4.model.observe import Observer, ignore
 from dsv4.model.span import Span
 from dsv4.model41.part import Part41
 from dsv4.model41.source import Published
@@ -31,6 +31,8 @@ class Indexer41:
         queries = self.rounding.index_vector(ops.rope(queries, span.positions, self.frequencies))
         weights = ops.linear(x, self.weights_proj) * x.dtype.type(width**-0.5 * heads**-0.5)
         keys = published.source.keys.first(span.entry_count(self.ratio))
+        if observe is not ignore:  # nothing else needs all scores at once
+            observe(f"{self.name}scores", ops.index_scores(queries, keys, weights))
         visible, size, k = span.visible(self.ratio), config.candidate_block_size, config.index_topk
         if self.has_pool:
             assert published.pool is not None

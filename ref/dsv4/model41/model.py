@@ -1,29 +1,31 @@
 """The whole text path of V4.1: tokens → embed → n streams → Engram and blocks → head → logits (report §2)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.arguments import flag, integer
+from dsv4.arguments import integer
 from dsv4.config41 import Config41
 from dsv4.errors import PromptError, SettingError
 from dsv4.model.cache import Cache, Track
 from dsv4.model.language_model import LanguageModel
-from dsv4.model.mtp import MTP
 from dsv4.model.observe import Observer, ignore
 from dsv4.model.padding import Padding, check_ids
-from dsv4.model.span import Counting, Span
-from dsv4.model.weights import SourceWeights
+from dsv4.model.span import Span
+from dsv4.model.weight_store import WeightStore
+from dsv4.model.weights import Weights
 from dsv4.model41.block import Block41, first_pre
 from dsv4.model41.cache import LayerCache41, new_layer_cache41
 from dsv4.model41.dspark import DSpark41
-from dsv4.model41.engram import Engram41
 from dsv4.model41.part import Part41, Source41
 from dsv4.model41.rounding import Rounding41
 from dsv4.model41.source import Published
 from dsv4.ops import Ops
 from dsv4.ops.types import Array, Ints
+from dsv4.parameters41 import parameters41
 
 
 class Model41(LanguageModel):
@@ -31,6 +33,7 @@ class Model41(LanguageModel):
 
     config: Config41
     checkpoint: Source41
+    layers: Sequence[Block41]
 
     def __init__(
         self,
@@ -39,35 +42,23 @@ class Model41(LanguageModel):
         fake_quant: bool,
         dtype: npt.DTypeLike = np.float32,
         token_classes: Ints | None = None,
+        store: WeightStore | None = None,
     ) -> None:
         """checkpoint: a `dsv4.checkpoint.Checkpoint41`, or weights from elsewhere. fake_quant: whether activations are
         rounded as the released model does. dtype: of activations and caches. token_classes [vocab]: the class of each
-        token, which Engram layers need.
+        token, which Engram layers need. store: as `dsv4.Model` takes it.
 
-        Raises CheckpointError where the files do not hold what the config describes, BackendError where the weights do
-        not fit in the backend's memory, SettingError for classes that do not fit the config. Routed experts are read
-        later, rows of Engram tables each time.
+        Raises as `dsv4.Model` does, and SettingError for classes that do not fit the config. Routed experts are read
+        later, with a store layers and what drafts, too, and rows of Engram tables each time.
         """
-        self.rounds = flag("fake_quant", fake_quant)
-        ops.require_room(checkpoint.nbytes)
-        config = self.config = checkpoint.config
-        self.checkpoint, self.ops, self.dtype, self.store = checkpoint, ops, np.dtype(dtype), None
-        self.counting = Counting(ops.asarray)
-        self.token_classes = _checked(token_classes, config)
-        whole = Part41(config, ops, Rounding41(ops, self.rounds), SourceWeights(checkpoint, ops), checkpoint)
-        parts = [whole.under(f"layers.{n}.") for n in range(config.num_hidden_layers)]
-        experts = config.n_routed_experts, config.num_experts_per_tok
-        self.engrams = {n: self._engram(part, n) for n, part in enumerate(parts) if config.is_engram_layer(n)}
-        self.layers: Sequence[Block41] = [Block41(part, n, *experts) for n, part in enumerate(parts)]
-        self.embed = whole["embed.weight"]
+        super().__init__(checkpoint, ops, fake_quant, dtype, store)
+        self.token_classes = _checked(token_classes, self.config)
+        rounding = Rounding41(ops, self.rounds)
+        whole = self._whole = Part41(self.config, ops, rounding, self._weights, checkpoint, self.token_classes, store)
+        self._make_layers(parameters41(self.config), partial(_block, whole))
         self.head = Head41(whole)
-        drafts = config.dspark is not None and checkpoint.has_mtp
-        self._drafter = DSpark41(whole, self.first_streams, self.head.head) if drafts else None
-
-    @property
-    def drafter(self) -> MTP | DSpark41 | None:
-        """The DSpark drafter, where the checkpoint has one."""
-        return self._drafter
+        if store is None:
+            self.drafter = self._new_drafter()
 
     def states(
         self,
@@ -82,7 +73,7 @@ class Model41(LanguageModel):
         streams, published = self.first_streams(span.tokens), Published()
         pre, targets, tapped = first_pre(self.ops, streams), self._targets(cache), list[Array]()
         for number, (block, layer_cache) in enumerate(zip(self.layers, cache.main.layers, strict=True)):
-            streams = self._enter(number, streams, classes, span, layer_cache, observe)
+            streams = self._enter(block, streams, classes, span, layer_cache, observe)
             if number in targets:
                 tapped.append(streams)
             streams, pre = block(streams, pre, span, layer_cache, published, observe)
@@ -113,47 +104,35 @@ class Model41(LanguageModel):
         span = Span(np.zeros(batch, np.int64), padding.counts, length, self.ops.asarray)
         cache = new_layer_cache41(self.ops, self.config, number, batch, 0, self.dtype)
         streams, pre = (self.ops.asarray(given).astype(self.dtype, copy=False) for given in (streams, pre))
-        streams = self._enter(number, streams, self._classes(padding.ids), span, cache, observe)
-        return self.layers[number](streams, pre, span, cache, published, observe)
+        block = self.layers[number]
+        streams = self._enter(block, streams, self._classes(padding.ids), span, cache, observe)
+        return block(streams, pre, span, cache, published, observe)
 
-    def new_cache(self, batch: int = 1, max_rollback: int = 128, packed: bool = False, drafts: bool = True) -> Cache:
-        """An empty cache for `batch` sequences; max_rollback: how many tokens `rollback` may take back at most.
-
-        drafts: whether there is room for the rings of the DSpark drafter; without it nothing can be drafted. packed:
-        store window keys in FP8, entries and index keys in FP4, as the released model does. Raises PromptError for a
-        batch below 1 or a max_rollback below 0, SettingError for packed where the model does not round its activations.
-        """
-        batch = integer("batch", batch, least=1, error=PromptError)
-        max_rollback = integer("max_rollback", max_rollback, error=PromptError)
-        if flag("packed", packed) and not self.rounds:
-            raise SettingError('packed cache: expected a model with fake_quant "on", found one that does not round')
-        config = self.config
-        spare, layers = min(max_rollback, config.max_position_embeddings), config.num_hidden_layers
-        stages = config.draft_layers if flag("drafts", drafts) and self.checkpoint.has_mtp else 0
+    def _empty_cache(self, batch: int, spare: int, packed: bool, drafting: bool) -> Cache:
+        config, layers = self.config, self.config.num_hidden_layers
 
         def track(first: int, count: int) -> Track:
             numbers = range(first, first + count)
             caches = [new_layer_cache41(self.ops, config, n, batch, spare, self.dtype, packed) for n in numbers]
             return Track(caches, np.zeros(batch, np.int64), spare)
 
-        return Cache(track(0, layers), track(layers, stages))
+        return Cache(track(0, layers), track(layers, config.draft_layers if drafting else 0))
 
+    @staticmethod
     def _enter(
-        self, number: int, streams: Array, classes: Ints | None, span: Span, cache: LayerCache41, observe: Observer
+        block: Block41, streams: Array, classes: Ints | None, span: Span, cache: LayerCache41, observe: Observer
     ) -> Array:
         """The streams [B, S, n, d] as a layer takes them: behind its Engram, where it has one."""
-        engram = self.engrams.get(number)
-        if engram is None or classes is None or cache.classes is None:
+        if block.engram is None or classes is None or cache.classes is None:
             return streams
-        return engram(streams, classes, span, cache.classes, observe)
+        return block.engram(streams, classes, span, cache.classes, observe)
 
     def _classes(self, ids: Ints) -> Ints | None:
         """The classes of tokens [B, S], placed; None for a model without an Engram."""
         return None if self.token_classes is None else self.ops.asarray(self.token_classes[ids])
 
-    def _engram(self, part: Part41, layer: int) -> Engram41:
-        assert self.config.engram is not None and self.token_classes is not None
-        return Engram41(part.under("engram."), layer, int(self.token_classes[self.config.engram.pad_token_id]))
+    def _new_drafter(self) -> DSpark41 | None:
+        return DSpark41(self._whole, self.first_streams, self.head.head) if self.checkpoint.has_mtp else None
 
 
 class Head41:
@@ -166,6 +145,12 @@ class Head41:
     def __call__(self, states: Array) -> Array:
         """[B, S, d] -> logits [B, S, vocab]"""
         return self.ops.linear(self.ops.rms_norm(states, self.norm, self.eps), self.head)
+
+
+def _block(whole: Part41, weights: Weights, number: int) -> Block41:
+    """One layer, of weights by their full names."""
+    part, config = replace(whole, weights=weights).under(f"layers.{number}."), whole.config
+    return Block41(part, number, config.n_routed_experts, config.num_experts_per_tok)
 
 
 def _checked(token_classes: Ints | None, config: Config41) -> Ints | None:

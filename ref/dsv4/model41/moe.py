@@ -29,6 +29,8 @@ class MoE41:
         tokens = x.reshape(-1, x.shape[-1])  # [T, d]
         logits = ops.linear(tokens, self.gate_weight)  # [T, E]
         routing = ops.route41(logits, self.gate_bias, self.k, config.scoring_func, config.routed_scaling_factor)
+        self.experts.ahead(routing.indices)
+        observe(f"{self.name}gate.logits", logits)
         observe(f"{self.name}gate.weights", routing.weights)
         observe(f"{self.name}gate.indices", routing.indices)
         ones = np.ones_like(tokens[:, 0])

@@ -1,12 +1,18 @@
 """What every part of a V4.1 model is made from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from dsv4.config41 import Config41
+from dsv4.model.stored_experts import StoredExperts
+from dsv4.model.weight_store import WeightStore
 from dsv4.model.weights import Experts, StoredTensors, Weights
 from dsv4.model41.rounding import Rounding41
 from dsv4.ops import Ops
+from dsv4.ops.engram import table_rows
+from dsv4.ops.types import Array, Ints
 
 
 class Source41(StoredTensors, Protocol):
@@ -26,6 +32,10 @@ class Part41:
     rounding: Rounding41
     weights: Weights
     source: Source41
+    token_classes: Ints | None = None
+    """[vocab] the class of each token, which an Engram needs."""
+    store: WeightStore | None = None
+    """Where weights are held when memory is bounded; None where all of them stay."""
 
     @property
     def name(self) -> str:
@@ -36,13 +46,17 @@ class Part41:
         """A part of this part."""
         return replace(self, weights=self.weights.under(prefix))
 
-    def experts(self, count: int) -> Experts:
+    def experts(self, count: int) -> Experts | StoredExperts:
         """The routed experts, whose names begin with that of the part."""
-        return Experts(self.weights, count)
+        if self.store is None:
+            return Experts(self.weights, count)
+        return StoredExperts(self.store, self.ops, self.name, count)
 
-    def table(self, name: str) -> Any:
-        """A weight of which single rows are read: it stays in its file, and its values are not looked at."""
-        return self.source.weight(self.name + name)
+    def table(self, name: str) -> Callable[[Ints], Array]:
+        """Gives rows of a weight, by their numbers [...] -> [..., width] float32; the others stay in the file."""
+        if self.store is None:
+            return partial(table_rows, self.source.weight(self.name + name))
+        return partial(self.store.table_rows, self.name + name)
 
     def __getitem__(self, name: str) -> Any:
         """A weight of the part, where the backend computes."""

@@ -51,7 +51,10 @@ class KVSource:
         if blocks is None:
             return
         slots = kv[blocks.tokens]  # [B, N, ρ, c]
-        latent = slots[:, :, 0] if score is None else ops.compress(slots, score[blocks.tokens])
+        latent = slots[:, :, 0]
+        if score is not None:
+            observe(f"{self.name}compressor.score", score[blocks.tokens])
+            latent = ops.compress(slots, score[blocks.tokens])
         latent = ops.rms_norm(latent, self.norm, self.eps)
         observe(f"{self.name}compressor.latent", latent)
         entries = self.rounding.entry(ops.rope(latent, blocks.positions, self.frequencies))

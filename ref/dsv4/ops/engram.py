@@ -88,18 +88,29 @@ def engram_gate(streams: Array, keys_and_value: Array, q_weight: Array, k_weight
     product of stream and key, each normalised by itself, over sqrt(d). Raises ValueError where the shapes do not fit.
     Source: V4.1's report §2.4.2; code: Engram.
     """
+    gates = engram_gates(streams, keys_and_value, q_weight, k_weight, eps)
+    n, d = streams.shape[2:]
+    value = keys_and_value[..., n * d :]
+    gated: Array = streams + gates[..., None] * value[:, :, None]
+    return gated
+
+
+def engram_gates(streams: Array, keys_and_value: Array, q_weight: Array, k_weight: Array, eps: float) -> Array:
+    """With what weight `engram_gate`, which has the same arguments and errors, adds the value to each stream.
+
+    Returns [B, S, n], each between 0 and 1.
+    """
     n, d = streams.shape[2:]
     if keys_and_value.shape != (*streams.shape[:2], (n + 1) * d) or not q_weight.shape == k_weight.shape == (n, d):
         weights = f"q_weight {q_weight.shape}, k_weight {k_weight.shape}"
         raise ValueError(f"engram_gate: {keys_and_value.shape}, {weights} do not fit streams {streams.shape}")
     dtype = streams.dtype.type
-    keys, value = keys_and_value[..., : n * d].reshape(streams.shape), keys_and_value[..., n * d :]
+    keys = keys_and_value[..., : n * d].reshape(streams.shape)
     weight = q_weight.astype(dtype) * k_weight.astype(dtype)
     product = (streams * weight * keys).sum(axis=-1)  # [B, S, n]
     dot = product / (_root_mean_square(streams, eps) * _root_mean_square(keys, eps)) * dtype(d**-0.5)
     root = np.copysign(np.sqrt(np.maximum(np.abs(dot), dtype(SMALLEST_DOT))), dot)
-    gated: Array = streams + sigmoid(root)[..., None] * value[:, :, None]
-    return gated
+    return sigmoid(root)
 
 
 def _root_mean_square(x: Array, eps: float) -> Array:

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from dsv4.explain.page import page as explained_page
 from dsv4.explain.record import record
-from dsv4.model.model import Model
+from dsv4.model.language_model import LanguageModel
 from dsv4.serve.fields import Fields, RequestError, wrong
 from dsv4.serve.service import Service
 from dsv4.serve.tokens import token_ids
@@ -32,8 +32,6 @@ async def explain_page(fields: Fields, service: Service) -> str:
     most = service.limits.explained_tokens
     if service.model.store is not None:
         raise RequestError("ids: expected a model without --memory to look into, found one with it", "ids")
-    if not isinstance(service.model, Model):
-        raise RequestError("ids: expected a model of V4 to look into, found one of V4.1", "ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise wrong("ids", f"a list of 1 to {most} token ids", ids)
     token_ids("ids", ids, service)
@@ -41,7 +39,7 @@ async def explain_page(fields: Fields, service: Service) -> str:
         return await asyncio.to_thread(_explained, service.model, service.tokenizer, ids)
 
 
-def _explained(model: Model, tokenizer: Tokenizer, ids: list[int]) -> str:
+def _explained(model: LanguageModel, tokenizer: Tokenizer, ids: list[int]) -> str:
     return explained_page(model, tokenizer, record(model, ids))
 
 

@@ -4,6 +4,7 @@ from mutants.mutant import Mutant
 
 RECORD = "explain/test_record.py::"
 PAGE = "explain/test_page.py::"
+RECORD41 = "explain/test_record41.py::"
 
 EXPLAINING = (
     Mutant(
@@ -17,7 +18,7 @@ EXPLAINING = (
     Mutant(
         name="window-shown-backwards",
         trap="the share of the oldest key in the window is shown as that of the token itself",
-        file="explain/record.py",
+        file="explain/layers.py",
         old="shares[:, :, :window][:, :, ::-1][:, :, :length]",
         new="shares[:, :, :window][:, :, :length]",
         tests=(f"{RECORD}test_values_weighted_by_the_shares_are_the_observed_output",),
@@ -25,7 +26,7 @@ EXPLAINING = (
     Mutant(
         name="slots-before-the-text-counted",
         trap="the first CSA entry is shown as made of tokens before the text, too",
-        file="explain/record.py",
+        file="explain/layers.py",
         old="np.full_like(blocks[:, :1], -np.inf)",
         new="np.zeros_like(blocks[:, :1])",
         tests=(f"{RECORD}test_an_entry_is_the_sum_of_its_tokens_weighted_by_the_slots",),
@@ -34,8 +35,8 @@ EXPLAINING = (
         name="draft-judged-one-place-early",
         trap="a draft is held against what the head says of the place before its own",
         file="explain/opinions.py",
-        old="states[:, 1 + start :]",
-        new="states[:, start:]",
+        old="_compared(model, some, states, ids, 1 + start)",
+        new="_compared(model, some, states, ids, start)",
         tests=(f"{RECORD}test_drafts_are_those_of_the_mtp_module",),
     ),
     Mutant(
@@ -61,5 +62,29 @@ EXPLAINING = (
         old='described.replace("<", "\\\\u003c")',
         new="described",
         tests=(f"{PAGE}test_a_page_fetches_nothing_and_no_text_ends_its_data",),
+    ),
+    Mutant(
+        name="own-share-shown",
+        trap="what V4.1's attention reads with is shown as what it makes for the experts",
+        file="explain/layers41.py",
+        old='self._read_with(seen[f"{name}out"]), seen',
+        new='seen[f"{name}attn_pre_mix"][0], seen',
+        tests=(f"{RECORD41}test_a_sub_layer_reads_with_the_share_that_is_recorded",),
+    ),
+    Mutant(
+        name="gates-of-the-streams-behind-an-engram",
+        trap="an Engram's gates are computed anew from the streams that its value was already added to",
+        file="explain/layers41.py",
+        old='seen[f"{engram.name}in"], seen',
+        new='seen[f"{engram.name}out"], seen',
+        tests=(f"{RECORD41}test_the_gates_are_those_of_the_engram",),
+    ),
+    Mutant(
+        name="block-behind-the-token-before",
+        trap="the block behind a token is drafted from the token before it",
+        file="explain/opinions.py",
+        old="given = ids[place : place + 1]",
+        new="given = ids[place - 1 : place]",
+        tests=(f"{RECORD41}test_drafts_are_those_of_the_drafter_behind_each_token",),
     ),
 )

@@ -26,8 +26,8 @@ FILES_V41 = (
         name="entries-counted-in-every-layer",
         trap="every layer that reads entries is counted as if it stored them",
         file="cost/v41.py",
-        old="        if config.is_kv_source(layer):\n            ratio, width",
-        new="        if config.compress_ratios[layer]:\n            ratio, width",
+        old="    if config.is_kv_source(layer):\n        ratio, width",
+        new="    if config.compress_ratios[layer]:\n        ratio, width",
         tests=(f"{COST}::test_a_cache_has_the_predicted_bytes_at_every_length",),
     ),
     Mutant(
@@ -37,5 +37,13 @@ FILES_V41 = (
         old="_in_pool(config, entries) if config.has_candidates(layer) else entries",
         new="entries",
         tests=(f"{COST}::test_a_model_asks_for_what_is_predicted_part_by_part",),
+    ),
+    Mutant(
+        name="table-converted-whole",
+        trap="all rows of an Engram's table are held while it is converted",
+        file="checkpoint/parts.py",
+        old="count = max(1, NUMBERS_AT_ONCE // prod(self.shape[1:]))",
+        new="count = self.shape[0]",
+        tests=(f"{WRITTEN}::test_a_table_is_converted_in_parts_of_a_few_rows",),
     ),
 )

@@ -119,6 +119,14 @@ MEMORY = (
         tests=(f"{STORE}::test_the_next_layer_is_read_while_one_computes",),
     ),
     Mutant(
+        name="table-in-its-layer",
+        trap="the whole table of an Engram is read with its layer",
+        file="model/stored_layers.py",
+        old=' and not name.endswith(".engram.embed.weight")',
+        new="",
+        tests=("model41/test_memory41.py::test_of_a_table_the_rows_that_tokens_name_are_read_and_no_others",),
+    ),
+    Mutant(
         name="hash-layers-not-read-ahead",
         trap="the experts of a hash layer are asked for when the layer is half done",
         file="model/block.py",

@@ -127,12 +127,12 @@ V41_PARTS = (
         name="v41-taps-before-the-engram",
         trap="the drafter reads a target layer's streams before their Engram",
         file="model41/model.py",
-        old="            streams = self._enter(number, streams, classes, span, layer_cache, observe)\n"
+        old="            streams = self._enter(block, streams, classes, span, layer_cache, observe)\n"
         "            if number in targets:\n"
         "                tapped.append(streams)\n",
         new="            if number in targets:\n"
         "                tapped.append(streams)\n"
-        "            streams = self._enter(number, streams, classes, span, layer_cache, observe)\n",
+        "            streams = self._enter(block, streams, classes, span, layer_cache, observe)\n",
         tests=(
             "model41/test_forward41.py::test_the_drafter_reads_the_streams_behind_a_layers_engram_and_before_the_layer",
         ),
@@ -188,9 +188,9 @@ V41_PARTS = (
     Mutant(
         name="v41-pad-id-before-the-text",
         trap="the pad id, and not its class, stands before the first token",
-        file="model41/model.py",
-        old="int(self.token_classes[self.config.engram.pad_token_id])",
-        new="self.config.engram.pad_token_id",
+        file="model41/engram.py",
+        old="int(part.token_classes[settings.pad_token_id])",
+        new="settings.pad_token_id",
         tests=PAD,
     ),
     Mutant(
@@ -213,9 +213,10 @@ V41_PARTS = (
         name="v41-value-before-the-keys",
         trap="an Engram's value is taken for its first key",
         file="ops/engram.py",
-        old="keys_and_value[..., : n * d].reshape(streams.shape), keys_and_value[..., n * d :]",
-        new="keys_and_value[..., d:].reshape(streams.shape), keys_and_value[..., :d]",
+        old="keys = keys_and_value[..., : n * d].reshape(streams.shape)",
+        new="keys = keys_and_value[..., d:].reshape(streams.shape)",
         tests=GATE,
+        also=(("value = keys_and_value[..., n * d :]", "value = keys_and_value[..., :d]"),),
     ),
     Mutant(
         name="v41-gate-without-root",
@@ -253,14 +254,14 @@ V41_PARTS = (
         name="v41-engram-behind-the-layer",
         trap="an Engram is added behind its layer",
         file="model41/model.py",
-        old="            streams = self._enter(number, streams, classes, span, layer_cache, observe)\n"
+        old="            streams = self._enter(block, streams, classes, span, layer_cache, observe)\n"
         "            if number in targets:\n"
         "                tapped.append(streams)\n"
         "            streams, pre = block(streams, pre, span, layer_cache, published, observe)\n",
         new="            if number in targets:\n"
         "                tapped.append(streams)\n"
         "            streams, pre = block(streams, pre, span, layer_cache, published, observe)\n"
-        "            streams = self._enter(number, streams, classes, span, layer_cache, observe)\n",
+        "            streams = self._enter(block, streams, classes, span, layer_cache, observe)\n",
         tests=PASSES,
     ),
     Mutant(

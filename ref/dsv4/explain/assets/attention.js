@@ -5,7 +5,7 @@ const details = {};
 details.latent = () => ({
   title: "Query latent",
   where: "one small vector, from which all queries are made",
-  text: `The sub-layer's input becomes ${model.q_lora_rank} numbers. ${layers[state.layer].ratio === 4 ? "The queries of attention and those of the indexer are both made from it." : "The queries of all heads are made from it."}`,
+  text: `The sub-layer's input becomes ${model.q_lora_rank} numbers. ${layers[state.layer].chooses ? "The queries of attention and those of the indexer are both made from it." : "The queries of all heads are made from it."}`,
   body:
     shapes([["x", [length, model.hidden_size]], ["wq_a", [model.q_lora_rank, model.hidden_size]], ["q latent", [length, model.q_lora_rank]]]) +
     equation("q latent = RMSNorm(wq_a @ x)"),
@@ -14,11 +14,11 @@ details.latent = () => ({
 details.queries = () => ({
   title: "Queries",
   where: `${heads} heads, turned by the position`,
-  text: `Each head asks with ${model.head_dim} numbers of size 1. The last ${model.qk_rope_head_dim} of them are turned by position ${state.token}; the others know nothing of positions.`,
+  text: `Each head asks with ${model.head_dim} numbers${isV41 ? "" : " of size 1"}. The last ${model.qk_rope_head_dim} of them are turned by position ${state.token}; the others know nothing of positions.`,
   body:
     headPicture() +
     shapes([["wq_b", [heads * model.head_dim, model.q_lora_rank]], ["q", [length, heads, model.head_dim]]]) +
-    equation("q = RoPE(RMSScale(wq_b @ q latent), t)"),
+    equation(isV41 ? "q = RoPE(wq_b @ q latent, t)" : "q = RoPE(RMSScale(wq_b @ q latent), t)"),
 });
 
 details.keys = () => ({
@@ -28,7 +28,7 @@ details.keys = () => ({
   body:
     distancePicture() +
     shapes([["wkv", [model.head_dim, model.hidden_size]], ["kv", [length, model.head_dim]], ["read by this token", [Math.min(state.token + 1, model.sliding_window), model.head_dim]]]) +
-    equation(`kv = RoPE(RMSNorm(wkv @ x), t)${model.rounds ? "\nthen rounded to FP8, but for the turned part" : ""}`),
+    equation(`kv = RoPE(RMSNorm(wkv @ x), t)${model.rounds ? `\nthen rounded to FP8${isV41 ? "" : ", but for the turned part"}` : ""}`),
 });
 
 // Over the whole text: how far back each head looks, on average.
@@ -56,7 +56,7 @@ details.attention = () => {
   return {
     title: "Joint softmax with a sink",
     where: `window, entries and sink compete${headWords()}`,
-    text: `One softmax over ${several(Math.min(token + 1, model.sliding_window), "window key")}${layers[layer].ratio ? `, ${several(entries, "entry", "entries")}` : ""} and the sink. The largest shares:`,
+    text: `One softmax over ${several(Math.min(token + 1, model.sliding_window), "window key")}${layers[layer].ratio ? `, ${several(entries, "entry", "entries")}` : ""} and the sink.${sourceWords(layer)} The largest shares:`,
     body:
       readList() +
       headPicture() +
@@ -64,6 +64,14 @@ details.attention = () => {
       equation(`p_s = exp(q·k_s / √${model.head_dim}) /\n      (Σ exp(q·k / √${model.head_dim}) + exp(sink_h))\no_h = Σ_s p_s · v_s`),
   };
 };
+
+// Where the entries come from that V4.1's layers share.
+function sourceWords(layer) {
+  const { source, chooser } = layers[layer];
+  if (!isV41 || source === null || (source === layer && chooser === layer)) return "";
+  const made = source === layer ? "are made here" : `are those of layer ${source}`;
+  return ` The entries ${made}, chosen ${chooser === layer ? "anew here" : `by layer ${chooser}`}.`;
+}
 
 // The largest shares of the chosen head, and what the pinned place gives to the same.
 function readList() {

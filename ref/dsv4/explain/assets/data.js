@@ -49,7 +49,13 @@ const opinions = opened(page.opinions);
 const drafts = opened(page.drafts);
 const headPre = opened(page.head_pre);
 const firstSizes = opened(page.first_sizes);
-const cacheBytes = opened(page.cache.of_ratio);
+const cacheKinds = opened(page.cache.kinds);
+
+// A layer that does not choose entries reads what an earlier one has chosen (V4.1).
+for (const layer of layers) if (layer.chooser !== null) layer.choice ??= layers[layer.chooser].choice;
+
+// The bytes of each part of a layer's cache behind a token.
+const cacheBytes = (layer, token) => cacheKinds[page.cache.of_layer[layer]].row(token);
 
 const range = (count) => Array.from({ length: count }, (_, number) => number);
 const sum = (values) => values.reduce((total, value) => total + value, 0);
@@ -60,8 +66,8 @@ const visible = (layer, token) => (layers[layer].ratio ? Math.floor((token + 1) 
 
 // The first and the last token of an entry. One of CSA reads the block before its own, too.
 function span(layer, entry) {
-  const { ratio } = layers[layer];
-  return [Math.max(0, (ratio === 4 ? entry - 1 : entry) * ratio), (entry + 1) * ratio - 1];
+  const { ratio, kind } = layers[layer];
+  return [Math.max(0, (kind === "CSA" ? entry - 1 : entry) * ratio), (entry + 1) * ratio - 1];
 }
 
 // The row of a head among the groups that are kept; row 0 is the mean over all heads, which head −1 stands for.
@@ -90,17 +96,19 @@ function keysRead(layer, token, head) {
   return found.sort((one, other) => other.share - one.share);
 }
 
-const kindOf = (layer) => (layers[layer].ratio === 128 ? "hca" : "csa");
+const kindOf = (layer) => (layers[layer].kind === "HCA" ? "hca" : "csa");
 
-// The entries that the indexer chose and refused: {entry, score, chosen}, in falling order; all are chosen in HCA.
+// The entries that the indexer chose and refused: {entry, score, chosen, allowed}, in falling order; all are chosen in
+// HCA. Allowed are those in the pool, where there is one (V4.1).
 function entriesJudged(layer, token) {
   const { choice } = layers[layer];
-  if (!choice) return range(visible(layer, token)).map((entry) => ({ entry, score: 0, chosen: true }));
+  if (!choice) return range(visible(layer, token)).map((entry) => ({ entry, score: 0, chosen: true, allowed: true }));
   const chosen = choice.chosen.at(token);
   const judged = choice.entries.row(token).map((entry, place) => ({
     entry,
     score: choice.scores.at(token, place),
     chosen: place < chosen,
+    allowed: choice.allowed ? choice.allowed.entries.at(token, place) === 1 : true,
   }));
   return judged.filter(({ entry }) => entry !== nobody);
 }

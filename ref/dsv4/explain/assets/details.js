@@ -22,6 +22,7 @@ function notes() {
   if (room.sums < heads) lines.push(`Window, entries and sink are the mean of ${heads / room.sums} neighbouring heads.`);
   if (layers.some(({ choice }) => choice)) lines.push(`Of the indexer's scores up to ${room.scores} for each token are kept, the chosen first.`);
   if (room.experts < model.n_routed_experts) lines.push(`Of the experts' scores the ${room.experts} best for each token are kept.`);
+  if (layers.some(({ lookup }) => lookup)) lines.push("Tokens count as the same n-gram where all rows of an order are the same.");
   lines.push("Weights of a compressor are the mean over its channels. Vectors are shown by their size alone.");
   return lines;
 }

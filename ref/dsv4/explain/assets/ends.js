@@ -16,7 +16,7 @@ details.head = () => {
       `<div id="candidates">${block("The best candidates", "", bars(found.map(({ id, share }) => ({ label: chip(id), part: share / found[0].share, number: percent(share), share }))))}</div>` +
       block("What the head reads of each stream", "pre", bars(pre.map((share, stream) => ({ label: `stream ${stream}`, part: share / largest, number: share.toFixed(2) })))) +
       shapes([["streams", [length, model.hc_mult, model.hidden_size]], ["logits", [length, model.vocab_size]]]) +
-      equation("x = RMSNorm(Σ_j pre_j · X_j)\nlogits = head @ x"),
+      equation(`x = RMSNorm(Σ_j pre_j · X_j)${isV41 ? ", pre of the last sub-layer" : ""}\nlogits = head @ x`),
   };
 };
 
@@ -26,16 +26,35 @@ details.draft = () => {
   const count = drafts ? drafts.accepted.shape[0] : 0;
   const own = token < 1 || !drafts ? "" : draftWords(token);
   return {
-    title: "MTP draft",
-    where: "the module that guesses one token further",
-    text: `From the streams of the token before and the embedding of this one, one more block guesses what follows: a draft, which the model then checks.${own}`,
+    title: `${model.drafter} draft`,
+    where: drafts?.blocks ? "a drafter that guesses a block at once" : "the module that guesses one token further",
+    text: `${drafts?.blocks ? "From what the target layers held of the tokens before, small stages guess a block of tokens behind this one, which the model then checks." : "From the streams of the token before and the embedding of this one, one more block guesses what follows: a draft, which the model then checks."}${own}`,
     body:
       (count ? `<p>Of this text's ${several(count, "draft")}, <b>${accepted}</b> (${percent(accepted / count)}) are the head's own best token: decoding at temperature 0 accepts just those.</p>` : "") +
       (token < 1 || !drafts ? "" : `<div id="drafted">${bars(candidates(drafts.opinions, token - 1).map(({ id, share }) => ({ label: chip(id), part: share, number: percent(share), share })))}</div>`) +
-      shapes([["streams of t − 1", [count, model.hc_mult, model.hidden_size]], ["embedding of t", [count, model.hidden_size]], ["logits for t + 1", [count, model.vocab_size]]]) +
-      equation("X = h_proj @ RMSNorm(streams) + e_proj @ RMSNorm(embed)\nlogits = head(block(X))"),
+      (drafts?.blocks ? blockDetails(token, count) : mtpDetails(count)),
   };
 };
+
+const mtpDetails = (count) =>
+  shapes([["streams of t − 1", [count, model.hc_mult, model.hidden_size]], ["embedding of t", [count, model.hidden_size]], ["logits for t + 1", [count, model.vocab_size]]]) +
+  equation("X = h_proj @ RMSNorm(streams) + e_proj @ RMSNorm(embed)\nlogits = head(block(X))");
+
+// DSpark's block behind a token: each place with its confidence, and whether the text goes on like that.
+function blockDetails(token, count) {
+  const places = drafts.blocks.shape[1];
+  const rows = token < 1 ? [] : range(places).map((place) => {
+    const id = drafts.blocks.at(token - 1, place);
+    const [truth] = page.tokens[token + 1 + place] ?? [null];
+    const share = drafts.confidence.at(token - 1, place);
+    return { label: `${chip(id)}${truth === null ? "" : id === truth ? " ✓" : " ✗"}`, part: share, number: percent(share), share };
+  });
+  return (
+    (rows.length ? `<div id="block">${block("The whole block", "bar: DSpark's confidence; ✓: so the text goes on", bars(rows))}</div>` : "") +
+    shapes([["places", [count, places, model.hidden_size]], ["logits", [count, places, model.vocab_size]], ["confidence", [count, places]]]) +
+    equation("X = stages(given, noise, …, noise)\nlogits_i = head(X_i) + W2 @ W1[token i]\nconfidence_i = σ(w · [X_i; W1[token i]])")
+  );
+}
 
 function draftWords(token) {
   const [draft] = candidates(drafts.opinions, token - 1);
@@ -50,7 +69,7 @@ details.cache = () => {
   const { token, layer } = state;
   const tokens = token + 1;
   const full = tokens * page.cache.row;
-  const totals = layers.map(({ ratio }) => sum(cacheBytes[ratio].row(token)));
+  const totals = layers.map((_, other) => sum(cacheBytes(other, token)));
   return {
     title: "Cache",
     where: `what is kept of ${several(tokens, "token")} for the tokens to come`,
@@ -58,31 +77,32 @@ details.cache = () => {
     body:
       `<div id="cache">${block("Bytes of each layer", "as the released model stores them", `<div class="scroll">${cacheTable(totals, full)}</div>`)}</div>` +
       growthPicture(layer) +
-      shapes([["window", [Math.min(tokens, model.sliding_window), model.head_dim]], ["entries", [visible(layer, token), model.head_dim]], ["indexer keys", [layers[layer].ratio === 4 ? visible(layer, token) : 0, model.index_head_dim]]]),
+      shapes([["window", [Math.min(tokens, model.sliding_window), model.head_dim]], ["entries", [layers[layer].makes ? visible(layer, token) : 0, model.head_dim]], ["indexer keys", [layers[layer].makes && layers[layer].chooses ? visible(layer, token) : 0, model.index_head_dim]]]),
   };
 };
 
 // What one more token costs where there is a cache.
 function decodeWords(layer, token) {
-  const { ratio } = layers[layer];
+  const { ratio, makes } = layers[layer];
   const reads = Math.min(token + 1, model.sliding_window) + chosenCount(layer, token);
-  const completes = ratio && (token + 1) % ratio === 0 ? " and completes an entry" : "";
+  const completes = makes && (token + 1) % ratio === 0 ? " and completes an entry" : "";
   return `If token ${token} were generated with a cache, layer ${layer} would compute this one token alone: it adds one key${completes}, and its query reads ${several(reads, "row")}.`;
 }
 
 function cacheTable(totals, full) {
-  const rows = layers.map(({ ratio, kind }, layer) => {
-    const parts = cacheBytes[ratio].row(state.token).map((size) => `<td>${size ? bytes(size) : "–"}</td>`);
+  const rows = layers.map(({ kind }, layer) => {
+    const parts = cacheBytes(layer, state.token).map((size) => `<td>${size ? bytes(size) : "–"}</td>`);
     const here = layer === state.layer ? ' class="here"' : "";
     return `<tr${here}><th scope="row">${layer} ${kind}</th>${parts.join("")}<td data-bytes="${totals[layer]}"><b>${bytes(totals[layer])}</b></td><td>${percent(totals[layer] / full)}</td></tr>`;
   });
-  const names = ["window", "entries", "keys", "pending"].map((name) => `<th scope="col">${name}</th>`);
+  const called = { compressed: "entries", "indexer keys": "keys", "token classes": "classes" };
+  const names = page.cache.parts.map((part) => called[part] ?? part).map((name) => `<th scope="col">${name}</th>`);
   return `<table class="bytes"><thead><tr><th scope="col">layer</th>${names.join("")}<th scope="col">all</th><th scope="col">of full</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
 }
 
 // The bytes of this layer as the text grows, beside those of full attention.
 function growthPicture(layer) {
-  const sizes = range(length).map((token) => sum(cacheBytes[layers[layer].ratio].row(token)));
+  const sizes = range(length).map((token) => sum(cacheBytes(layer, token)));
   const full = range(length).map((token) => (token + 1) * page.cache.row);
   const largest = Math.max(...sizes, ...full);
   const line = (values) => `M${values.map((value, token) => `${(4 + (token / Math.max(1, length - 1)) * 312).toFixed(1)} ${(92 - 84 * (value / largest)).toFixed(1)}`).join("L")}`;

@@ -2,22 +2,38 @@
 
 details.entries = () => {
   const { layer, token } = state;
-  const { ratio } = layers[layer];
+  const { ratio, kind } = layers[layer];
   const newest = visible(layer, token) - 1;
   const c = model.head_dim;
-  const wide = ratio === 4 ? 2 * c : c;
+  const wide = kind === "CSA" ? 2 * c : c;
   return {
-    title: ratio === 4 ? "CSA entries" : "HCA entries",
-    where: ratio === 4 ? "8 tokens into one, with a step of 4" : "128 tokens into one",
+    title: isV41 ? "Entries" : `${kind} entries`,
+    where: kind === "CSA" ? "8 tokens into one, with a step of 4" : ratio === 1 ? "one of each token" : `${ratio} tokens into one`,
     text: newest < 0
       ? `Token ${token} comes too early: the first entry is complete with token ${ratio - 1}.`
-      : `Entry ${newest} is a weighted sum of the tokens ${span(layer, newest).join("–")}; a softmax over them, channel by channel, gives the weights. What is shown is the mean over the channels.`,
+      : ratio === 1 ? `Entry ${newest} is made of token ${newest} alone.${readerWords(layer)}`
+      : `Entry ${newest} is a weighted sum of the tokens ${span(layer, newest).join("–")}; a softmax over them, channel by channel, gives the weights. What is shown is the mean over the channels.${readerWords(layer)}`,
     body:
       (newest < 0 ? "" : slotList(layer, newest)) +
-      shapes([["wkv, wgate", [wide, model.hidden_size]], ["entries of this text", [Math.floor(length / ratio), c]], ["seen by this token", [newest + 1, c]]]) +
-      equation(`entry_i = Σ_slots softmax(gate + ape) · kv\n${ratio === 4 ? "slots: 4 tokens of the block before, 4 of its own" : "slots: the 128 tokens of its block"}\nthen RMSNorm, RoPE at its first token`),
+      shapes([[ratio === 1 ? "wkv" : "wkv, wgate", [wide, model.hidden_size]], ["entries of this text", [Math.floor(length / ratio), c]], ["seen by this token", [newest + 1, c]]]) +
+      equation(entryEquation(ratio, kind)),
   };
 };
+
+function entryEquation(ratio, kind) {
+  const rounded = model.rounds ? ", FP4" : "";
+  if (ratio === 1) return `entry_t = RMSNorm(kv_t), then RoPE at t${rounded}\nkey_t = RMSNorm(wk @ RMSNorm(kv_t)), RoPE at t`;
+  if (isV41) return `latent_i = RMSNorm(Σ_slots softmax(gate) · kv)\nslots: the ${ratio} tokens of its block\nentry_i = latent_i with RoPE at its first token${rounded}\nkey_i = RMSNorm(wk @ latent_i), RoPE likewise`;
+  const slots = kind === "CSA" ? "4 tokens of the block before, 4 of its own" : "the 128 tokens of its block";
+  return `entry_i = Σ_slots softmax(gate + ape) · kv\nslots: ${slots}\nthen RMSNorm, RoPE at its first token`;
+}
+
+// Which layers read the entries that one makes for all behind it (V4.1).
+function readerWords(layer) {
+  const readers = range(layers.length).filter((other) => layers[other].source === layer && other !== layer);
+  if (!isV41 || !readers.length) return "";
+  return readers.length === 1 ? ` Layer ${readers[0]} reads it, too.` : ` Layers ${readers.join(", ")} read it, too.`;
+}
 
 // The tokens that count most in an entry.
 function slotList(layer, entry) {
@@ -38,22 +54,24 @@ details.indexer = () => {
   const judged = entriesJudged(layer, token);
   const count = visible(layer, token);
   const chosen = chosenCount(layer, token);
+  const { ratio, source } = layers[layer];
+  const entries = Math.floor(length / ratio);
   const kept = judged.length < count ? ` Scores of the best ${judged.length} are kept on this page.` : "";
   return {
     title: "Lightning indexer",
     where: "which entries may be read at all",
     text: count <= model.index_topk
-      ? `${several(count, "entry", "entries")} can be seen and ${model.index_topk} may be read: none is refused. ${refusalHint(layer)}`
-      : `${large(count)} entries can be seen, ${model.index_topk} may be read: <b>${large(count - chosen)} are refused</b>.${kept}`,
+      ? `${several(count, "entry", "entries")} can be seen and ${model.index_topk} may be read: ${count === chosen ? `none is refused. ${refusalHint(ratio)}` : `${count - chosen} are refused.`}${poolWords(layer, token)}`
+      : `${large(count)} entries can be seen, ${model.index_topk} may be read: <b>${large(count - chosen)} are refused</b>.${kept}${poolWords(layer, token)}`,
     body:
       (judged.length ? scorePicture(judged) + scoreList(judged) : "") +
-      shapes([["index queries", [length, model.index_n_heads, model.index_head_dim]], ["index keys", [Math.floor(length / 4), model.index_head_dim]], ["scores", [length, Math.floor(length / 4)]], ["chosen", [length, Math.min(model.index_topk, Math.floor(length / 4))]]]) +
-      equation("score[t, i] = Σ_h w_h · ReLU(q_h · k_i)\n" + `chosen[t] = the best ${model.index_topk} of i < ⌊(t + 1) / 4⌋`),
+      shapes([["index queries", [length, model.index_n_heads, model.index_head_dim]], [`index keys${source === layer ? "" : ` of layer ${source}`}`, [entries, model.index_head_dim]], ["scores", [length, entries]], ["chosen", [length, Math.min(model.index_topk, entries)]]]) +
+      equation("score[t, i] = Σ_h w_h · ReLU(q_h · k_i)\n" + `chosen[t] = the best ${model.index_topk} of i < ⌊(t + 1) / ${ratio}⌋${layers[layer].choice?.allowed ? "\n  in the pool of t" : ""}`),
   };
 };
 
-function refusalHint() {
-  const first = 4 * (model.index_topk + 1) - 1;
+function refusalHint(ratio) {
+  const first = ratio * (model.index_topk + 1) - 1;
   return first < length ? `From token ${first} on, some are.` : "This text is too short for it to refuse any.";
 }
 
@@ -77,11 +95,35 @@ function scorePicture(judged) {
 
 function scoreList(judged) {
   const refused = judged.filter(({ chosen }) => !chosen);
+  const mark = ({ chosen, allowed }) => (chosen ? "" : allowed ? "× " : "⊘ ");
   const rows = [...judged.filter(({ chosen }) => chosen).slice(0, 6), ...refused.slice(0, 3)];
   const largest = Math.max(...rows.map(({ score }) => score), 1e-30);
-  const items = rows.map(({ entry, score, chosen }) => {
+  const items = rows.map(({ entry, score, chosen, allowed }) => {
     const [first, last] = span(state.layer, entry);
-    return { label: `${chosen ? "" : "× "}<bdi>${escaped(spanWords(first, last))}</bdi>`, part: score / largest, number: short(score), kind: chosen ? "csa" : "sink", first, last, share: score };
+    return { label: `${mark({ chosen, allowed })}<bdi>${escaped(spanWords(first, last))}</bdi>`, part: score / largest, number: short(score), kind: chosen ? "csa" : "sink", first, last, share: score };
   });
-  return `<div id="scores">${block("The best", refused.length ? "and the best of those refused (×)" : "", bars(items))}</div>`;
+  return `<div id="scores">${block("The best", refused.length ? `and the best of those refused (×)${layers[state.layer].choice?.allowed ? "; ⊘: outside of the pool" : ""}` : "", bars(items))}</div>`;
+}
+
+// The pool of candidates (V4.1): the layer that makes it says which blocks of entries later layers may choose from.
+const poolLayer = () => (model.candidates ? layers[model.candidates.source] : null);
+
+// The tokens of each block of the pool that a layer makes, or chooses in: [[first, last], …].
+function poolSpans(layer, token) {
+  const makes = layers[layer].pool;
+  const pool = makes ?? (layers[layer].choice?.allowed ? poolLayer().pool : null);
+  if (!pool) return [];
+  const { size } = model.candidates;
+  const seen = visible(layer, token);
+  const blocks = pool.row(token).filter((number) => number !== nobody).sort((one, other) => one - other);
+  return blocks.map((number) => [span(layer, number * size)[0], span(layer, Math.min(seen, (number + 1) * size) - 1)[1]]);
+}
+
+function poolWords(layer, token) {
+  const count = visible(layer, token);
+  const { choice, pool } = layers[layer];
+  if (choice?.allowed) return ` It may choose from the <b class="hca">${choice.allowed.count.at(token)}</b> of ${several(count, "entry", "entries")} in the pool that layer ${model.candidates.source} made.`;
+  if (!pool || !count) return "";
+  const blocks = poolSpans(layer, token).length;
+  return ` It also makes the pool for the layers behind it: <b class="hca">${several(blocks, "block")}</b> of ${several(model.candidates.size, "entry", "entries")}, always with the newest.`;
 }

@@ -3,13 +3,14 @@
 const legends = {
   nothing: () => curve("The size of each token's embedding along the text") + keyLine(["stream|size of each token's embedding, root mean square"]),
   shares: () => headBars() + keyLine(shareKeys()),
-  scores: () => headBars() + keyLine(["csa|CSA entry, the stronger the better its score", "dots|refused"]),
+  scores: () => headBars() + keyLine(scoreKeys()),
   slots: () => headBars() + keyLine([`${kindOf(state.layer)}|token, the stronger the more it counts in the newest entry`, `bar-${kindOf(state.layer)}|entries before it`]),
   mixing: () => curves() + keyLine([`stream|below each token: one bar for each of ${model.hc_mult} streams`]),
   experts: expertLegend,
   foreseen: () => curve("The probability of each token along the text") + keyLine(["stream|token, the stronger, the better it was predicted"]),
   drafts: () => curve("How probable it is that a draft is accepted, along the text") + keyLine(["stream|draft accepted", "hatch|draft refused", "full|curve: how probable that is at temperature 1"]),
   cache: () => cacheBars() + keyLine(cacheKeys()),
+  ngrams: () => curves() + keyLine(["hca|the same n-gram, the stronger the longer", "frame|tokens of this n-gram", "full|curves: the gate of each stream"]),
 };
 
 function drawLegend() {
@@ -28,18 +29,24 @@ function keyLine(items) {
 function shareKeys() {
   const layer = layers[state.layer];
   const keys = ["window|window token"];
-  if (layer.ratio === 4) keys.push("lanes|CSA entry: 8 tokens, overlapping");
-  if (layer.ratio === 128) keys.push("bar-hca|HCA entry: 128 tokens");
+  if (layer.kind === "CSA") keys.push("lanes|CSA entry: 8 tokens, overlapping");
+  if (isV41 && layer.ratio) keys.push(`bar-csa|entry of layer ${layer.source}: ${several(layer.ratio, "token")}`);
+  if (layer.kind === "HCA") keys.push("bar-hca|HCA entry: 128 tokens");
   if (layer.choice) keys.push("dots|refused");
   const [first] = keysRead(state.layer, state.token, state.head);
   if (first) keys.push(`full|full colour: ${percent(first.share)}`);
   return keys;
 }
 
+function scoreKeys() {
+  const keys = [`csa|${isV41 ? "" : "CSA "}entry, the stronger the better its score`, "dots|refused"];
+  if (poolSpans(state.layer, state.token).length) keys.push("bar-hca|block of the pool");
+  return keys;
+}
+
 function cacheKeys() {
-  const { ratio } = layers[state.layer];
   const keys = ["window|key in the window"];
-  if (ratio) keys.push(`bar-${kindOf(state.layer)}|entry`, "dots|waits for its entry to be complete");
+  if (layers[state.layer].makes) keys.push(`bar-${kindOf(state.layer)}|entry`, "dots|waits for its entry to be complete");
   return keys;
 }
 
@@ -84,6 +91,7 @@ function curveValue(token, curve) {
   switch (pictureOf[state.box]) {
     case "foreseen": return token ? opinions.at(-1).truth.at(token - 1) : 0;
     case "drafts": return drafts && token ? drafts.chance.at(token - 1) : 0;
+    case "ngrams": return layers[state.layer].lookup.gates.at(token, curve);
     case "nothing": return firstSizes.at(token) / largestFirstSize;
   }
   const { pre, post } = mixing(state.layer, part, token);
@@ -94,7 +102,7 @@ const largestFirstSize = Math.max(...range(length).map((token) => firstSizes.at(
 
 // What this layer and all layers keep, beside full attention.
 function cacheBars() {
-  const totals = layers.map(({ ratio }) => sum(cacheBytes[ratio].row(state.token)));
+  const totals = layers.map((_, layer) => sum(cacheBytes(layer, state.token)));
   const full = (state.token + 1) * page.cache.row;
   const row = (name, size, of, kind) => `<div class="head"><span>${name}</span><span class="shares"><i class="${kind}" style="width:${Math.min(100, (100 * size) / of).toFixed(1)}%">${size / of > 0.15 ? bytes(size) : ""}</i></span></div>`;
   const most = Math.max(full, totals[state.layer]);

@@ -1,4 +1,4 @@
-// Below the text: what would come next if the head read the streams after each layer, and what the MTP module drafted.
+// Below the text: what would come next if the head read the streams after each layer, and what was drafted.
 
 function drawLens() {
   const { token } = state;
@@ -6,7 +6,7 @@ function drawLens() {
   const truthWords = truth === null ? "the text ends here" : `the text goes on with ${chip(truth)}`;
   const here = currentBox().layer === null ? null : state.layer;
   const rows = opinions.map((opinion, number) => lensRow(number ? `<span>after </span>layer ${number - 1}` : "embedding", opinion, token, here === number - 1));
-  if (model.has_mtp) rows.push(draftRow(token));
+  if (model.drafter) rows.push(draftRow(token));
   element("lens").innerHTML = `<h2>What would come next, if the head read the streams here <span>${truthWords}</span></h2>
     <div class="rows${opinions.length > 12 ? " many" : ""}"><table><thead class="unseen"><tr><th>Where</th><th colspan="5">Best candidates</th><th>What the text goes on with: probability and rank</th></tr></thead><tbody>${rows.join("")}</tbody></table></div>
     <p class="note">The head learned to read the streams after the last layer; what it finds in earlier ones is weak evidence.</p>`;
@@ -29,7 +29,7 @@ function lensRow(name, opinion, place, isHere, attributes = "", end = null) {
 
 // The draft for the place behind this token, made one token earlier.
 function draftRow(token) {
-  const name = "MTP draft";
+  const name = `${model.drafter} draft`;
   if (!drafts || token < 1) return `<tr><th scope="row">${name}</th><td colspan="6" class="note">none: it needs the token before</td></tr>`;
   const verdict = drafts.accepted.at(token - 1) ? '<b class="accepted">✓ accepted</b>' : '<b class="refused">✗ refused</b>';
   return lensRow(name, drafts.opinions, token - 1, state.box === "draft", "data-draft", verdict);

@@ -30,7 +30,7 @@ function about() {
   const units = [[1e9, "billion"], [1e6, "million"], [1e3, "thousand"]];
   const [size, unit] = units.find(([least]) => model.parameters >= least) ?? [1, ""];
   const count = `${(model.parameters / size).toPrecision(2)} ${unit}`.trim();
-  return `a DeepSeek-V4 of ${count} parameters · ${several(length, "token")} · computed by ${model.backend}`;
+  return `a DeepSeek-${model.version} of ${count} parameters · ${several(length, "token")} · computed by ${model.backend}`;
 }
 
 // Draw a part again and keep the focus on the button that was used.

@@ -3,7 +3,7 @@
 const pictureOf = {
   embedding: "nothing", repeat: "nothing", read1: "mixing", read2: "mixing", write1: "mixing", write2: "mixing",
   latent: "shares", queries: "shares", keys: "shares", attention: "shares", unrotate: "shares", output: "shares",
-  entries: "slots", indexer: "scores", experts: "experts", head: "foreseen", draft: "drafts", cache: "cache",
+  entries: "slots", indexer: "scores", experts: "experts", head: "foreseen", draft: "drafts", cache: "cache", engram: "ngrams",
 };
 
 const painters = {
@@ -16,6 +16,7 @@ const painters = {
   foreseen: paintForeseen,
   drafts: paintDrafts,
   cache: paintCache,
+  ngrams: paintNgrams,
 };
 
 function paint() {
@@ -24,8 +25,8 @@ function paint() {
   element("marks").setAttribute("aria-label", said);
 }
 
-// The lane of an entry's bar: HCA above the text; CSA's neighbours overlap, so they stand in two lanes below it.
-const lane = (layer, entry) => (layers[layer].ratio === 128 ? -1 : entry % 2);
+// The lane of an entry's bar: HCA above the text; CSA's neighbours overlap, so they stand in two lanes below it; V4.1's do not.
+const lane = (layer, entry) => ({ HCA: -1, CSA: entry % 2 })[layers[layer].kind] ?? 0;
 
 function paintShares() {
   const { layer, token, head } = state;
@@ -65,6 +66,7 @@ function paintScores() {
     if (chosen) bar(...span(layer, entry), lane(layer, entry), colour("csa", Math.max(0.15, strength(score, largest))));
   }
   paintRefused(layer, token);
+  for (const [first, last] of poolSpans(layer, token)) bar(first, last, -1, colour("hca", 0.7), 3);
   const count = chosenCount(layer, token);
   return `Entries on the text: ${count} chosen, ${visible(layer, token) - count} refused.`;
 }
@@ -136,18 +138,18 @@ function paintDrafts() {
     if (drafts.accepted.at(place - 1)) fill(place + 1, place + 1, colour("stream", 0.45));
     else hatch(place + 1, colour("sink", 0.8));
   }
-  return "Drafts of the MTP module: filled where accepted, hatched where refused.";
+  return `Drafts of ${drafterWords}: filled where accepted, hatched where refused.`;
 }
 
 // What the cache of a layer holds after the chosen token.
 function paintCache() {
   const { layer, token } = state;
   fill(Math.max(0, token - model.sliding_window + 1), token, colour("window", 0.35));
-  for (let entry = 0; entry < visible(layer, token); entry++) {
+  const { ratio, makes } = layers[layer];
+  for (let entry = 0; makes && entry < visible(layer, token); entry++) {
     bar(...span(layer, entry), lane(layer, entry), colour(kindOf(layer), 0.6));
   }
-  const { ratio } = layers[layer];
   const pending = visible(layer, token) * ratio;
-  if (ratio && pending <= token) dots(pending, token, lane(layer, visible(layer, token)));
+  if (makes && pending <= token) dots(pending, token, lane(layer, visible(layer, token)));
   return "What is kept: filled window keys, bars for entries, a dotted line for tokens whose entry is not complete.";
 }

@@ -17,11 +17,20 @@ const readings = {
   cache: ["docs/concepts/cache.md", "notebooks/09_cache.ipynb", "ref/dsv4/model/cache.py"],
 };
 
+// The same of V4.1.
+const readings41 = {
+  engram: "model41/engram.py", embedding: "model41/model.py", repeat: "model41/model.py", read1: "model41/block.py",
+  latent: "model41/attention.py", attention: "model41/attention.py", unrotate: "ops/rope.py", entries: "model41/source.py",
+  indexer: "model41/indexer.py", experts: "model41/moe.py", head: "model41/model.py", draft: "model41/dspark.py", cache: "model41/cache.py",
+};
+
 function readOn() {
   const alike = { read2: "read1", write1: "read1", write2: "read1", queries: "latent", keys: "attention", output: "latent" };
-  const id = alike[state.box] ?? (state.box === "entries" ? `entries${layers[state.layer].ratio}` : state.box);
+  const whole = alike[state.box] ?? state.box;
+  const id = whole === "entries" ? `entries${layers[state.layer].ratio}` : whole;
+  const found = isV41 ? ["docs/v41.md", "notebooks/20_what_v41_changed.ipynb", `ref/dsv4/${readings41[whole]}`] : readings[id];
   const names = ["Concept", "Notebook", "Source"];
-  const items = readings[id].map((path, number) => {
+  const items = found.map((path, number) => {
     const shown = page.base === null ? `<code>${path}</code>` : `<a href="${escaped(page.base + path)}"><code>${path}</code></a>`;
     return `<li>${names[number]}: ${shown}</li>`;
   });

@@ -7,13 +7,19 @@ function sentence() {
     shares: sharesSentence,
     scores: scoresSentence,
     slots: slotsSentence,
-    mixing: () => `Layer ${layer}: token ${token} ${tokenChip(token)} ${state.box.startsWith("read") ? "reads from" : "writes to"} its ${model.hc_mult} streams, with weights that it computes from them.`,
+    mixing: () => `Layer ${layer}: token ${token} ${tokenChip(token)} ${state.box.startsWith("read") ? "reads from" : "writes to"} its ${model.hc_mult} streams, ${mixingWords()}.`,
     experts: expertsSentence,
     foreseen: foreseenSentence,
     drafts: draftSentence,
-    cache: () => `After ${several(token + 1, "token")}, layer ${layer} keeps <b>${bytes(sum(cacheBytes[layers[layer].ratio].row(token)))}</b>; full attention would keep ${bytes((token + 1) * page.cache.row)}.`,
+    ngrams: ngramSentence,
+    cache: () => `After ${several(token + 1, "token")}, layer ${layer} keeps <b>${bytes(sum(cacheBytes(layer, token)))}</b>; full attention would keep ${bytes((token + 1) * page.cache.row)}.`,
   };
   return parts[pictureOf[state.box]]();
+}
+
+function mixingWords() {
+  if (!isV41 || state.box.startsWith("write")) return "with weights that it computes from them";
+  return state.box === "read1" && !state.layer ? "the first one alone" : "with weights that the sub-layer before has computed";
 }
 
 function headWords() {
@@ -40,18 +46,18 @@ function scoresSentence() {
   const { layer, token } = state;
   const count = visible(layer, token);
   const chosen = chosenCount(layer, token);
-  if (!count) return `Token ${token} ${tokenChip(token)} sees no entry of layer ${layer}: the first is complete with token 3.`;
+  if (!count) return `Token ${token} ${tokenChip(token)} sees no entry of layer ${layer}: the first is complete with token ${layers[layer].ratio - 1}.`;
   const refused = count - chosen;
-  return `For token ${token} ${tokenChip(token)}, the indexer of layer ${layer} chooses <b class="csa">${chosen}</b> of ${several(count, "entry", "entries")}${refused ? ` and refuses ${refused}` : ""}.`;
+  return `For token ${token} ${tokenChip(token)}, the indexer of layer ${layer} chooses <b class="csa">${chosen}</b> of ${several(count, "entry", "entries")}${refused ? ` and refuses ${refused}` : ""}.${poolWords(layer, token)}`;
 }
 
 function slotsSentence() {
   const { layer, token } = state;
-  const { ratio } = layers[layer];
-  const made = ratio === 4 ? "8 tokens, 4 of them new," : "128 tokens";
+  const { ratio, kind } = layers[layer];
+  const made = kind === "CSA" ? "8 tokens, 4 of them new," : several(ratio, "token");
   const newest = visible(layer, token) - 1;
   const rest = newest < 0 ? `None is complete at token ${token}.` : `The newest that token ${token} ${tokenChip(token)} can read is entry ${newest}.`;
-  return `Layer ${layer} turns ${made} into one <b class="${kindOf(layer)}">entry</b>. ${rest}`;
+  return `Layer ${layer} turns ${ratio === 1 ? "each token" : made} into one <b class="${kindOf(layer)}">entry</b>. ${rest}`;
 }
 
 function expertsSentence() {
@@ -76,5 +82,5 @@ function draftSentence() {
   if (token < 1) return "A draft needs two tokens: go to token 1 or a later one.";
   const [best] = candidates(drafts.opinions, token - 1);
   const accepted = drafts.accepted.at(token - 1);
-  return `For the place behind token ${token} ${tokenChip(token)}, the MTP module had drafted ${chip(best.id)} one token earlier: <b class="${accepted ? "stream" : "sink"}">${accepted ? "accepted" : "refused"}</b>.`;
+  return `For the place behind token ${token} ${tokenChip(token)}, ${drafterWords} had drafted ${chip(best.id)} one token earlier: <b class="${accepted ? "stream" : "sink"}">${accepted ? "accepted" : "refused"}</b>.`;
 }

@@ -14,24 +14,26 @@ function listBoxes() {
   ];
   layers.forEach((layer, number) => found.push(...layerBoxes(layer, number, d, n)));
   found.push({ id: "head", layer: null, colour: "sink", label: "head", shape: `${n}×${d} → ${large(model.vocab_size)}` });
-  if (model.has_mtp) found.push({ id: "draft", layer: null, colour: "stream", label: "MTP draft", shape: "one token further" });
+  const further = drafts?.blocks ? several(drafts.blocks.shape[1], "token") : "one token";
+  if (model.drafter) found.push({ id: "draft", layer: null, colour: "stream", label: `${model.drafter} draft`, shape: `${further} further` });
   found.push({ id: "cache", layer: null, colour: "window", label: "cache", shape: "kept for later" });
   return found;
 }
 
 function layerBoxes(layer, number, d, n) {
   const box = (id, colour, label, shape) => ({ id, layer: number, colour, label, shape });
-  const kind = layer.ratio === 128 ? "hca" : "csa";
+  const kind = layer.kind === "HCA" ? "hca" : "csa";
   const read = `${n}×${d} → ${d}`;
   const write = `${d} → ${n}×${d}`;
-  const found = [
+  const found = layer.lookup ? [box("engram", "hca", "Engram", `+ ${several(layer.lookup.rows.shape[1], "row")}`)] : [];
+  found.push(
     box("read1", "stream", "mHC read", read),
     box("latent", "window", "q latent", `${model.q_lora_rank}`),
     box("queries", "window", "queries", `${heads}×${model.head_dim}`),
     box("keys", "window", "keys", `window ${model.sliding_window}`),
-  ];
-  if (layer.ratio) found.push(box("entries", kind, "entries", `${layer.ratio} → 1`));
-  if (layer.ratio === 4) found.push(box("indexer", "csa", "indexer", `top ${model.index_topk}`));
+  );
+  if (layer.makes) found.push(box("entries", kind, "entries", `${layer.ratio} → 1`));
+  if (layer.chooses) found.push(box("indexer", "csa", "indexer", `top ${model.index_topk}`));
   found.push(
     box("attention", "window", "joint softmax + sink", ""),
     box("unrotate", "window", "inverse RoPE", `${heads}×${model.head_dim}`),
@@ -93,7 +95,7 @@ function readAddress() {
 
 // The last layer that compresses, and the token in its second half that gives most to entries, in its strongest head.
 function opening() {
-  const compressing = range(layers.length).filter((layer) => layers[layer].ratio === 4);
+  const compressing = range(layers.length).filter((layer) => layers[layer].ratio && layers[layer].kind !== "HCA");
   const layer = compressing.at(-1) ?? layers.length - 1;
   const late = range(length).filter((token) => token >= length / 2);
   const toEntries = (token, head) => sums(layer, token, head)[1];

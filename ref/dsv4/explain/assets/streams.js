@@ -42,14 +42,22 @@ for (const box of ["read1", "read2"]) {
     return {
       title: "mHC read",
       where: `before ${partWords()}`,
-      text: `What goes into ${partWords()} is a weighted sum of the ${model.hc_mult} streams, here mostly of <b>stream ${most}</b>. The weights lie between 0 and 1 and are computed from the streams themselves.`,
+      text: `What goes into ${partWords()} is a weighted sum of the ${model.hc_mult} streams, here mostly of <b>stream ${most}</b>. ${weightWords(box)}`,
       body:
         `<div id="pre">${block("pre", "how much of each stream is read", bars(pre.map((share, stream) => ({ label: `stream ${stream}`, part: share, number: share.toFixed(2), share }))))}</div>` +
         sizePicture() +
         shapes([["streams", [length, model.hc_mult, model.hidden_size]], ["pre", [length, model.hc_mult]], ["x", [length, model.hidden_size]]]) +
-        equation("x = RMSNorm(Σ_j pre_j · X_j)\npre = σ(…) + ε"),
+        equation(`x = RMSNorm(Σ_j pre_j · X_j)\npre = σ(…) + ε${isV41 ? ", of the sub-layer before" : ""}`),
     };
   };
+}
+
+// Where the weights come from with which a sub-layer reads.
+function weightWords(box) {
+  if (!isV41) return "The weights lie between 0 and 1 and are computed from the streams themselves.";
+  if (box === "read1" && !state.layer) return "No sub-layer stands before it that could have computed weights, so it reads stream 0 alone.";
+  const before = box === "read2" ? "before attention" : "before the experts of the layer before";
+  return `The weights lie between 0 and 1 and were computed ${before}, in one pass over the streams with those that write: single-pass mHC.`;
 }
 
 for (const box of ["write1", "write2"]) {

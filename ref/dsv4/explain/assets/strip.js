@@ -33,7 +33,7 @@ function closedLayer(layer, many) {
 function openLayer(layer) {
   const inside = Object.fromEntries(boxes.filter((box) => box.layer === layer).map((box) => [box.id, boxButton(box)]));
   const place = (id) => inside[id] ?? "<span></span>";
-  return `<div class="open" data-open="${layer}"><p><b>Layer ${layer}</b> ${layerKinds[layers[layer].kind]}</p>${place("read1")}
+  return `<div class="open" data-open="${layer}"><p><b>Layer ${layer}</b> ${layerKinds[layers[layer].kind]}</p>${inside.engram ?? ""}${place("read1")}
     <div class="attention"><div class="three">${place("latent")}${place("keys")}${place("entries")}${place("queries")}<span></span>${place("indexer")}</div>
     ${place("attention")}<div class="two">${place("unrotate")}${place("output")}</div></div>${place("write1")}${place("read2")}${place("experts")}${place("write2")}</div>`;
 }
@@ -51,7 +51,7 @@ function drawWires(strip) {
     return node ? frame(node) : null;
   };
   const pairs = [
-    ["read1", "latent"], ["read1", "keys"], ["read1", "entries"], ["latent", "queries"], ["latent", "indexer"],
+    ["engram", "read1"], ["read1", "latent"], ["read1", "keys"], ["read1", "entries"], ["latent", "queries"], ["latent", "indexer"],
     ["entries", "indexer"], ["queries", "attention"], ["keys", "attention"], [of("indexer") ? "indexer" : "entries", "attention"],
     ["attention", "unrotate"], ["output", "write1"], ["read2", "experts"], ["experts", "write2"],
   ];

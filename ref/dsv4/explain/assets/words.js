@@ -50,5 +50,11 @@ function words(first, last) {
 const spanWords = (first, last) =>
   last - first < 12 ? words(first, last) : `${words(first, first + 4)} … ${words(last - 3, last)}`;
 
-const layerKinds = { SWA: "sliding window", CSA: "CSA, entries of 4", HCA: "HCA, entries of 128" };
+const layerKinds = {
+  SWA: "sliding window", CSA: "CSA, entries of 4", HCA: "HCA, entries of 128",
+  Full: "Full: makes entries, chooses", Reindex: "Reindex: chooses anew", Reuse: "Reuse: reads what was chosen",
+};
 const layerName = (layer) => `Layer ${layer} · ${layerKinds[layers[layer].kind]}`;
+
+const isV41 = model.version === "V4.1";
+const drafterWords = model.drafter === "DSpark" ? "the DSpark drafter" : "the MTP module";
