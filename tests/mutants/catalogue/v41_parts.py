@@ -238,8 +238,8 @@ V41_PARTS = (
         name="v41-gate-epsilon-of-v4",
         trap="the norms of an Engram's gate have V4's epsilon",
         file="model41/engram.py",
-        old="self.eps, self.before, self.pad_class = config.rms_norm_eps,",
-        new="self.eps, self.before, self.pad_class = 1e-6,",
+        old="self.eps, self.before = config.rms_norm_eps,",
+        new="self.eps, self.before = 1e-6,",
         tests=("model41/test_forward41.py::test_how_large_the_streams_are_does_not_matter_to_an_engrams_gate",),
     ),
     Mutant(
