@@ -43,7 +43,7 @@ def test_greedy_tokens_are_those_of_transformers(backend) -> None:
     assert found == EXPECTED["greedy_ids"][len(prompt) :]
 
 
-@pytest.mark.parametrize(("fake_quant", "nats", "distance"), [("off", 3.30870, 2e-5), ("on", 3.31135, 2e-3)])
+@pytest.mark.parametrize(("fake_quant", "nats", "distance"), [("off", 3.26297, 2e-5), ("on", 3.26368, 2e-3)])
 def test_likelihood_of_the_bundled_model_is_that_of_its_card(backend, fake_quant, nats, distance) -> None:
     """With rounding, another order of sums tips other values: NumPy 2.4 and 2.5 are 8e-4 apart, on and off 4e-3."""
     found = likelihood(load(backend=backend.name, fake_quant=fake_quant))
