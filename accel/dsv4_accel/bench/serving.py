@@ -31,9 +31,6 @@ OVER_HTTP, GENERATE = "over HTTP", "generate"
 ANSWERS, PROMPT, TOKENS = 16, 16, 64
 """How many answers at once, and how long each and its prompt are."""
 
-LAYER_TOKENS = 16
-"""Tokens of an answer by the large layer, which needs some milliseconds for each."""
-
 KNOWN, NEW = 2000, 20
 """Tokens of a conversation so far, and of what is said next."""
 
@@ -46,17 +43,17 @@ SERVER = "starlette", "uvicorn", "prometheus_client"
 
 def serving_cases() -> list[Case]:
     """Throughput, the first token of a second turn, and what a token over HTTP takes."""
-    together = f"{{}}, {ANSWERS} answers of {{}} tokens".format
+    together = f"{{}}, {ANSWERS} answers of {TOKENS} tokens".format
     turns = f"bundled, 1 token after {KNOWN} known"
     sent = f"bundled, {SENT} tokens, {{}}".format
     shared = (Goal(4, IN_TURN, of=TOGETHER),)
     http = Goal(1 / 1.1, GENERATE, of=OVER_HTTP)
     whole, stream = (partial(_over_http, streams=streams) for streams in (False, True))
     return [
-        Case("serve.together", together("bundled", TOKENS), CALLS, _together, shared),
+        Case("serve.together", together("bundled"), CALLS, _together, shared),
         Case(
             "serve.together.layer",
-            together("V4-Flash layer", LAYER_TOKENS),
+            together("V4-Flash layer"),
             MEMORY,
             _together_through_a_layer,
             shared,
@@ -69,19 +66,19 @@ def serving_cases() -> list[Case]:
 
 
 def _together(stage: Stage) -> Contest:
-    return _contest_of_jobs(stage, bundled(stage.ops, rounds=False), TOKENS)
+    return _contest_of_jobs(stage, bundled(stage.ops, rounds=False))
 
 
 def _together_through_a_layer(stage: Stage) -> Contest:
     """In full size, where reading weights is most of the work. How much of it sixteen tokens share depends on routing:
     they all use the same attention, but choose experts of their own."""
-    return _contest_of_jobs(stage, stage.layer.model(stage.ops), LAYER_TOKENS)
+    return _contest_of_jobs(stage, stage.layer.model(stage.ops))
 
 
-def _contest_of_jobs(stage: Stage, model: Model, tokens: int) -> Contest:
+def _contest_of_jobs(stage: Stage, model: Model) -> Contest:
     engine = _engine(stage, model, 0)
     prompts = stage.random.integers(0, 1000, (ANSWERS, PROMPT)).tolist()
-    jobs = [Job(tuple(ids), tokens, seed=number) for number, ids in enumerate(prompts)]
+    jobs = [Job(tuple(ids), TOKENS, seed=number) for number, ids in enumerate(prompts)]
 
     def in_turn() -> None:
         for job in jobs:
