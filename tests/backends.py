@@ -2,6 +2,7 @@
 
 import copy
 import tomllib
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def create_backend(name: str) -> Ops:
     return _registered()[name].load()()
 
 
+@cache
 def _registered() -> dict[str, EntryPoint]:
     """The backends of this project, also where it lies uninstalled on a machine, and those of installed packages."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -63,7 +63,7 @@ def kill(mutant: Mutant) -> str:
 def run(tests: Sequence[str], mutant: Mutant | None = None) -> Outcome:
     """Run tests, given by files or node ids below tests/, on a copy of the packages with this mistake."""
     place = workshop()
-    copy = place.fresh_copy(mutant)
+    copy = place.copy_with(mutant)
     report, output = place.directory / "report.jsonl", place.directory / "output.txt"
     report.unlink(missing_ok=True)
     arguments = [*ARGUMENTS, *_backends(tests), *(f"tests/{test}" for test in tests)]
@@ -88,32 +88,33 @@ def workshop() -> "Workshop":
 
 
 class Workshop:
-    """A directory in which copies of the packages take turns, and a nursery that runs tests on them."""
+    """A directory with copies of the packages, in which mistakes take turns, and a nursery that runs tests on them."""
 
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="dsv4-mutants-")
         self.directory = Path(self._temporary.name)
+        self._source_root = self.directory / "source"
+        for package in PACKAGES:
+            left_out = shutil.ignore_patterns("__pycache__", "bundled")
+            shutil.copytree(package, self._source_root / package.name, ignore=left_out)
+        (self._source_root / "dsv4" / "bundled").symlink_to(PACKAGES[0] / "bundled")  # nobody changes it
+        self._changed: list[tuple[Path, Path]] = []
         self._runs = 0
         self.nursery = Nursery(str(ROOT), environment(self.directory))
         atexit.register(self.close)
 
-    def fresh_copy(self, mutant: Mutant | None) -> Path:
-        """A source root with copies of the packages, one file of which has the mistake in it.
-
-        The bundled model, which nobody changes, is a link.
-        """
-        source_root = self.directory / "source"
-        if source_root.exists():
-            shutil.rmtree(source_root)
-        for package in PACKAGES:
-            left_out = shutil.ignore_patterns("__pycache__", "bundled")
-            shutil.copytree(package, source_root / package.name, ignore=left_out)
-        (source_root / "dsv4" / "bundled").symlink_to(PACKAGES[0] / "bundled")
+    def copy_with(self, mutant: Mutant | None) -> Path:
+        """A source root with copies of the packages, one file of which has the mistake in it."""
+        for changed, original in self._changed:
+            shutil.copy2(original, changed)
+        self._changed = []
         self._runs += 1
         if mutant:
-            changed = mutant.apply(source_root)
+            changed = mutant.apply(self._source_root)
+            [package] = (package for package in PACKAGES if package.name == mutant.package)
+            self._changed = [(changed, package / mutant.file)]
             os.utime(changed, (self._runs, self._runs))  # bytecode goes by time: no two mistakes may have the same
-        return source_root
+        return self._source_root
 
     def close(self) -> None:
         """End the nursery and remove the directory."""

@@ -94,6 +94,11 @@ class TestMachinery:
         [by_product], [by_difference] = (runner.run(mistake.tests, mistake).failures for mistake in mistakes)
         assert by_product["error"] != by_difference["error"]
 
+    def test_a_mistake_is_gone_in_the_next_run(self):
+        """All runs of a process share one copy."""
+        mistake = replace(self.harmless, old="x / np.sqrt(mean_square", new="x * np.sqrt(mean_square")
+        assert [runner.run(mistake.tests, one).status for one in (mistake, None)] == [1, 0]
+
     def test_a_test_that_never_ends_kills_nothing(self, monkeypatch):
         monkeypatch.setattr(runner, "TIME_LIMIT", 5)
         endless = replace(
