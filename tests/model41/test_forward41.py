@@ -75,7 +75,7 @@ def test_later_choices_stay_in_the_pool(seen):
 
 
 def test_how_large_the_streams_are_does_not_matter_to_an_engrams_gate(backend):
-    """The released epsilon is 1e-20: what an Engram adds to streams of 1e-4 is what it adds to streams of 1."""
+    """The released epsilon is 1e-20: what an Engram adds to streams of 2⁻¹³ is what it adds to streams of 1."""
 
     def added(size):
         observed, source = Seen(backend), tiny41.checkpoint()
@@ -84,4 +84,4 @@ def test_how_large_the_streams_are_does_not_matter_to_an_engrams_gate(backend):
         model(IDS, observe=observed)
         return observed["layers.0.engram.out"] - embed[IDS][:, :, None]
 
-    tiny.close(added(1e-4), added(1))
+    tiny.close(added(2.0**-13), added(1))

@@ -69,8 +69,9 @@ def outside(names: Iterable[str]) -> list[str]:
 
 
 def draft_weights(names: Iterable[str]) -> list[str]:
-    """The weights of what drafts, but its routed experts, of all weights of a model."""
-    return [name for name in names if name.startswith("mtp.") and ".ffn.experts." not in name]
+    """The weights of what drafts, of all weights of a model; not its routed experts, and no bias for image tokens."""
+    others = ".ffn.experts.", ".gate.bias_vl"
+    return [name for name in names if name.startswith("mtp.") and not any(part in name for part in others)]
 
 
 def _names_by_layer(names: Iterable[str]) -> dict[int, tuple[str, ...]]:
