@@ -14,7 +14,7 @@ from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import Kernel, kernel, reads, writes
 from dsv4_accel.numba.packed_rows import STORED, in_one_piece, layout, unpacked
 from dsv4_accel.numba.scoring import TILE, score_keys, spread
-from dsv4_accel.numba.scoring_bytes import score_packed
+from dsv4_accel.numba.scoring_bytes import AT_ONCE, score_packed
 from dsv4_accel.numba.selection import BLOCK, no_maxima, write_best, write_maxima
 
 UNIT = 3 * BLOCK
@@ -85,9 +85,12 @@ def index_top_k(queries: Array, keys: Rows, weights: Array, visible: Ints, k: in
 
 
 def _for_keys(keys: Rows) -> tuple[Kernel, tuple[Any, ...]]:
-    """The kernel that chooses among these keys, and what it takes of them."""
+    """The kernel that chooses among these keys, and what it takes of them.
+
+    Keys too narrow for products of bytes are quicker to unpack once than to read anew for each query.
+    """
     how = layout(keys)
-    if isinstance(keys, PackedRows) and how is not None and how.bits == 4:
+    if isinstance(keys, PackedRows) and how is not None and how.bits == 4 and keys.shape[2] >= AT_ONCE:
         return _index_top_k_packed, (in_one_piece(keys.stored), how.block, how.scales)
     return _index_top_k, (compact(unpacked(keys)),)
 
