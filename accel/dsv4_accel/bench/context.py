@@ -58,7 +58,7 @@ def context_cases() -> list[Case]:
     return [
         Case(
             f"context.decode.{name}",
-            f"small model, packed, 1 token after {name}",
+            f"small model, packed, after {name}",
             ARITHMETIC,
             partial(_decode, length=length),
             large=length > CONTEXTS["4k"],

@@ -85,14 +85,14 @@ def v41_cases() -> list[Case]:
     cases = [
         Case(
             f"v41.layers.decode.{name}",
-            f"V4.1-Flash, 2 layers and Engram, 1 token after {name}",
+            f"V4.1, 2 layers, 1 token after {name}",
             MEMORY,
             partial(_decode, length=length),
             large=True,
         )
         for name, length in CONTEXTS.items()
     ]
-    what = "V4.1-Flash, 2 layers and Engram, 512 tokens"
+    what = "V4.1, 2 layers, 512 tokens"
     return [*cases, Case("v41.layers.prefill.512", what, ARITHMETIC, partial(_prefill, count=512), large=True)]
 
 

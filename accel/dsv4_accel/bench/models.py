@@ -71,7 +71,7 @@ def _layer_cases() -> list[Case]:
     cases += [
         Case(
             f"layer.decode.{name}.packed",
-            f"the same after {name}, rounding, packed cache",
+            f"V4-Flash layer, packed, after {name}",
             MEMORY if CONTEXTS[name] <= FEW_KEYS else ARITHMETIC,
             partial(_layer_decode, length=CONTEXTS[name], packed=True),
             large=True,

@@ -32,7 +32,7 @@ def server_cases() -> list[Case]:
     return [
         Case(
             f"serve.beside.{count}",
-            f"bundled in float32, {count} × {TOKENS} tokens, greedy",
+            f"bundled, float32, {count} × {TOKENS} tokens",
             CALLS,
             partial(_answers, count=count),
             (Goal(1, TRANSFORMERS, of=DSV4),),

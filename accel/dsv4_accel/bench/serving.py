@@ -43,7 +43,7 @@ SERVER = "starlette", "uvicorn", "prometheus_client"
 
 def serving_cases() -> list[Case]:
     """Throughput, the first token of a second turn, and what a token over HTTP takes."""
-    together = f"{{}}, {ANSWERS} answers of {TOKENS} tokens".format
+    together = f"{{}}, {ANSWERS} × {TOKENS} tokens".format
     turns = f"bundled, 1 token after {KNOWN} known"
     sent = f"bundled, {SENT} tokens, {{}}".format
     shared = (Goal(4, IN_TURN, of=TOGETHER),)
