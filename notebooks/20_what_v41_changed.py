@@ -393,7 +393,7 @@ show.experiment(
 
 # %% [markdown]
 # ## Engram
-# Some facts hang on a few words: who follows "Alexander the". An Engram looks such things up and computes nothing. A
+# Some facts hang on a few words: who follows "Alexander the". An Engram looks such things up and computes little. A
 # token and the one, two or three before it are hashed, and the hashes name rows of a table, which are mixed into the
 # streams. First, what is the same to a reader should be the same to a hash: tokens whose texts differ in case, marks
 # or spaces are one **class**.

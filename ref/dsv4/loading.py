@@ -35,7 +35,8 @@ def load(
     to compute with, "numpy", "numba" or another installed one; "auto" is the one that the environment variable
     DSV4_BACKEND names, without it "numba" where Numba is installed and works, and else "numpy"; `model.ops.name` is its
     name.
-    fake_quant: "on" rounds the KV entries to FP8, the indexer's vectors to FP4, and the inputs of the products whose
+    fake_quant: "on" rounds the KV entries to FP8 and the indexer's vectors to FP4 (in V4.1 window keys to FP8, entries
+    and index keys to FP4), and the inputs of the products whose
     weights are stored in FP8 or FP4 to FP8, as the released model does; "off" rounds nothing; "auto" is "on" when
     config.json has a quantization_config. dtype: of activations and caches, float32, or float64 for a ground truth.
 

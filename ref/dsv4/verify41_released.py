@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dsv4.errors import SettingError
 from dsv4.model.observe import Observer
 from dsv4.model.rows import Entries
 from dsv4.model.span import Span
@@ -23,8 +24,11 @@ from dsv4.ops.types import Array
 def with_stale_keys(model: Model41) -> Model41:
     """The model as the released decode loop runs it, for one sequence; it shares its weights with the other.
 
-    Source: code: `shared_attn.index_k`, which Indexer assigns where Compressor has returned an entry.
+    Raises SettingError for a model in a bounded memory, since all layers are held. Source: code: `shared_attn.index_k`,
+    which Indexer assigns where Compressor has returned an entry.
     """
+    if model.store is not None:
+        raise SettingError("stale keys: expected a model without a bound of its memory, found one with a bound")
     handed, changed = HandedOn(), copy(model)
     changed.layers = [_with_stale_keys(block, handed) for block in model.layers]
     return changed

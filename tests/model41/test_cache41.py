@@ -180,6 +180,7 @@ def test_what_a_model_refuses(model, backend):
     for classes, message in [
         (None, "expected one for each of 40 tokens, found none"),
         (tiny41.CLASSES[:-1], "expected one for each of 40 tokens, found \\(39,\\)"),
+        (tiny41.CLASSES + 0.5, "expected integers, found float64"),
         (tiny41.CLASSES % 14, "expected 15, as engram_compressed_vocab_size says, found 14"),
     ]:
         with pytest.raises(SettingError, match=f"token classes: {message}"):

@@ -84,16 +84,29 @@ def results_of_layers(golden, seen, config):
 
 def test_every_result_of_float_layers_agrees(models, float_runs):
     seen = float_runs["p0"][0][0]
-    compared = 0
+    compared, order, weights = 0, {}, {}
     for name, found, official in results_of_layers(expected(FLOAT), seen, models[FLOAT].config):
         if name.endswith("indices"):
-            np.testing.assert_array_equal(np.sort(found), np.sort(official), err_msg=name)
+            ours, theirs = np.argsort(found), np.argsort(official)  # experts come in any order, weights in that order
+            np.testing.assert_array_equal(
+                np.take_along_axis(found, ours, -1), np.take_along_axis(official, theirs, -1), err_msg=name
+            )
+            order[name.removesuffix("indices")] = ours, theirs
         elif name.endswith("gate.weights"):
-            np.testing.assert_allclose(np.sort(found), np.sort(official), rtol=0, atol=5e-5, err_msg=name)
+            weights[name.removesuffix("weights")] = found, official
         else:
             np.testing.assert_allclose(found, official, rtol=0, atol=5e-5, err_msg=name)
         compared += 1
     assert compared == 10 * 7 + 3 * 3 + 2
+    for gate, (found, official) in weights.items():
+        ours, theirs = order[gate]
+        np.testing.assert_allclose(
+            np.take_along_axis(found, ours, -1),
+            np.take_along_axis(official, theirs, -1),
+            rtol=0,
+            atol=5e-5,
+            err_msg=gate,
+        )
     rows = [seen[f"layers.{layer}.engram.hash_ids"][0] for layer in models[FLOAT].config.engram.layer_ids]
     np.testing.assert_array_equal(np.stack(rows, axis=1), expected(FLOAT)["p0.prefill.engram.hash_ids"])
 

@@ -60,9 +60,10 @@ class BlockDrafter(ABC):
     confidence_head: "ConfidenceHead"
 
     def main_hidden(self, tapped: Sequence[Array]) -> Array:
-        """What the stages read of the main model: the mean stream behind each target layer, side by side.
+        """What the stages read of the main model: the mean stream of each target layer, side by side.
 
-        tapped: the streams [B, S, n, d] after each layer of target_layer_ids, in the layers' order -> [B, S, M·d].
+        tapped: the streams [B, S, n, d] of each layer of target_layer_ids, in the layers' order -> [B, S, M·d]. In V4
+        these are those behind the layer, in V4.1 those on entry, behind its Engram.
         """
         return np.concatenate([streams.mean(axis=2) for streams in tapped], axis=-1)
 

@@ -208,12 +208,12 @@ class LanguageModel(ABC):
         return self.dspark.block(ids[:, 0], cache.mtp.lengths, cache.mtp.layers, observe)
 
     def _targets(self, cache: Cache) -> tuple[int, ...]:
-        """The layers whose output the DSpark drafter reads; none where there is no drafter, or no room for drafts."""
+        """The layers whose streams the DSpark drafter reads; none where there is no drafter, or no room for drafts."""
         return self.config.dspark.target_layer_ids if self.config.dspark and cache.mtp.layers else ()
 
     @staticmethod
     def _fill_rings(dspark: BlockDrafter, tapped: Sequence[Array], span: Span, rings: Track, observe: Observer) -> None:
-        """The DSpark drafter reads a span's tokens: tapped holds the streams behind its target layers."""
+        """The DSpark drafter reads a span's tokens: tapped holds the streams of its target layers."""
         main_hidden = dspark.main_hidden(tapped)
         observe("main_hidden", main_hidden)
         rings.begin(span.counts)

@@ -162,6 +162,8 @@ def _checked(token_classes: Ints | None, config: Config41) -> Ints | None:
     if token_classes is None or token_classes.shape != (config.vocab_size,):
         found = "none" if token_classes is None else f"{token_classes.shape}"
         raise SettingError(f"token classes: expected one for each of {config.vocab_size} tokens, found {found}")
+    if token_classes.dtype.kind not in "iu":
+        raise SettingError(f"token classes: expected integers, found {token_classes.dtype}")
     found_count = int(token_classes.max()) + 1
     if token_classes.min() < 0 or found_count != count:
         raise SettingError(

@@ -38,6 +38,14 @@ V41_LAYERS = (
         tests=PASSES,
     ),
     Mutant(
+        name="v41-share-lost-between-layers",
+        trap="each layer reads the first stream alone, whatever share the layer before has handed on",
+        file="model41/model.py",
+        old="            streams, pre = block(streams, pre, span, layer_cache, published, observe)\n        if tapped",
+        new="            streams, _ = block(streams, pre, span, layer_cache, published, observe)\n        if tapped",
+        tests=PASSES,
+    ),
+    Mutant(
         name="v41-first-share-uniform",
         trap="the first layer reads all streams alike",
         file="model41/block.py",
@@ -94,6 +102,14 @@ V41_LAYERS = (
         old="ops.linear(latent, self.wk)",
         new="ops.linear(entries, self.wk)",
         tests=LAYERS,
+    ),
+    Mutant(
+        name="v41-key-of-the-rounded-latent",
+        trap="the index key is made from the latent as it is rounded, though not turned",
+        file="model41/source.py",
+        old="ops.linear(latent, self.wk)",
+        new="ops.linear(self.rounding.entry(latent), self.wk)",
+        tests=ROUNDED,
     ),
     Mutant(
         name="v41-entry-at-block-end",
