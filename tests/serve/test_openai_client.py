@@ -58,11 +58,11 @@ def test_a_stream_has_the_same_text_and_the_usage(client):
 
 
 def test_the_helper_for_streams_gathers_the_same(client):
-    with client.chat.completions.stream(model=NAME, messages=HELLO, max_tokens=12, seed=3) as stream:
+    with client.chat.completions.stream(model=NAME, messages=HELLO, max_tokens=60, seed=3, stop="\n") as stream:
         for _ in stream:
             pass
         gathered = stream.get_final_completion()
-    whole = client.chat.completions.create(model=NAME, messages=HELLO, max_tokens=12, seed=3)
+    whole = client.chat.completions.create(model=NAME, messages=HELLO, max_tokens=60, seed=3, stop="\n")
     assert gathered.choices[0].message.content == whole.choices[0].message.content
 
 
