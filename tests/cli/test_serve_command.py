@@ -42,7 +42,7 @@ def served():
 
 
 def asked(address: str, key: str = "") -> dict:
-    body = json.dumps({"messages": [{"role": "user", "content": "SECRET"}], "max_tokens": 3}).encode()
+    body = json.dumps({"messages": [{"role": "user", "content": "SECRET"}], "max_tokens": 3, "seed": 1}).encode()
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     request = urllib.request.Request(f"{address}/v1/chat/completions", body, headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
@@ -59,6 +59,15 @@ def test_it_serves_until_ctrl_c(served):
     assert len(lines) == 1 and "POST '/v1/chat/completions' 200" in lines[0] and "SECRET" not in err
 
 
+def test_it_serves_within_a_budget_of_memory(served):
+    """Less than the weights take: a conversation whose prefix is kept has the same answers as without a bound."""
+    answers = []
+    for budget in ([], ["--memory", "3MiB", "--prefix-memory", "1MiB"]):
+        _, address = served(*budget)
+        answers.append([asked(address)["choices"] for _ in range(2)])
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -68,6 +77,8 @@ def test_it_serves_until_ctrl_c(served):
         (["--max-body", "big"], "--max-body: expected a size"),
         (["--prefix-memory", "big"], "--prefix-memory: expected a size"),
         (["--time-limit", "0"], "time_limit: expected"),
+        (["--memory", "8MiB"], "memory: expected at least 26"),
+        (["--memory", "8MiB", "--prefix-memory", "8MiB"], "for the prefixes of --prefix-memory, the head, one layer"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid --port 8000: expected an address"),
         (["--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: expected an address"),
         (["no/such/model"], "no/such/model"),

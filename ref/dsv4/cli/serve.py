@@ -19,6 +19,7 @@ from dsv4.cli.app import (
 )
 from dsv4.cli.quantities import bytes_of
 from dsv4.errors import SettingError
+from dsv4.model.stored_layers import StoredLayers
 from dsv4.text.chat.check import check_mode_of, read_mode
 from dsv4.text.chat.revision import AUTO, revision_of
 from dsv4.text.generate import PREFILL_CHUNK
@@ -114,6 +115,8 @@ def serve(
     wanted_settings(loaded, None, None)  # says what of generation_config.json is not applied
     texts_of = revision_of(loaded.config, revision)
     check_mode_of(effort, texts_of)
+    if isinstance(loaded.layers, StoredLayers):
+        loaded.layers.require_room_beside(prefixes, "the prefixes of --prefix-memory")
     settings: dict[str, Any] = {"running": running, "waiting": waiting, "prefill_chunk": prefill_chunk}
     engine = Engine(loaded, **settings, prefix_memory=prefixes, time_limit=time_limit)
     try:

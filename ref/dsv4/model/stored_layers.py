@@ -38,6 +38,10 @@ class StoredLayers(OnDemand[T]):
         """Raises SettingError where the budget does not hold what drafts, but its routed experts, beside one layer."""
         self._require_room(draft_weights(self._names), "the head, what drafts")
 
+    def require_room_beside(self, nbytes: int, what: str) -> None:
+        """Raises SettingError where the budget does not hold so many bytes of something else beside one layer."""
+        self._require_room(outside(self._names), f"{what}, the head", nbytes)
+
     def __len__(self) -> int:
         return len(self._groups)
 
@@ -53,9 +57,10 @@ class StoredLayers(OnDemand[T]):
             with self._store.use([group]) as [block]:
                 yield block
 
-    def _require_room(self, names: Iterable[str], what: str) -> None:
-        """Raises SettingError where the budget does not hold these weights, which will stay, beside one layer."""
-        least = self._store.bytes_of(names) + max(map(self._store.size, self._groups)) + self.experts
+    def _require_room(self, names: Iterable[str], what: str, nbytes: int = 0) -> None:
+        """Raises SettingError where the budget does not hold these weights, which will stay, and so many bytes more,
+        beside one layer."""
+        least = nbytes + self._store.bytes_of(names) + max(map(self._store.size, self._groups)) + self.experts
         self._store.require_room(least, f"{what}, one layer and its experts for one token")
 
 
