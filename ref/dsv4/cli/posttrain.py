@@ -104,10 +104,11 @@ def _score(
         effort = replace(effort, window=window)
     model = only_v4(load(models[0], backend), "posttrain score")
     tokenizer = Tokenizer.from_file(models[0])
+    how = {"mode": mode, "seed": seed, "temperature": temperature}
     for name in worlds or WORLDS:
         found = score(model, tokenizer, name, effort, tasks, seed, temperature)
         if as_json:
-            print(json.dumps({"world": name, "mode": mode, "seed": seed, "temperature": temperature, **found._asdict()}))
+            print(json.dumps({"world": name, **how, **found._asdict()}))
         else:
             print(f"{name:<12} {found.score:.3f}  {found.tokens:.1f} tokens  {found.ended:.0%} ended")
 
