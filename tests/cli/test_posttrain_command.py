@@ -34,10 +34,12 @@ def test_a_run_its_scores_and_its_picture(dsv4, recipe, tmp_path):
     assert json.loads((out / "tuned" / "recipe.json").read_text())["seed"] == 5
     status, printed, _ = dsv4("posttrain", "score", out / "tuned" / "model", "--world", "rules", "--tasks", 2, "--json")
     assert status == 0
-    assert json.loads(printed).keys() == {"world", "mode", "seed", "score", "tokens", "ended"}
+    assert json.loads(printed).keys() == {"world", "mode", "seed", "temperature", "score", "tokens", "ended"}
     short = ("--world", "rules", "--tasks", 2, "--window", 1)
     status, printed, _ = dsv4("posttrain", "score", out / "tuned" / "model", *short)
     assert status == 0 and printed.startswith("rules ") and " 1.0 tokens" in printed
+    status, printed, err = dsv4("posttrain", "score", out / "tuned" / "model", "--world", "rules", "--temperature", -1)
+    assert (status, printed) == (2, "") and "temperature: expected " in err  # it comes to where tokens are drawn
     status, printed, err = dsv4("posttrain", recipe, "--out", out, "--seed", 5, "--resume")
     assert status == 0 and "step" not in err  # all steps are done
     if find_spec("matplotlib"):

@@ -37,6 +37,9 @@ def posttrain(
         typer.Option("--window", help="For score: the most tokens of an answer.", show_default="the mode's"),
     ] = None,
     tasks: Annotated[int, typer.Option("--tasks", help="For score: how many held-out tasks of each world.")] = 100,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", help="For score: 0 takes the likeliest tokens, 1 draws.")
+    ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Post-train a model: `dsv4 posttrain recipe.json --out DIR`.
@@ -50,7 +53,7 @@ def posttrain(
         _plot(recipe[1:])
         return
     if recipe[0] == SCORE:
-        _score(recipe[1:], world, mode, window, tasks, seed or 0, backend, as_json)
+        _score(recipe[1:], world, mode, window, tasks, seed or 0, temperature, backend, as_json)
         return
     from dsv4.learn.post.recipe_json import read_post_recipe
     from dsv4.learn.post.run import posttrain as train
@@ -83,6 +86,7 @@ def _score(
     window: int | None,
     tasks: int,
     seed: int,
+    temperature: float,
     backend: str,
     as_json: bool,
 ) -> None:
@@ -100,10 +104,11 @@ def _score(
         effort = replace(effort, window=window)
     model = only_v4(load(models[0], backend), "posttrain score")
     tokenizer = Tokenizer.from_file(models[0])
+    how = {"mode": mode, "seed": seed, "temperature": temperature}
     for name in worlds or WORLDS:
-        found = score(model, tokenizer, name, effort, tasks, seed)
+        found = score(model, tokenizer, name, effort, tasks, seed, temperature)
         if as_json:
-            print(json.dumps({"world": name, "mode": mode, "seed": seed, **found._asdict()}))
+            print(json.dumps({"world": name, **how, **found._asdict()}))
         else:
             print(f"{name:<12} {found.score:.3f}  {found.tokens:.1f} tokens  {found.ended:.0%} ended")
 

@@ -76,7 +76,7 @@ def test_mistakes(make, message):
         make()
 
 
-@pytest.mark.parametrize("name", ["recipe.json", "recipe_short.json"])
+@pytest.mark.parametrize("name", ["recipe.json", "recipe_short.json", "recipe_strings.json"])
 def test_the_recipes_that_come_with_the_worlds(name, tokenizer):
     """Their model is small, reads the worlds' tokens, and good answers fit in the windows."""
     recipe = read_post_recipe(Path(post.__file__).with_name(name))
