@@ -147,7 +147,7 @@ def test_what_is_too_large_does_not_go_in_pairs(largest, monkeypatch):
     monkeypatch.setattr(linear, "MULTIPLIES_BFLOATS", True)
     x = np.ones((3, 256), np.float32)
     x[1, 200] = largest
-    goes = linear.prepare_pairs(x, 2) is not None
+    goes = linear.prepare_pairs(x, 2, 128) is not None
     assert goes == (largest <= 2.0**100 * 1.001)
 
 
