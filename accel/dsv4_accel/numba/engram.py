@@ -26,7 +26,7 @@ def engram_gate(streams: Array, keys_and_value: Array, q_weight: Array, k_weight
     fit = q_weight.shape == k_weight.shape == (n, d) and keys_and_value.shape == (batch, length, (n + 1) * d)
     if not fit:
         return reference.engram_gate(streams, keys_and_value, q_weight, k_weight, eps)
-    weight = q_weight.astype(np.float32) * k_weight.astype(np.float32)
+    weight = compact(q_weight.astype(np.float32) * k_weight.astype(np.float32))
     gated = np.empty(streams.shape, np.float32)
     _gate(
         4 * streams.size,
