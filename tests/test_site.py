@@ -117,7 +117,7 @@ def test_the_site_is_as_light_as_the_readers_system(chromium, site, scheme, body
 
 
 COMES_TRUE = """new Promise((done) => {{
-    let tries = 400;
+    let tries = 2400; // a minute: a page of the site makes its search index when it is first searched
     const look = () => ({0}) || !tries-- ? done({0}) : setTimeout(look, 25);
     look();
 }})"""
