@@ -265,7 +265,7 @@ def test_the_weight_of_a_single_expert_is_its_score(ops):
 @pytest.mark.parametrize("rounds", [False, True])
 def test_inputs_of_experts_are_rounded_in_blocks_of_32(ops, rounds):
     """Small numbers beside large ones, which count as much: with one scale for 128 channels they would vanish."""
-    sizes = np.float32(2.0) ** np.array([-14, 0, 6, -9])
+    sizes = (2.0 ** np.array([-14, 0, 6, -9])).astype(np.float32)
     x = (numbers(8, 5, 4, 32) * sizes[:, None]).reshape(5, 128)
     inputs = [numbers(seed, 64, 4, 32) / sizes[:, None] / 16 for seed in (9, 10)]
     w1, w3 = (quantise_fp4(weight.reshape(64, 128)) for weight in inputs)

@@ -7,11 +7,11 @@ ROWS = "ops/packed_rows.py"
 
 FORMATS = (
     Mutant(
-        name="packed-key-scale-for-16",
-        trap="the scale of a packed key counts for 16 channels, as that of an entry of V4.1, and not for 32",
+        name="packed-key-scale-for-64",
+        trap="a scale of a packed key counts for 64 channels, and not for 32",
         file=ROWS,
         old="formats.e8m0_decode(scales), FP4_BLOCK, dtype)",
-        new="formats.e8m0_decode(scales), NVFP4_GROUP, dtype)",
+        new="np.repeat(formats.e8m0_decode(scales), 2, axis=-1)[..., : scales.shape[-1]], FP4_BLOCK, dtype)",
         tests=KEY_BY_HAND,
     ),
     Mutant(
