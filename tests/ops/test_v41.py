@@ -267,9 +267,9 @@ def test_inputs_of_experts_are_rounded_in_blocks_of_32(ops, rounds):
     """Small numbers beside large ones, which count as much: with one scale for 128 channels they would vanish."""
     sizes = (2.0 ** np.array([-14, 0, 6, -9])).astype(np.float32)
     x = (numbers(8, 5, 4, 32) * sizes[:, None]).reshape(5, 128)
-    inputs = [numbers(seed, 64, 4, 32) / sizes[:, None] / 16 for seed in (9, 10)]
-    w1, w3 = (quantise_fp4(weight.reshape(64, 128)) for weight in inputs)
-    makes = [Expert(w1, quantise_fp4(numbers(11, 128, 64) / 16), w3)]
+    inputs = [numbers(seed, 128, 4, 32) / sizes[:, None] / 16 for seed in (9, 10)]
+    w1, w3 = (quantise_fp4(weight.reshape(128, 128)) for weight in inputs)
+    makes = [Expert(w1, quantise_fp4(numbers(11, 128, 128) / 16), w3)]
     share = np.linspace(0.5, 1.5, 5, dtype=np.float32)
     w1, w2, w3 = (dequantise(matrix, np.float64) for matrix in makes[0])
     rounded = fake_quant_fp8(x, 32) if rounds else x
