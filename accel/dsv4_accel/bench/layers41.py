@@ -1,5 +1,6 @@
 """The rows about V4.1: two of its layers in full size, with random weights, at a long context and for a prompt."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from dsv4.checkpoint import Checkpoint41
-from dsv4.config import Yarn
 from dsv4.config41 import Config41, Engram
 from dsv4.model.cache import Cache
 from dsv4.model.rows import Entries
@@ -16,6 +16,7 @@ from dsv4.model41.model import Model41
 from dsv4.ops import Ops
 from dsv4.ops.engram import engram_moduli
 from dsv4.parameters41 import parameters41
+from dsv4.presets import preset
 from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest
 from dsv4_accel.bench.layer import read_all, write_layer
 from dsv4_accel.bench.stage import Stage
@@ -29,50 +30,18 @@ STEPS = 64
 TABLE = Engram((0,), (int(engram_moduli(1, 4, 8, 1000).sum()),), 4, 1000, 8, 256, 2, 500)
 """The released Engram with smaller tables, of which a token reads as many rows."""
 
-LAYERS = Config41(
+LAYERS = replace(
+    preset("v4.1"),
     vocab_size=1024,
-    hidden_size=5120,
     num_hidden_layers=2,
     num_nextn_predict_layers=0,
-    num_attention_heads=64,
-    head_dim=512,
-    qk_rope_head_dim=64,
-    q_lora_rank=1280,
-    o_lora_rank=1024,
-    o_groups=8,
-    sliding_window=128,
     compress_ratios=(1, 1),
     kv_source_layer_ids=(0,),
     index_source_layer_ids=(0, 1),
-    index_n_heads=32,
-    index_head_dim=128,
-    index_topk=512,
     candidate_source_layer_id=0,
-    candidate_topk_blocks=2048,
-    candidate_block_size=8,
-    rope_theta=10000.0,
-    compress_rope_theta=160000.0,
-    rope_scaling=Yarn(16.0, 65536, 32.0, 1.0),
-    max_position_embeddings=1048576,
     n_routed_experts=16,
-    n_shared_experts=1,
-    num_experts_per_tok=6,
-    moe_intermediate_size=2304,
-    scoring_func="sqrtsoftplus",
-    norm_topk_prob=True,
-    topk_method="noaux_tc",
-    routed_scaling_factor=1.5,
-    swiglu_limit=10.0,
-    hc_mult=4,
-    hc_sinkhorn_iters=20,
-    hc_eps=1e-6,
-    rms_norm_eps=1e-20,
-    bos_token_id=0,
-    eos_token_id=1,
-    tie_word_embeddings=False,
-    torch_dtype="bfloat16",
-    quantised=True,
     engram=TABLE,
+    dspark=None,
 )
 """V4.1-Flash with two layers: the source of candidates, with an Engram in front, and one that chooses in its pool.
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from dsv4.checkpoint.convert import convert
 from dsv4.loading import bundled_model
 from dsv4_accel.bench.case import CALLS, Case, Contest, Goal
-from dsv4_accel.bench.peer_server import ServerProcess, dsv4_server, transformers_server
+from dsv4_accel.bench.peer_server import dsv4_server, transformers_server
 from dsv4_accel.bench.serving import SERVER
 from dsv4_accel.bench.stage import Stage
 from dsv4_accel.bench.timing import Contestant
@@ -52,11 +52,8 @@ def _answers(stage: Stage, count: int) -> Contest:
     stage.resources.callback(servers[DSV4].close)
     servers[TRANSFORMERS] = transformers_server(model, stage.threads)
     stage.resources.callback(servers[TRANSFORMERS].close)
-    ours, theirs = (server.answers(PROMPTS[:count], TOKENS) for server in servers.values())
+    asking = {name: partial(server.answers, PROMPTS[:count], TOKENS) for name, server in servers.items()}
+    ours, theirs = (ask() for ask in asking.values())
     same = sum(mine == other for mine, other in zip(ours, theirs, strict=True))
-    contestants = {name: Contestant(partial(_ask, server, count)) for name, server in servers.items()}
+    contestants = {name: Contestant(ask) for name, ask in asking.items()}
     return Contest(contestants, None, [f"{same} of {count} texts are the same, {sum(map(len, ours))} characters"])
-
-
-def _ask(server: ServerProcess, count: int) -> list[str]:
-    return server.answers(PROMPTS[:count], TOKENS)

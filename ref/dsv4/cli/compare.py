@@ -129,17 +129,18 @@ def verify(
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise SettingError(f"--tolerance: expected a finite number of at least 0, found {tolerance}")
     given = _read_ids(ids) if ids else None
-    config = read_any_config(model or bundled_model())
+    directory = model or bundled_model()
+    config = read_any_config(directory)
     chosen = backend or ("numpy" if against else "auto")
     if isinstance(config, Config41):
         tokens = _random_ids(config, length) if given is None and not expected else given
         texts = [] if tokens is None else texts_of(tokens, _first_pass(tokens))
-        models = Models(model or bundled_model(), config, chosen, against, fake_quant)
+        models = Models(directory, config, chosen, against, fake_quant)
         if compared := verify41(models, texts, expected, save):
             judge(compared.found, tolerance, compared.rounds, as_json)
         return
-    loaded = only_v4(load(model, chosen, fake_quant), "verify")
-    other = only_v4(load(model, against, fake_quant), "verify") if against else None
+    loaded = only_v4(load(directory, chosen, fake_quant), "verify")
+    other = only_v4(load(directory, against, fake_quant), "verify") if against else None
     stored = read_results(expected, loaded.config) if expected else {}
     known_ids = stored.pop("input_ids", None)
     tokens = known_ids if given is None else given
