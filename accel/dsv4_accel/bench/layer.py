@@ -2,13 +2,14 @@
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dsv4.checkpoint import Checkpoint, Checkpoint41
 from dsv4.checkpoint.random_weights import write_random
-from dsv4.config import Config, Yarn
+from dsv4.config import Config
 from dsv4.config41 import Config41
 from dsv4.errors import CheckpointError, DSV4Error, SettingError
 from dsv4.model.cache import LayerCache
@@ -17,47 +18,16 @@ from dsv4.model.rows import RecentRows
 from dsv4.model.span import Span
 from dsv4.ops import Ops
 from dsv4.parameters import parameters
+from dsv4.presets import preset
 from dsv4_accel.bench.machine import available_bytes
 
-LAYER = Config(
+LAYER = replace(
+    preset("flash"),
     vocab_size=1024,
-    hidden_size=4096,
     num_hidden_layers=1,
     num_hash_layers=0,
     num_nextn_predict_layers=0,
-    num_attention_heads=64,
-    head_dim=512,
-    qk_rope_head_dim=64,
-    q_lora_rank=1024,
-    o_lora_rank=1024,
-    o_groups=8,
-    sliding_window=128,
     compress_ratios=(4,),
-    index_n_heads=64,
-    index_head_dim=128,
-    index_topk=512,
-    rope_theta=10000.0,
-    compress_rope_theta=160000.0,
-    rope_scaling=Yarn(16.0, 65536, 32.0, 1.0),
-    max_position_embeddings=1048576,
-    n_routed_experts=256,
-    n_shared_experts=1,
-    num_experts_per_tok=6,
-    moe_intermediate_size=2048,
-    scoring_func="sqrtsoftplus",
-    norm_topk_prob=True,
-    topk_method="noaux_tc",
-    routed_scaling_factor=1.5,
-    swiglu_limit=10.0,
-    hc_mult=4,
-    hc_sinkhorn_iters=20,
-    hc_eps=1e-6,
-    rms_norm_eps=1e-6,
-    bos_token_id=0,
-    eos_token_id=1,
-    tie_word_embeddings=False,
-    torch_dtype="bfloat16",
-    quantised=True,
 )
 """V4-Flash with a single layer, of the kind CSA and without a hash table, and a small vocabulary."""
 
