@@ -14,13 +14,14 @@ from dsv4.learn.post.reinforcement import Reinforcement
 from dsv4.learn.post.rollout_log import Rollout
 from dsv4.learn.post.worlds.verse import RUBRIC
 from dsv4.text.chat import Control, Text
-from dsv4.text.chat.templates import END
+from dsv4.text.chat.templates import END, END_THINK
 
 STAGE = GRPO("verses", "start", ("verse", "sums"), 1, 0.1, 1, (Effort("non-think", 40, 0.2),), questions=2, group=2)
 
 
-def rollout(tokenizer, text, ends=True):
-    answer = tokenizer.encode_pieces([Text(text), *([Control(END)] if ends else [])])
+def rollout(tokenizer, text, ends=True, thoughts=None):
+    before = [] if thoughts is None else [Text(thoughts), Control(END_THINK)]
+    answer = tokenizer.encode_pieces([*before, Text(text), *([Control(END)] if ends else [])])
     return Rollout(np.array([0]), np.array(answer), np.zeros(len(answer)), [None] * len(answer), Choices({}, {}))
 
 
@@ -34,7 +35,7 @@ def judged_as(monkeypatch, tokenizer):
         def draw(model, prompts, drawing, file):
             asked.extend(tokenizer.decode(prompt.tolist()) for prompt in prompts)
             assert len(prompts) == len(texts)
-            return [rollout(tokenizer, text) for text in texts]
+            return [rollout(tokenizer, text, thoughts="tree night, rhyme no") for text in texts]
 
         monkeypatch.setattr(judge, "draw_rollouts", draw)
         return asked
@@ -44,8 +45,10 @@ def judged_as(monkeypatch, tokenizer):
 
 @pytest.mark.parametrize(("text", "score"), [("Score: 3", 1), ("Score: 1", 1 / 3), ("Score: 9", 0), ("good", 0)])
 def test_a_judgement_without_its_form_is_worth_nothing(text, score, tokenizer):
-    assert judgement(rollout(tokenizer, text).answer, tokenizer) == pytest.approx(score)
-    assert judgement(rollout(tokenizer, text, ends=False).answer, tokenizer) == 0
+    thoughts = "tree night, rhyme no"
+    assert judgement(rollout(tokenizer, text, thoughts=thoughts).answer, tokenizer) == pytest.approx(score)
+    assert judgement(rollout(tokenizer, text, False, thoughts).answer, tokenizer) == 0
+    assert judgement(rollout(tokenizer, text).answer, tokenizer) == 0  # a thought that never ends
 
 
 def test_the_judge_reads_the_rubric_and_the_verse(tokenizer, judged_as, tmp_path):

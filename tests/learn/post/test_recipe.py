@@ -115,6 +115,18 @@ def test_worlds_and_efforts_come_in_turn():
     assert found[0].task != found[2].task
 
 
+def test_a_world_that_is_named_twice_is_asked_twice_as_often_and_never_the_same():
+    raw = stage_as_json(REWARDED) | {"worlds": ["sums", "rules", "sums"], "efforts": ["high", "max"]}
+    stage = stage_from_json(raw, "here")
+    found = questions(stage, 0, 12)
+    assert [one.world.name for one in found] == ["sums", "rules", "sums"] * 4
+    sums, rules = ([one for one in found if one.world.name == name] for name in ("sums", "rules"))
+    assert [one.task for one in sums] == [sums[0].world.task("train", number) for number in range(8)]
+    assert [one.task for one in rules] == [rules[0].world.task("train", number) for number in range(4)]
+    assert [one.effort.mode for one in sums] == ["high", "max"] * 4
+    assert found[4:7] == questions(stage, 4, 3)
+
+
 def test_a_world_may_have_modes_of_its_own():
     """Those that name it; the others have those that name no world."""
     own = {"mode": "high", "window": 9, "penalty": 0, "worlds": ["sums"]}

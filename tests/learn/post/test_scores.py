@@ -10,6 +10,8 @@ from dsv4.learn.post.efforts import Effort
 from dsv4.learn.post.scores import agreement, judge_agreement, score
 from dsv4.learn.post.worlds import WORLDS
 from dsv4.ops import Ops
+from dsv4.text.chat import Control, Text
+from dsv4.text.chat.templates import END, END_THINK
 from dsv4.text.decode import Token
 from learn.post.stages import MODEL
 
@@ -75,8 +77,9 @@ def test_a_judge_is_compared_with_the_rule(model, tokenizer, monkeypatch, says, 
     def judges(model, prompts, window, temperature, seed):
         assert temperature == 0
         for number, (prompt, task) in enumerate(zip(prompts, tasks, strict=True)):
-            assert prompt == tokenizer.encode_pieces(task.prompt("non-think"))
-            for token in [*tokenizer.encode(says(round(3 * task.facts["score"]))), model.config.eos_token_ids[0]]:
+            assert prompt == tokenizer.encode_pieces(task.prompt("high"))
+            judgement = says(round(3 * task.facts["score"]))
+            for token in tokenizer.encode_pieces([Control(END_THINK), Text(judgement), Control(END)]):
                 yield Token(number, token)
 
     monkeypatch.setattr(scores, "generate", judges)

@@ -28,12 +28,16 @@ class Question(NamedTuple):
 
 
 def questions(stage: Stage, first: int, count: int) -> list[Question]:
-    """The questions first … first + count − 1 of a stage: worlds in turn, and for each of them efforts in turn."""
+    """The questions first … first + count − 1 of a stage: worlds in turn, and for each of them efforts in turn.
+
+    A world that the stage names twice is asked twice in each turn, and never for the same task.
+    """
     found = []
     for number in range(first, first + count):
         turn, place = divmod(number, len(stage.worlds))
-        world = WORLDS[stage.worlds[place]]
-        efforts = stage.efforts_of(world.name)
-        effort = efforts[turn % len(efforts)]
-        found.append(Question(world, world.task("train", turn, stage.seed), effort))
+        name = stage.worlds[place]
+        asked_before = turn * stage.worlds.count(name) + stage.worlds[:place].count(name)
+        efforts = stage.efforts_of(name)
+        effort = efforts[asked_before % len(efforts)]
+        found.append(Question(WORLDS[name], WORLDS[name].task("train", asked_before, stage.seed), effort))
     return found

@@ -37,7 +37,7 @@ class Stage:
     start: str
     """The name of an earlier stage, "new", or the directory of a checkpoint."""
     worlds: tuple[str, ...]
-    """Where the tasks come from, in turn."""
+    """Where the tasks come from, in turn. A world that is named twice gives twice as many."""
     steps: int
     learning_rate: float
     """η between the warm-up and the decay."""

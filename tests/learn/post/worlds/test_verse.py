@@ -103,3 +103,17 @@ def test_labels_are_the_points_and_near_judgements_count():
         scores = [world.check(task, {"content": f"Score: {k}", "tool_calls": []}) for k in range(POINTS + 1)]
         np.testing.assert_allclose(scores, [1 - abs(k / POINTS - label) for k in range(POINTS + 1)])
         assert question(head, "\n".join(lines) + "\n") == task.messages
+
+
+def test_a_judge_thinks_of_what_the_points_are_about():
+    """The ends of the lines before the rhyme, and their syllables before the metre."""
+    for number in range(20):
+        task = WORLDS["judging"].task("train", number)
+        head, *lines, _ = task.messages[0]["content"].split("\n")
+        wanted = int(head.split("rhyme, ")[1].split()[0])
+        ends, rhymes, counts, metre, length = task.reasoning.split(", ")
+        assert ends.split() == [line.split()[-1] for line in lines]
+        assert [int(count) for count in counts.split()] == [sum(map(syllables, line.split())) for line in lines]
+        found = points("\n".join(lines), wanted)
+        said = (rhymes == "rhyme yes", metre == "metre yes", length == "length yes")
+        assert said == tuple(found) and metre.startswith("metre ") and rhymes.startswith("rhyme ")

@@ -7,7 +7,16 @@ import re
 
 import numpy as np
 
-from dsv4.learn.post.worlds.verse import NOUNS, POINTS, RUBRIC, SYLLABLES, drawn_points, points, write
+from dsv4.learn.post.worlds.verse import (
+    NOUNS,
+    POINTS,
+    RUBRIC,
+    SYLLABLES,
+    drawn_points,
+    ends_and_syllables,
+    points,
+    write,
+)
 from dsv4.learn.post.worlds.world import Message, Task, World, asked, pick
 
 LABELLED = 512
@@ -36,7 +45,9 @@ def _draw(generator: np.random.Generator) -> Task:
     wanted = pick(generator, SYLLABLES)
     verse = write(generator, wanted, pick(generator, NOUNS), drawn_points(generator, 0.5))
     found = points(verse, wanted)
-    thoughts = ", ".join(f"{name} {'yes' if has else 'no'}" for name, has in found._asdict().items())
+    ends, counts = ends_and_syllables(verse)
+    rhyme, metre, length = (f"{name} {'yes' if has else 'no'}" for name, has in found._asdict().items())
+    thoughts = f"{' '.join(ends)}, {rhyme}, {' '.join(map(str, counts))}, {metre}, {length}"
     score = sum(found)
     asks = question(RUBRIC.format(syllables=wanted), verse)
     return Task(asks, f"Score: {score}", thoughts, f"; {score} of {POINTS}", facts={"score": score / POINTS})

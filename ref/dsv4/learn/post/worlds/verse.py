@@ -47,11 +47,16 @@ class Points(NamedTuple):
 
 def points(verse: str, wanted: int) -> Points:
     """The rubric's points by rule: lines that end in different words that rhyme, `wanted` syllables each, two lines."""
-    lines = [words for line in verse.strip().split("\n") if (words := re.findall("[a-z]+", line.lower()))]
-    ends = [words[-1] for words in lines]
+    ends, counts = ends_and_syllables(verse)
     rhymes = len(ends) >= 2 and all(rhyme(one, other) for one, other in pairwise(ends))
-    metre = bool(lines) and all(sum(map(syllables, words)) == wanted for words in lines)
-    return Points(rhymes, metre, len(lines) == 2)
+    metre = bool(counts) and all(count == wanted for count in counts)
+    return Points(rhymes, metre, len(ends) == 2)
+
+
+def ends_and_syllables(verse: str) -> tuple[list[str], list[int]]:
+    """The last word of each line, and its number of syllables: what the rubric's points are about."""
+    lines = [words for line in verse.strip().split("\n") if (words := re.findall("[a-z]+", line.lower()))]
+    return [words[-1] for words in lines], [sum(map(syllables, words)) for words in lines]
 
 
 @cache
