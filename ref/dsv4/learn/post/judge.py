@@ -20,8 +20,8 @@ from dsv4.ops.types import Ints
 from dsv4.text.chat import encode_pieces, parse
 from dsv4.text.tokenizer import Tokenizer
 
-MODE, WINDOW = "high", 48
-"""A judge thinks first: it names the ends of the lines and counts their syllables, and then gives the points."""
+MODE, WINDOW = "high", 64
+"""A judge thinks first: it says how each line ends and how many syllables it has, and then gives the points."""
 
 SEED_OF_JUDGE = 1_000_000
 """Apart from the numbers of the efforts, which have seeds of their own beside it."""

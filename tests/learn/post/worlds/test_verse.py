@@ -5,7 +5,18 @@ import pytest
 
 from dsv4.learn.post.worlds import WORLDS
 from dsv4.learn.post.worlds.judging import LABELLED, judge_reward, judged, question
-from dsv4.learn.post.worlds.verse import ENDINGS, POINTS, SYLLABLES, Points, points, rhyme, rubric, syllables, write
+from dsv4.learn.post.worlds.verse import (
+    ENDINGS,
+    POINTS,
+    SYLLABLES,
+    Points,
+    ending,
+    points,
+    rhyme,
+    rubric,
+    syllables,
+    write,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +122,9 @@ def test_a_judge_thinks_of_what_the_points_are_about():
         task = WORLDS["judging"].task("train", number)
         head, *lines, _ = task.messages[0]["content"].split("\n")
         wanted = int(head.split("rhyme, ")[1].split()[0])
-        ends, rhymes, counts, metre, length = task.reasoning.split(", ")
-        assert ends.split() == [line.split()[-1] for line in lines]
+        *ends, rhymes, counts, metre, length = task.reasoning.split(", ")
+        words = [line.split()[-1] for line in lines]
+        assert ends == [f"{word} {ending(word)}" for word in words]
         assert [int(count) for count in counts.split()] == [sum(map(syllables, line.split())) for line in lines]
         found = points("\n".join(lines), wanted)
         said = (rhymes == "rhyme yes", metre == "metre yes", length == "length yes")

@@ -13,13 +13,14 @@ from dsv4.learn.post.worlds.verse import (
     RUBRIC,
     SYLLABLES,
     drawn_points,
+    ending,
     ends_and_syllables,
     points,
     write,
 )
 from dsv4.learn.post.worlds.world import Message, Task, World, asked, pick
 
-LABELLED = 512
+LABELLED = 2048
 """How many labelled verses there are to learn from."""
 
 
@@ -45,9 +46,10 @@ def _draw(generator: np.random.Generator) -> Task:
     wanted = pick(generator, SYLLABLES)
     verse = write(generator, wanted, pick(generator, NOUNS), drawn_points(generator, 0.5))
     found = points(verse, wanted)
-    ends, counts = ends_and_syllables(verse)
+    words, counts = ends_and_syllables(verse)
+    ends = ", ".join(f"{word} {ending(word)}" for word in words)
     rhyme, metre, length = (f"{name} {'yes' if has else 'no'}" for name, has in found._asdict().items())
-    thoughts = f"{' '.join(ends)}, {rhyme}, {' '.join(map(str, counts))}, {metre}, {length}"
+    thoughts = f"{ends}, {rhyme}, {' '.join(map(str, counts))}, {metre}, {length}"
     score = sum(found)
     asks = question(RUBRIC.format(syllables=wanted), verse)
     return Task(asks, f"Score: {score}", thoughts, f"; {score} of {POINTS}", facts={"score": score / POINTS})

@@ -68,7 +68,13 @@ def syllables(word: str) -> int:
 
 def rhyme(one: str, other: str) -> bool:
     """Whether two different words are spelt alike from their last group of vowels on."""
-    return one != other and _end(one) == _end(other) != ""
+    return one != other and ending(one) == ending(other) != ""
+
+
+def ending(word: str) -> str:
+    """A word from its last group of vowels on, which its rhymes have, too."""
+    found = re.search("[aeiouy]+[^aeiouy]*e?$", word)
+    return found[0] if found else ""
 
 
 def write(generator: np.random.Generator, wanted: int, topic: str, has: Points) -> str:
@@ -93,11 +99,6 @@ def write(generator: np.random.Generator, wanted: int, topic: str, has: Points) 
 def rubric(task: Task) -> str:
     """The rubric of a task of this world, as the judge reads it."""
     return RUBRIC.format(syllables=task.facts["syllables"])
-
-
-def _end(word: str) -> str:
-    found = re.search("[aeiouy]+[^aeiouy]*e?$", word)
-    return found[0] if found else ""
 
 
 def _line(generator: np.random.Generator, wanted: int, topic: str | None, end: str) -> str:
