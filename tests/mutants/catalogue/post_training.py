@@ -259,4 +259,22 @@ POST_TRAINING = (
         new="own = self.efforts",
         tests=("learn/post/test_recipe.py::test_a_world_may_have_modes_of_its_own",),
     ),
+    Mutant(
+        name="one-task-for-both-places",
+        trap="a world that a stage names twice is asked the same task at both places",
+        file="learn/post/questions.py",
+        old="turn * stage.worlds.count(name) + stage.worlds[:place].count(name)",
+        new="turn",
+        tests=(
+            "learn/post/test_recipe.py::test_a_world_that_is_named_twice_is_asked_twice_as_often_and_never_the_same",
+        ),
+    ),
+    Mutant(
+        name="judge-without-thoughts",
+        trap="the judge is asked for points at once, without the thoughts that its examples have",
+        file="learn/post/judge.py",
+        old='MODE, WINDOW = "high", 64',
+        new='MODE, WINDOW = "non-think", 64',
+        tests=("learn/post/test_scores.py::test_a_judge_is_compared_with_the_rule",),
+    ),
 )
