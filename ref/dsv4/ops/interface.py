@@ -20,10 +20,11 @@ from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
 from dsv4.ops.norm import rms_norm, rms_scale
+from dsv4.ops.packed_rows import RowFormat, Rows, unpacked
 from dsv4.ops.places import Completed, Ring
 from dsv4.ops.quantise import Weight, fake_quant_fp4, fake_quant_fp8
 from dsv4.ops.rope import rope
-from dsv4.ops.types import Array
+from dsv4.ops.types import Array, Bytes
 
 T = TypeVar("T", bound=np.generic)
 
@@ -132,6 +133,15 @@ class Ops(Ops41):
         """
         return self.write(stored, completed.slots, rows[completed.rows])
 
+    def pack_rows(self, rows: Array, form: RowFormat) -> Bytes:
+        """Rows of floats [..., channels] as the bytes of a format, [..., width] uint8, which a packed cache keeps."""
+        packed: Bytes = self.asarray(form.pack(self.to_numpy(rows)))
+        return packed
+
+    def unpack_rows(self, rows: Rows, dtype: npt.DTypeLike) -> Array:
+        """The numbers of packed rows [..., channels] in `dtype`; others as they are. Raises ValueError as `unpacked`."""
+        return self.asarray(unpacked(map_arrays(rows, self.to_numpy), dtype))
+
     @staticmethod
     def require_room(nbytes: int) -> None:
         """Raises BackendError if weights of so many bytes do not fit where this backend computes.
@@ -144,8 +154,11 @@ class Ops(Ops41):
         return self
 
 
-PLACES = ("asarray", "place", "to_numpy", "zeros", "write", "extend_ring", "write_entries", "require_room")
-"""What is no operation, but says where arrays live."""
+PLACES = (
+    *("asarray", "place", "to_numpy", "zeros", "write", "extend_ring", "write_entries"),
+    *("pack_rows", "unpack_rows", "require_room"),
+)
+"""What is no operation, but says where arrays live and how a cache stores them."""
 
 OPERATIONS = tuple(
     name for name in vars(Ops) if not name.startswith("_") and name not in ("name", "batch_invariant", *PLACES)
