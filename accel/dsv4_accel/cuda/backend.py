@@ -8,9 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4.ops.places import Completed, Ring
+from dsv4.ops.places import Blocks, Completed, Ring
 from dsv4_accel.cuda.attention import sparse_attention
-from dsv4_accel.cuda.compressor import compress
+from dsv4_accel.cuda.compressor import compress, compress_blocks
 from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
 from dsv4_accel.cuda.hadamard import hadamard
 from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
@@ -77,6 +77,11 @@ class CudaOps(Ops):
         """As in `Ops`."""
         written = write_entries(self.device, stored, rows, completed)
         return super().write_entries(stored, rows, completed) if written is None else written
+
+    def compress_blocks(self, kv: Any, score: Any, blocks: Blocks) -> Any:
+        """As in `Ops`."""
+        entries = compress_blocks(self.device, kv, score, blocks)
+        return super().compress_blocks(kv, score, blocks) if entries is None else entries
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)

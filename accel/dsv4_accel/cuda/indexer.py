@@ -43,7 +43,7 @@ def index_top_k(device: Device, queries: Array, keys: Rows, weights: Array, visi
 
     if queries.shape[1] == 1:  # one token needs no runs, and so no joining of them
         return some_best(queries, weights, visible)
-    return over_queries(some_best, len(keys) * keys.shape[1], queries, weights, visible)
+    return over_queries(some_best, keys.shape[0] * keys.shape[1], queries, weights, visible)
 
 
 def _scores(device: Device, queries: Array, keys: Rows, weights: Array, visible: Ints | None) -> Array:

@@ -124,8 +124,8 @@ COMPRESSOR = (
         name="cuda-compressor-overflows",
         trap="the largest score is not taken away before the exponentials",
         file="cuda/compressor.cu",
-        old="expf(score[place] - largest)",
-        new="expf(score[place])",
+        old="expf(score[first + channel] - largest)",
+        new="expf(score[first + channel])",
         tests=("ops/test_compressor.py::test_scores_of_any_size_are_safe[cuda-on-host]",),
     ),
     kernel(
@@ -135,6 +135,22 @@ COMPRESSOR = (
         old="for (int other = 0; other < sharing; ++other) largest =",
         new="for (int other = 0; other < 1; ++other) largest =",
         tests=rows("compress of HCA"),
+    ),
+    kernel(
+        name="cuda-own-block-from-the-first-channels",
+        trap="of a CSA entry's block and the one before it both are taken from the first half of the channels",
+        file="cuda/compressor.cu",
+        old="(slot >= slots - ratio ? width - channels : 0)",
+        new="0",
+        tests=("ops/test_compressor.py::test_blocks_are_found_by_their_positions[cuda-on-host-a prompt from the beginning-float32]",),
+    ),
+    kernel(
+        name="cuda-rows-before-the-sequence",
+        trap="what stands in a ring for positions before the sequence takes a share of the first CSA entry",
+        file="cuda/compressor.cu",
+        old="if (position < 0) return -1ll;",
+        new="if (position < -ratio) return -1ll;",
+        tests=("ops/test_compressor.py::test_blocks_are_found_by_their_positions[cuda-on-host-a prompt from the beginning-float32]",),
     ),
 )
 
