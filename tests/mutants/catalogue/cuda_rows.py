@@ -50,8 +50,8 @@ NORM = (
         name="cuda-norm-of-a-warp",
         trap="each warp divides its part of a long row by the root mean square of that part",
         file="cuda/norm.cu",
-        old="[](float value) { return block_sum(value); }",
-        new="[](float value) { return warp_sum(value); }",
+        old="return block_sum(value); };\n    normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);\n}",
+        new="return warp_sum(value); };\n    normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);\n}",
         tests=rows("norm of a block"),
     ),
     kernel(
@@ -61,6 +61,14 @@ NORM = (
         old="make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u),",
         new="make_float4(__uint_as_float(bits.x & 0xffff0000u), __uint_as_float(bits.x << 16),",
         tests=rows("norm of four"),
+    ),
+    kernel(
+        name="cuda-products-of-a-norm-too-early",
+        trap="what products make of a normalised row is read before all threads have written theirs",
+        file="cuda/norm.cu",
+        old="    __syncthreads();  // others read what this thread has written\n",
+        new="",
+        tests=("cuda/test_shared_inputs.py::test_a_norm_of_few_rows_lays_them_out[8-4096]",),
     ),
     kernel(
         name="cuda-sums-of-warps-read-too-early",
