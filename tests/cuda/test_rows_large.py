@@ -136,8 +136,8 @@ CASES = {
     "compress of HCA": compress(2, 128, 40),
     "compress of few for eight warps": compress(3, 32, 72),
     "compress of many for one warp": compress(3, 31, 33),
-    "weights of a token": weights(("mhc_project_few", "mhc_weights_of_four"), 1, 4, 1030),
-    "weights of few": weights(("mhc_project_few", "mhc_weights_of_four"), 31, 4, 33),
+    "weights of a token": weights(("mhc_weights_few",), 1, 4, 1030),
+    "weights of few": weights(("mhc_weights_few",), 31, 4, 33),
     "weights of many": weights(("mhc_project", "mhc_weights_of_four"), 43, 4, 300),
     "weights of many in three parts": weights(("mhc_project", "mhc_weights_of_four"), 32, 4, 515),
     "weights of one stream": weights(("mhc_project", "mhc_weights"), 33, 1, 36),
@@ -178,7 +178,8 @@ def bits(arrays) -> list[bytes]:
 
 def test_there_is_a_case_for_every_kernel():
     used = {kernel for name in CASES for kernel in case(name).kernels}
-    assert used == {kernel for file in FILES for kernel in source.kernels(file)}
+    elsewhere = {"compress_blocks"}  # takes positions: ops/test_compressor.py
+    assert used == {kernel for file in FILES for kernel in source.kernels(file)} - elsewhere
 
 
 @every_case

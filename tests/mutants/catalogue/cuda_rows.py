@@ -180,6 +180,14 @@ CONNECTIONS = (
         tests=rows("weights of many in three parts"),
     ),
     kernel(
+        name="cuda-first-block-goes-on",
+        trap="the block that is done first adds up what the others have not yet written",
+        file="cuda/last_block.cuh",
+        old="atomicAdd(arrived, 1u) + 1 == blocks",
+        new="atomicAdd(arrived, 1u) == 0",
+        tests=rows("weights of a token"),
+    ),
+    kernel(
         name="cuda-comb-not-transposed",
         trap="comb is used as it is instead of transposed",
         file="cuda/mhc_streams.cu",
