@@ -1,4 +1,4 @@
-"""Rows of a packed cache in the sizes of the released model: nothing goes to the host, and kernels read what is stored."""
+"""Rows of a packed cache in the released sizes: nothing goes to the host, and kernels read what is stored."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,9 @@ def test_keys_of_several_blocks(ops):
     """One channel of each block counts, and each has another scale."""
     form, rows = Fp4Format(128), np.zeros((1, 4, 128), np.float32)
     rows[0, range(4), range(5, 128, 32)] = 6, 96, 0.75, 1536
-    scores = ops.index_scores(np.ones((1, 1, 1, 128), np.float32), PackedRows(form.pack(rows), form), np.ones((1, 1, 1)))
+    scores = ops.index_scores(
+        np.ones((1, 1, 1, 128), np.float32), PackedRows(form.pack(rows), form), np.ones((1, 1, 1))
+    )
     exact(scores, np.array([[[6, 96, 0.75, 1536]]]))
 
 

@@ -130,7 +130,7 @@ def naive_blocks(kv, score, ratio, keep, starts, counts):
 
 SPANS = {
     "one of three sequences completes an entry": (4, 7, (7, 4, 0), (1, 1, 1), 1),
-    "a prompt from the beginning": (4, 7, (0, 0), (13, 6), 13),
+    "a prompt": (4, 7, (0, 0), (13, 6), 13),
     "without overlap": (4, 3, (5, 3), (9, 1), 9),
     "many tokens": (128, 127, (127, 0), (1, 130), 130),
 }

@@ -110,7 +110,7 @@ _arrived: weakref.WeakKeyDictionary[Device, Array] = weakref.WeakKeyDictionary()
 def _weigh_few(
     device: Device, streams: Array, fn: Array, weights: tuple[Array, ...], numbers: tuple[float, ...]
 ) -> None:
-    """Products and weights of few tokens of four streams in one launch. weights: base to comb; numbers: the last ones."""
+    """Products and weights of few tokens of four streams in one launch. weights: base … comb; numbers: the last."""
     if device not in _arrived:
         _arrived[device] = device.zeros((1,), np.uint32)
     (rows, width), tokens = fn.shape, streams.shape[0] * streams.shape[1]

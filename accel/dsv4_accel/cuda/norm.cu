@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(256)
         const float* x, const float* weight, const unsigned short* bfloats, float* out, unsigned short* rounded,
         float* rounded_units, unsigned short* pieces, float* units, int width, float eps) {
     const long long start = static_cast<long long>(blockIdx.x) * width;
-    const auto sum = [](float value) { return block_sum(value); };
+    const auto sum = [](float squares) { return block_sum(squares); };
     normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);
     __syncthreads();  // others read what this thread has written
     const auto number = [=](int i) { return out[start + i]; };

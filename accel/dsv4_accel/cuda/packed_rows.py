@@ -94,7 +94,7 @@ def bytes_by_sequence(device: Device, stored: Bytes) -> tuple[Bytes, int]:
 
 
 def by_sequence(device: Device, rows: Rows) -> tuple[Array | Bytes, int]:
-    """Floats [B, N, c] or packed rows: those of the first sequence, and how many bytes further those of the next begin."""
+    """Floats [B, N, c] or packed rows: those of the first sequence, and how many bytes behind them the next begin."""
     if isinstance(rows, PackedRows):
         return bytes_by_sequence(device, rows.stored)
     first, step = rows_by_sequence(device, rows)

@@ -23,7 +23,8 @@ def best_entries(device: Device, scores: Array, visible: Ints, k: int) -> Ints:
     entries = device.empty((batch, length, k), np.int64)
     if not entries.size:
         return entries
-    left, step = scores, "scores"
+    left: Array | Ints = scores
+    step = "scores"
     while left.size > rows * OWN * MAX_THREADS:  # more than one block takes of a row
         left, step = _best_of_runs(device, step, rows, k, left, visible), "candidates"
     count, room = left.size // rows, 1 << (k - 1).bit_length()

@@ -136,8 +136,8 @@ class Ops(Ops41):
     def compress_blocks(self, kv: Array, score: Array, blocks: Blocks) -> Array:
         """The entries of the blocks that some positions complete: `compress` of their tokens' slots, with `overlap`.
 
-        kv, score [B, keep + S, c] as `extend_ring` gives them, or 2c channels with overlap, where what stands before the
-        sequence has no share. Returns [B, N, c]; what a sequence with fewer blocks has behind its own is anything.
+        kv, score [B, keep + S, c] as `extend_ring` gives them, or 2c channels with overlap; what stands before the
+        sequence has no share then. Returns [B, N, c]; what a sequence with fewer blocks has behind its own is anything.
         """
         kv, score = kv[blocks.tokens], score[blocks.tokens]  # [B, N, ρ, c] or [B, 1 + N, ρ, 2c]
         if blocks.overlaps:
@@ -151,7 +151,7 @@ class Ops(Ops41):
         return packed
 
     def unpack_rows(self, rows: Rows, dtype: npt.DTypeLike) -> Array:
-        """The numbers of packed rows [..., channels] in `dtype`; others as they are. Raises ValueError as `unpacked`."""
+        """The numbers of packed rows [..., channels] in `dtype`; others as they are. ValueError as in `unpacked`."""
         return self.asarray(unpacked(map_arrays(rows, self.to_numpy), dtype))
 
     @staticmethod

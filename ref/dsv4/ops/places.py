@@ -117,7 +117,7 @@ class Blocks:
 
     completed: Completed
     keep: int
-    """How many rows stand before those of the positions: ρ − 1, or 2ρ − 1 where an entry sees the block before its own."""
+    """How many rows stand before those of the positions: ρ − 1, or 2ρ − 1 with overlap."""
 
     @property
     def overlaps(self) -> bool:
@@ -135,7 +135,7 @@ class Blocks:
 
     @cached_property
     def before_start(self) -> Mask:
-        """[B, N, ρ, 1] (with overlap 1 + N) which of them are none, since they would stand before the sequence. Placed."""
+        """[B, N, ρ, 1] (with overlap 1 + N) which of them would stand before the sequence, and are none. Placed."""
         before: Mask = self.completed.positions.place((self._token_positions < 0)[..., None])
         return before
 

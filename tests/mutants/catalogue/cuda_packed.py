@@ -31,8 +31,8 @@ PACKED = (
         name="cuda-entries-read-as-the-window",
         trap="attention reads entries in the format of the window's rows",
         file="cuda/attention.cu",
-        old="{entry_kind, entry_codes, entry_rotated, entry_block}},\n        channels, static_cast<int>(place.query / length), status};\n    place.begin_queries(memory, queries, heads, channels);\n    float4 own",
-        new="{window_kind, window_codes, window_rotated, window_block}},\n        channels, static_cast<int>(place.query / length), status};\n    place.begin_queries(memory, queries, heads, channels);\n    float4 own",
+        old="{first + found * rows.format.width(channels / 4), rows.format}",
+        new="{first + found * rows.format.width(channels / 4), window.format}",
         tests=("cuda/test_packed_rows.py::test_attention_of_rows_in_two_formats",),
     ),
 )

@@ -8,6 +8,8 @@ def rows(case: str) -> tuple[str, ...]:
     return (f"cuda/test_rows_large.py::test_as_good_as_numpy[{case}]",)
 
 
+BLOCKS = ("ops/test_compressor.py::test_blocks_are_found_by_their_positions[cuda-on-host-a prompt-float32]",)
+
 ROUNDING = (
     kernel(
         name="cuda-ties-rounded-up",
@@ -50,8 +52,8 @@ NORM = (
         name="cuda-norm-of-a-warp",
         trap="each warp divides its part of a long row by the root mean square of that part",
         file="cuda/norm.cu",
-        old="return block_sum(value); };\n    normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);\n}",
-        new="return warp_sum(value); };\n    normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);\n}",
+        old="[](float value) { return block_sum(value); }",
+        new="[](float value) { return warp_sum(value); }",
         tests=rows("norm of a block"),
     ),
     kernel(
@@ -150,7 +152,7 @@ COMPRESSOR = (
         file="cuda/compressor.cu",
         old="(slot >= slots - ratio ? width - channels : 0)",
         new="0",
-        tests=("ops/test_compressor.py::test_blocks_are_found_by_their_positions[cuda-on-host-a prompt from the beginning-float32]",),
+        tests=BLOCKS,
     ),
     kernel(
         name="cuda-rows-before-the-sequence",
@@ -158,7 +160,7 @@ COMPRESSOR = (
         file="cuda/compressor.cu",
         old="if (position < 0) return -1ll;",
         new="if (position < -ratio) return -1ll;",
-        tests=("ops/test_compressor.py::test_blocks_are_found_by_their_positions[cuda-on-host-a prompt from the beginning-float32]",),
+        tests=BLOCKS,
     ),
 )
 
