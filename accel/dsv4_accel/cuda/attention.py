@@ -96,7 +96,7 @@ def _splits(keys: int) -> int:
 
 
 def _fit(queries: Array, window: Rows, window_index: Ints, entries: Rows, entry_index: Ints, attn_sink: Array) -> bool:
-    """Whether the kernels take these: float32 or packed rows of shapes that fit, and a tile of them in shared memory."""
+    """Whether the kernels take these: float32 or packed rows that fit, and a tile of them in shared memory."""
     if not are_float32(queries, attn_sink) or layout_of(window) is None or layout_of(entries) is None:
         return False
     batch, length, heads, channels = queries.shape
