@@ -4,11 +4,10 @@
 // they are joined in their order, the sink first. Where queries are few, each split has its blocks, and a second kernel
 // joins what they leave behind; where queries are many, a block goes through all splits. Both compute the same numbers
 // in the same order, so a query has the same bits in either way.
+#include "attention_keys.cuh"
 #include "copies.cuh"
-#include "packed.cuh"
 #include "shared.cuh"
 #include "softmax.cuh"
-#include "status.cuh"
 #include "warp.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
@@ -22,42 +21,6 @@ __device__ __forceinline__ int start_of(int split) {
     const int longer = max(split - SHORT_SPLITS, 0);
     return (split - longer) * SHORT_SPLIT + longer * LONG_SPLIT;
 }
-
-// Rows of one kind, as a launch gives them: of the first sequence, and how many bytes further those of the next begin.
-struct Rows {
-    const void* first;
-    const long long* index;  // [batch · length, named]: the rows that each query reads
-    int named, count;
-    long long step;
-    RowFormat format;
-};
-
-// A row of a cache as it is stored; null for one that is not there.
-struct Row {
-    const unsigned char* bytes;
-    RowFormat format;
-};
-
-// The keys of a query: first those from the window, then those from the entries. Pointers are those of the launch, which
-// take no registers; what belongs to the block's query is found from them.
-struct Keys {
-    Rows window, entries;
-    int channels, sequence;
-    unsigned long long* status;
-
-    __device__ __forceinline__ int count() const { return window.named + entries.named; }
-    __device__ __forceinline__ Row row(int key) const {
-        if (key < window.named) return row_of(window, key, NO_SUCH_WINDOW_ROW);
-        return row_of(entries, key - window.named, NO_SUCH_ENTRY);
-    }
-    __device__ __forceinline__ Row row_of(const Rows& rows, int key, unsigned long long problem) const {
-        if (key >= rows.named) return {nullptr, rows.format};
-        const long long found = rows.index[static_cast<long long>(blockIdx.x) * rows.named + key];
-        if (found < 0 || !is_within(found, rows.count, problem, status)) return {nullptr, rows.format};
-        const unsigned char* first = static_cast<const unsigned char*>(rows.first) + sequence * rows.step;
-        return {first + found * rows.format.width(channels / 4), rows.format};
-    }
-};
 
 // What the threads of a block share.
 template <int HEADS>
@@ -224,14 +187,15 @@ struct Place {
 
 // queries [batch · length, heads, channels]; window and entries of one sequence after the other, [rows, channels] each as
 // their format says, so many bytes apart; window_index [batch · length, from_window]; entry_index [batch · length,
-// from_entries]. Channels are a multiple of 4. -> of each split the softmaxes [batch · length, splits, heads, 2], largest logit and
-// total, and the sums over its values [batch · length, splits, heads, channels].
+// from_entries]. Channels are a multiple of 4. -> of each split the softmaxes [batch · length, splits, heads, 2], largest
+// logit and total, and the sums over its values [batch · length, splits, heads, channels].
 extern "C" __global__ void __launch_bounds__(256)
     attention_of_splits(
         const float* queries, const void* window, const long long* window_index, int from_window, int window_rows,
-        long long window_step, int window_kind, int window_codes, int window_rotated, int window_block, const void* entries,
-        const long long* entry_index, int from_entries, int entry_rows, long long entry_step, int entry_kind, int entry_codes,
-        int entry_rotated, int entry_block, unsigned long long* status, int length, int heads, int channels, float scale,
+        long long window_step, int window_kind, int window_codes, int window_rotated, int window_block,
+        const void* entries, const long long* entry_index, int from_entries, int entry_rows, long long entry_step,
+        int entry_kind, int entry_codes, int entry_rotated, int entry_block, unsigned long long* status,
+        int length, int heads, int channels, float scale,
         float* softmaxes, float* sums) {
     constexpr int HEADS = 8;
     const Memory<HEADS> memory(channels);
@@ -279,9 +243,10 @@ extern "C" __global__ void __launch_bounds__(128)
 extern "C" __global__ void __launch_bounds__(256, 2)
     attention_of_queries(
         const float* queries, const void* window, const long long* window_index, int from_window, int window_rows,
-        long long window_step, int window_kind, int window_codes, int window_rotated, int window_block, const void* entries,
-        const long long* entry_index, int from_entries, int entry_rows, long long entry_step, int entry_kind, int entry_codes,
-        int entry_rotated, int entry_block, unsigned long long* status, int length, int heads, int channels, float scale,
+        long long window_step, int window_kind, int window_codes, int window_rotated, int window_block,
+        const void* entries, const long long* entry_index, int from_entries, int entry_rows, long long entry_step,
+        int entry_kind, int entry_codes, int entry_rotated, int entry_block, unsigned long long* status,
+        int length, int heads, int channels, float scale,
         const float* attn_sink, float* output, int splits) {
     constexpr int HEADS = 16;
     const Memory<HEADS> memory(channels);

@@ -10,8 +10,8 @@
 constexpr int HEADS = 16, KEYS = 8, TILES = 4, WARPS = 4;
 constexpr int WARP_KEYS = TILES * KEYS, WORDS = 4;  // words of 8 columns that a lane has in a chunk
 
-// queries [rows, width] -> pieces [3, rows, 128·chunks] and units [rows] as in activations.cuh, and is_split [rows]: whether
-// a number of the row is more than one piece. One block of a warp per row.
+// queries [rows, width] -> pieces [3, rows, 128·chunks] and units [rows] as in activations.cuh, and is_split [rows]:
+// whether a number of the row is more than one piece. One block of a warp per row.
 extern "C" __global__ void __launch_bounds__(32)
     prepare_queries(const float* queries, unsigned short* pieces, float* units, bool* is_split, int width) {
     const float* row = queries + static_cast<long long>(blockIdx.x) * width;
@@ -30,23 +30,18 @@ struct FloatKeys {
     // Eight columns of a key from `first` on, as pairs of pieces; whether they are more than one piece.
     template <int PIECES>
     __device__ __forceinline__ bool load(int key, int first, unsigned* const (&pairs)[PIECES]) const {
-        float numbers[8];
+        const float* place = keys + static_cast<long long>(key) * width + first;
+        const float4 none = make_float4(0, 0, 0, 0);
+        const float4 a = first < width ? vector_at(place) : none, b = first + 4 < width ? vector_at(place + 4) : none;
+        const float low[4] = {a.x, a.y, a.z, a.w}, high[4] = {b.x, b.y, b.z, b.w};
         unsigned rest = 0;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int column = first + 4 * half;
-            const float* place = keys + static_cast<long long>(key) * width + column;
-            const float4 four = column < width ? vector_at(place) : make_float4(0, 0, 0, 0);
-            numbers[4 * half] = four.x, numbers[4 * half + 1] = four.y, numbers[4 * half + 2] = four.z, numbers[4 * half + 3] = four.w;
+        for (int i = 0; i < 4; ++i) {
+            rest |= (__float_as_uint(low[i]) | __float_as_uint(high[i])) & 0xffffu;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; ++piece)
+                pairs[piece][i] = piece_of(low[i], piece) | piece_of(high[i], piece) << 16;
         }
-#pragma unroll
-        for (int i = 0; i < 8; ++i) rest |= __float_as_uint(numbers[i]) & 0xffffu;
-#pragma unroll
-        for (int piece = 0; piece < PIECES; ++piece)
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-                pairs[piece][i] = PIECES == 1 ? __byte_perm(__float_as_uint(numbers[i]), __float_as_uint(numbers[4 + i]), 0x7632)
-                                              : piece_of(numbers[i], piece) | piece_of(numbers[4 + i], piece) << 16;
         return rest != 0;
     }
 };
@@ -113,8 +108,8 @@ struct Queries {
 // One piece of 16 heads times the keys, in a chunk. The leading products have sums of their own (products.cuh).
 template <bool IS_LEADING, int PIECES, int COUNT>
 __device__ __forceinline__ void add_piece(
-    float (&leading)[COUNT][4], float (&small)[COUNT][4], const Queries& queries, int above, int below, int chunk, int piece,
-    const Keys<PIECES, COUNT>& keys) {
+    float (&leading)[COUNT][4], float (&small)[COUNT][4], const Queries& queries, int above, int below, int chunk,
+    int piece, const Keys<PIECES, COUNT>& keys) {
     const unsigned short *up = queries.columns(above, chunk, piece), *down = queries.columns(below, chunk, piece);
 #pragma unroll
     for (int word = 0; word < WORDS; ++word) {
@@ -140,7 +135,8 @@ __device__ __forceinline__ float both(float leading, float small) {
 
 // scores [COUNT · KEYS], from first_key on: those before `count` are written.
 template <int PIECES, int COUNT, class Source>
-__device__ __forceinline__ void score(const Queries& queries, const Source& source, int first_key, int count, float* scores) {
+__device__ __forceinline__ void score(
+    const Queries& queries, const Source& source, int first_key, int count, float* scores) {
     const int group = threadIdx.x % WARP / 4, quarter = threadIdx.x % 4;
     Keys<PIECES, COUNT> keys;
     float sums[COUNT][2] = {};
@@ -173,14 +169,16 @@ __device__ __forceinline__ void score(const Queries& queries, const Source& sour
 #pragma unroll
     for (int i = 0; i < COUNT * 2; ++i) {
         float sum = sums[i / 2][i % 2];
-        for (int lanes = 4; lanes < WARP; lanes *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, lanes);  // those of other heads
+        for (int lanes = 4; lanes < WARP; lanes *= 2)  // those of other heads
+            sum += __shfl_xor_sync(ALL_LANES, sum, lanes);
         const int key = first_key + i / 2 * KEYS + 2 * quarter + i % 2;
         if (group == 0 && key < count) scores[key] = sum;
     }
 }
 
 // The scores of a warp's keys, all of one piece or some of three.
-__device__ __forceinline__ void score_floats(const Queries& queries, const FloatKeys& source, int first_key, int count, float* scores) {
+__device__ __forceinline__ void score_floats(
+    const Queries& queries, const FloatKeys& source, int first_key, int count, float* scores) {
     bool is_split = false;
 #pragma unroll 1
     for (int chunk = 0; chunk < queries.chunks; ++chunk) {
@@ -196,7 +194,7 @@ __device__ __forceinline__ void score_floats(const Queries& queries, const Float
 // pieces, units, is_split: of queries [batch · length · heads, width], as prepare_queries gives them; keys [batch, count,
 // width], key_step bytes from one sequence to the next; weights [batch · length, heads] -> scores [batch · length, count].
 // visible [batch · length], or null: keys from it on need no score. The width is a multiple of 4. Blocks: query, run of keys.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     index_scores(
         const unsigned short* pieces, const float* units, const bool* is_split, const float* keys, long long key_step,
         const float* weights, const long long* visible, float* scores, int length, int heads, int count, int width) {
@@ -211,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // The same of keys in FP4, [batch, count, width of a row] bytes. The width, in channels, is an even number.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
     index_scores_fp4(
         const unsigned short* pieces, const float* units, const bool* is_split, const unsigned char* keys, long long key_step,
         const float* weights, const long long* visible, float* scores, int length, int heads, int count, int width) {

@@ -30,7 +30,7 @@ PACKED = (
     kernel(
         name="cuda-entries-read-as-the-window",
         trap="attention reads entries in the format of the window's rows",
-        file="cuda/attention.cu",
+        file="cuda/attention_keys.cuh",
         old="{first + found * rows.format.width(channels / 4), rows.format}",
         new="{first + found * rows.format.width(channels / 4), window.format}",
         tests=("cuda/test_packed_rows.py::test_attention_of_rows_in_two_formats",),

@@ -193,7 +193,7 @@ ATTENTION = (
     kernel(
         name="cuda-window-row-0-masked",
         trap="row 0 of window and entries counts as no row, as −1 does",
-        file="cuda/attention.cu",
+        file="cuda/attention_keys.cuh",
         old="if (found < 0 || !is_within(",
         new="if (found <= 0 || !is_within(",
         tests=attention("the released width, several splits", 1000),
