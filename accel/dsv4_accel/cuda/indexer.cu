@@ -209,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
 }
 
 // The same of keys in FP4, [batch, count, width of a row] bytes. The width, in channels, is an even number.
-extern "C" __global__ void __launch_bounds__(128, 3)
+extern "C" __global__ void __launch_bounds__(128)
     index_scores_fp4(
         const unsigned short* pieces, const float* units, const bool* is_split, const unsigned char* keys, long long key_step,
         const float* weights, const long long* visible, float* scores, int length, int heads, int count, int width) {
