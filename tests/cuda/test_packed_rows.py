@@ -63,10 +63,9 @@ def test_keys_of_several_blocks(ops):
     """One channel of each block counts, and each has another scale."""
     form, rows = Fp4Format(128), np.zeros((1, 4, 128), np.float32)
     rows[0, range(4), range(5, 128, 32)] = 6, 96, 0.75, 1536
-    scores = ops.index_scores(
-        np.ones((1, 1, 1, 128), np.float32), PackedRows(form.pack(rows), form), np.ones((1, 1, 1))
-    )
-    exact(scores, np.array([[[6, 96, 0.75, 1536]]]))
+    queries, weights = np.ones((1, 1, 1, 128), np.float32), np.ones((1, 1, 1), np.float32)
+    scores = ops.index_scores(queries, PackedRows(form.pack(rows), form), weights)
+    exact(scores, np.array([[[6, 96, 0.75, 1536]]], np.float32))
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 1000])
