@@ -13,6 +13,8 @@ def attention(case: str, multiprocessors: int) -> tuple[str, ...]:
     return (f"cuda/test_attention_large.py::test_attention[{case}-{multiprocessors}]",)
 
 
+SINGLE = "cuda/test_experts_large.py::test_the_visits_of_a_single_token_are_grouped_where_they_are_chosen"
+
 LINEAR = (
     kernel(
         name="cuda-fp4-nibbles-swapped",
@@ -170,6 +172,22 @@ ROUTING = (
         new="<< 32 | (unsigned)expert;",
         also=(("= ~(unsigned)last;", "= (unsigned)last;"),),
         tests=("ops/test_moe.py::test_among_equal_scores_the_lowest_number_comes_first[cuda-on-host]",),
+    ),
+    kernel(
+        name="cuda-single-token-in-one-slot",
+        trap="all experts of a single token are given its first slot",
+        file="cuda/route.cu",
+        old="tiles[3 * visit + 1] = visit;",
+        new="tiles[3 * visit + 1] = 0;",
+        tests=(f"{SINGLE}[False-1]",),
+    ),
+    kernel(
+        name="cuda-groups-of-dead-choices",
+        trap="the experts of a token are taken for those of an earlier one, whose numbers stood at the same place",
+        file="cuda/grouping.py",
+        old="if known is not None and known[0]() is not None:",
+        new="if known is not None or (known := next(iter(_to_come.values()), None)):",
+        tests=(f"{SINGLE}[False-1]",),
     ),
 )
 
