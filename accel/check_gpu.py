@@ -179,12 +179,24 @@ def numerics(probe: Probe) -> None:
         different = [n for n in counts if (probe.call.linear(x[:n], weight, True) != every[:n]).any()]
         return {"different_bits_for": different, "ok": not different}
 
+    def last_block() -> Findings:
+        """Weights of few tokens come from one launch, those of many from two."""
+        channels, rounds = (4096, 40) if probe.is_gpu else (512, 1)
+        streams, fn = (generator.standard_normal(s, np.float32) for s in ((32, 1, 4, channels), (24, 4 * channels)))
+        others = np.zeros(24, np.float32), np.ones(3, np.float32), 20, 1e-6, 1e-6
+        every, different = probe.call.mhc_weights(streams, fn, *others), 0
+        for token in [0, 7, 31] * rounds:
+            some = probe.call.mhc_weights(streams[token : token + 1], fn, *others)
+            different += any((one != all_[token]).any() for one, all_ in zip(some, every, strict=True))
+        return {"different": different, "of": 3 * rounds, "ok": not different}
+
     probe.measure("subnormal numbers survive", subnormal)
     for name, store in {"fp4": quantise_fp4, "fp8": quantise_fp8, "float32": lambda weight: weight}.items():
         for columns in (128, 1024, 4096):
             probe.measure(f"sums of {columns} products, {name}", lambda s=store, n=columns: sums(s, n))
     probe.measure("index scores of one sign", scores)
     probe.measure("the same bits alone and among many", alone_and_among_many)
+    probe.measure("the last block sees what the others wrote", last_block)
 
 
 def text(probe: Probe) -> None:
