@@ -40,7 +40,7 @@ def route_by_id(device: Device, logits: Array, indices: Ints, score_function: st
     if not fits or score_function not in SCORE_FUNCTIONS:
         routing: Routing = on_host(device, reference.route_by_id, logits, indices, score_function, scale)
         return routing
-    numbers = device.compact(indices.astype(np.int64, copy=False))
+    numbers = device.compact(indices if indices.dtype == np.int64 else indices.astype(np.int64))
     routing = Routing(device.empty(indices.shape, np.float32), numbers)
     if numbers.size:
         (tokens, count), k = logits.shape, indices.shape[1]
