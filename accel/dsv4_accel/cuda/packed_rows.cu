@@ -70,8 +70,8 @@ __device__ __forceinline__ void pack_row(const float* row, unsigned char* packed
     }
 }
 
-// rows [blocks, codes + rotated] -> packed [blocks, width]; one block per row.
-extern "C" __global__ void __launch_bounds__(128)
+// rows [blocks, codes + rotated] -> packed [blocks, width]; one block per row. So bounded, it needs no local memory.
+extern "C" __global__ void __launch_bounds__(128, 4)
     pack_rows(const float* rows, unsigned char* packed, int kind, int codes, int rotated, int block) {
     const RowFormat format = {kind, codes, rotated, block};
     const float* row = rows + static_cast<long long>(blockIdx.x) * format.channels();
