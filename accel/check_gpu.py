@@ -28,6 +28,7 @@ from dsv4.checkpoint import Checkpoint  # noqa: E402
 from dsv4.loading import bundled_model  # noqa: E402
 from dsv4.model.model import Model  # noqa: E402
 from dsv4.ops import Ops  # noqa: E402
+from dsv4.ops.packed_rows import Fp4Format, Fp8Format, PackedRows, unpacked  # noqa: E402
 from dsv4.ops.quantise import dequantise, quantise_fp4, quantise_fp8  # noqa: E402
 from dsv4.text.generate import generate  # noqa: E402
 from dsv4_accel.cuda import source  # noqa: E402
@@ -116,6 +117,31 @@ def examples(probe: Probe) -> None:
         probe.measure(f"example {name}", found)
 
 
+def packed(probe: Probe) -> None:
+    """What takes the rows of a packed cache: the bytes of new ones, and the bits that float rows would give."""
+    generator = np.random.default_rng(4)
+
+    def found(form: Any, call: Callable[[Any], Any]) -> Findings:
+        numbers = generator.standard_normal((1, 300, form.channels), np.float32)
+        stored = form.pack(numbers)
+        rows = PackedRows(stored, form)
+        bytes_alike = bool((probe.call.pack_rows(numbers, form) == stored).all())
+        bits_alike = bool((call(rows) == call(unpacked(rows, np.float32))).all())
+        return {"bytes_alike": bytes_alike, "bits_alike": bits_alike, "ok": bytes_alike and bits_alike}
+
+    queries, weights = (generator.standard_normal((1, 2, 64, *more), np.float32) for more in ((128,), ()))
+    wide, index = generator.standard_normal((1, 2, 64, 512), np.float32), generator.integers(-1, 300, (1, 2, 100))
+    sink = np.zeros(64, np.float32)
+    probe.measure(
+        "packed keys", lambda: found(Fp4Format(128), lambda rows: probe.call.index_scores(queries, rows, weights))
+    )
+    attend = probe.call.sparse_attention
+    probe.measure(
+        "packed entries",
+        lambda: found(Fp8Format(512, 64, 64), lambda rows: attend(wide, rows, index, rows, index, sink)),
+    )
+
+
 def _distance(found: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference in relation to the largest number."""
     found, expected = found.astype(np.float64), expected.astype(np.float64)
@@ -138,6 +164,12 @@ def numerics(probe: Probe) -> None:
         worst, numpys = (float(np.abs(one.linear(x, weight) / truth - 1).max() / EPSILON) for one in (probe.call, Ops))
         return {"epsilons": round(worst, 2), "numpy_epsilons": round(numpys, 2), "ok": worst < 3 * numpys + 1}
 
+    def scores() -> Findings:
+        given = [np.abs(generator.standard_normal(s, np.float32)) for s in ((1, 1, 64, 128), (1, 999, 128), (1, 1, 64))]
+        truth = Ops.index_scores(*(one.astype(np.float64) for one in given))
+        worst, numpys = (float(np.abs(o.index_scores(*given) / truth - 1).max() / EPSILON) for o in (probe.call, Ops))
+        return {"epsilons": round(worst, 2), "numpy_epsilons": round(numpys, 2), "ok": worst < 3 * numpys + 1}
+
     def alone_and_among_many() -> Findings:
         rows = 2048 if probe.is_gpu else 128
         weight = quantise_fp4(generator.standard_normal((rows, 4096), np.float32))
@@ -147,11 +179,24 @@ def numerics(probe: Probe) -> None:
         different = [n for n in counts if (probe.call.linear(x[:n], weight, True) != every[:n]).any()]
         return {"different_bits_for": different, "ok": not different}
 
+    def last_block() -> Findings:
+        """Weights of few tokens come from one launch, those of many from two."""
+        channels, rounds = (4096, 40) if probe.is_gpu else (512, 1)
+        streams, fn = (generator.standard_normal(s, np.float32) for s in ((32, 1, 4, channels), (24, 4 * channels)))
+        others = np.zeros(24, np.float32), np.ones(3, np.float32), 20, 1e-6, 1e-6
+        every, different = probe.call.mhc_weights(streams, fn, *others), 0
+        for token in [0, 7, 31] * rounds:
+            some = probe.call.mhc_weights(streams[token : token + 1], fn, *others)
+            different += any((one != all_[token]).any() for one, all_ in zip(some, every, strict=True))
+        return {"different": different, "of": 3 * rounds, "ok": not different}
+
     probe.measure("subnormal numbers survive", subnormal)
     for name, store in {"fp4": quantise_fp4, "fp8": quantise_fp8, "float32": lambda weight: weight}.items():
         for columns in (128, 1024, 4096):
             probe.measure(f"sums of {columns} products, {name}", lambda s=store, n=columns: sums(s, n))
+    probe.measure("index scores of one sign", scores)
     probe.measure("the same bits alone and among many", alone_and_among_many)
+    probe.measure("the last block sees what the others wrote", last_block)
 
 
 def text(probe: Probe) -> None:
@@ -185,6 +230,7 @@ STEPS = {
     "machine": machine,
     "compile": compile_,
     "examples": examples,
+    "packed": packed,
     "numerics": numerics,
     "text": text,
     "timing": timing,

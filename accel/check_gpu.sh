@@ -56,7 +56,7 @@ sanitize() {
         return
     fi
     step "$1" 40 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 --log-file "$OUT/$1.txt" \
-        python3 accel/check_gpu.py "$backend" examples
+        python3 accel/check_gpu.py "$backend" examples packed
     tail -n 3 "$OUT/$1.txt"
 }
 
@@ -64,6 +64,7 @@ probe machine 15
 if [[ $backend == cuda ]]; then step driver 10 nvidia-smi; fi
 probe compile 40
 probe examples 35
+probe packed 15
 probe numerics 30
 probe text 30
 if [[ $backend == cuda ]]; then

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dsv4.ops import Expert, Ops, Routing
+from dsv4.ops.packed_rows import Fp4Format, PackedRows
 from dsv4.ops.quantise import Fp4Weight, Fp8Weight
 
 CALLS_MEASURED = 40
@@ -32,6 +33,7 @@ def timings(ops: Ops) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for batch in (1, 16):
         yield f"attention × {batch}", lambda b=batch: _times(inputs.attention(ops, b))
     yield "index_top_k of 262,144", lambda: _times(inputs.index(ops), 262_144 * 512, 20)
+    yield "index_top_k of 262,144 in FP4", lambda: _times(inputs.packed_index(ops), 262_144 * 68, 20)
     yield "rms_norm [512, 4096]", lambda: _times(inputs.norms(ops), 2 * 512 * 4096 * 4)
 
 
@@ -104,6 +106,15 @@ class Inputs:
         import cupy
 
         queries, keys, weights = self.numbers(1, 1, 64, 128), self.numbers(1, 262_144, 128), self.numbers(1, 1, 64)
+        visible = cupy.asarray(np.full((1, 1), 262_144))
+        return [lambda: ops.index_top_k(queries, keys, weights, visible, 512)]
+
+    def packed_index(self, ops: Ops) -> list[Callable[[], Any]]:
+        """Queries and keys as a model that rounds has them."""
+        import cupy
+
+        queries, weights = ops.fake_quant_fp4(self.numbers(1, 1, 64, 128)), self.numbers(1, 1, 64)
+        keys = PackedRows(ops.pack_rows(self.numbers(1, 262_144, 128), Fp4Format(128)), Fp4Format(128))
         visible = cupy.asarray(np.full((1, 1), 262_144))
         return [lambda: ops.index_top_k(queries, keys, weights, visible, 512)]
 

@@ -14,7 +14,7 @@ from dsv4.parameters import parameters
 UNCOUNTED = {
     *("embedding", "rms_norm", "rms_scale", "rope", "hadamard", "fake_quant_fp8", "fake_quant_fp4"),
     *("compress", "overlap", "top_k", "route", "route_by_id", "asarray", "place", "to_numpy", "zeros", "write"),
-    *("extend_ring", "write_entries", "require_room"),
+    *("extend_ring", "write_entries", "compress_blocks", "pack_rows", "unpack_rows", "require_room"),
 }
 """What touches each number once or a few times, looks it up, moves it, or computes nothing."""
 

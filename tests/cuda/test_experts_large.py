@@ -66,6 +66,25 @@ def test_slots_are_grouped_by_expert(ops, tokens, k, experts, tile_slots):
     assert not tiles[len(expected) :, 2].any()
 
 
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("by_id", [False, True])
+def test_the_visits_of_a_single_token_are_grouped_where_they_are_chosen(ops, by_id, tokens):
+    """And only of a single one. The bits are those of the same choice, grouped by itself."""
+    backend, experts = ops.backend, ops.place(expert_list("fp4"))
+    logits, x = (backend.asarray(numbers(seed, tokens, width)) for seed, width in ((1, COUNT), (2, WIDTH)))
+    if by_id:
+        chosen = backend.asarray(np.array([[4, 1, 3], [2, 0, 4]])[:tokens])
+        routing = backend.route_by_id(logits, chosen, "sigmoid", 1.5)
+    else:
+        routing = backend.route(logits, backend.asarray(numbers(3, COUNT)), 3, "sigmoid", 1.5)
+    backend.device.launched.clear()
+    found = backend.experts(x, routing, experts, 2.0, True)
+    assert backend.device.launched.count("group_visits") == (tokens > 1)
+    again = Routing(routing.weights.copy(), routing.indices.copy())
+    exact(backend.to_numpy(found), backend.to_numpy(backend.experts(x, again, experts, 2.0, True)))
+    assert backend.device.launched.count("group_visits") == 1 + (tokens > 1)
+
+
 def test_as_many_tiles_as_there_can_be(ops):
     """Every expert has one slot more than its tiles hold: there is a place for each tile, and none to spare."""
     indices = np.array([[0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3]])

@@ -114,9 +114,11 @@ CASES = {
     "fp4 with a rest": rounding("fp4", "fake_quant_fp4", 3, 103),
     "norm of heads": norm("rms_norm_short", 3, 5, 512, weight=None),
     "norm of a warp's most": norm("rms_norm_short", 9, 1024),
-    "norm of four": norm("rms_norm_short", 2, 4, weight=ml_dtypes.bfloat16),
-    "norm of a block": norm("rms_norm_long", 3, 1028, weight=ml_dtypes.bfloat16),
-    "norm of a block's most": norm("rms_norm_long", 2, 8192),
+    "norm of four": norm("rms_norm_short", 9, 4, weight=ml_dtypes.bfloat16),
+    "norm of a block": norm("rms_norm_long", 9, 1028, weight=ml_dtypes.bfloat16),
+    "norm of a block's most": norm("rms_norm_long", 9, 8192),
+    "norm of few rows": norm("rms_norm_prepared", 2, 3, 260),
+    "norm of few long rows": norm("rms_norm_prepared", 2, 4096, weight=ml_dtypes.bfloat16),
     "norm of more": norm("rms_norm", 2, 8196, weight=None),
     "norm of an odd width": norm("rms_norm", 3, 777),
     "norm of an odd width in bfloat16": norm("rms_norm", 3, 301, weight=ml_dtypes.bfloat16),
@@ -134,8 +136,8 @@ CASES = {
     "compress of HCA": compress(2, 128, 40),
     "compress of few for eight warps": compress(3, 32, 72),
     "compress of many for one warp": compress(3, 31, 33),
-    "weights of a token": weights(("mhc_project_few", "mhc_weights_of_four"), 1, 4, 1030),
-    "weights of few": weights(("mhc_project_few", "mhc_weights_of_four"), 31, 4, 33),
+    "weights of a token": weights(("mhc_weights_few",), 1, 4, 1030),
+    "weights of few": weights(("mhc_weights_few",), 31, 4, 33),
     "weights of many": weights(("mhc_project", "mhc_weights_of_four"), 43, 4, 300),
     "weights of many in three parts": weights(("mhc_project", "mhc_weights_of_four"), 32, 4, 515),
     "weights of one stream": weights(("mhc_project", "mhc_weights"), 33, 1, 36),
@@ -176,7 +178,8 @@ def bits(arrays) -> list[bytes]:
 
 def test_there_is_a_case_for_every_kernel():
     used = {kernel for name in CASES for kernel in case(name).kernels}
-    assert used == {kernel for file in FILES for kernel in source.kernels(file)}
+    elsewhere = {"compress_blocks"}  # takes positions: ops/test_compressor.py
+    assert used == {kernel for file in FILES for kernel in source.kernels(file)} - elsewhere
 
 
 @every_case

@@ -21,6 +21,34 @@ def test_scores_of_several_tiles(ops, heads, width):
     as_good(ops.index_scores(*given), truth, Ops.index_scores(*given))
 
 
+def test_an_infinite_key_beside_queries_of_one_piece(ops):
+    """What is left of a number behind its first piece may be 0, and is not to be multiplied with infinity."""
+    queries, keys, weights = np.ones((1, 1, 5, 4), np.float32), numbers(2, 1, 40, 4), np.ones((1, 1, 5), np.float32)
+    queries[0, 0, 3] = 1 / 3
+    expected = ops.index_scores(queries, keys, weights)
+    keys[0, 7, 2] = np.inf
+    expected[0, 0, 7] = np.inf
+    exact(ops.index_scores(queries, keys, weights), expected)
+
+
+def test_numbers_of_one_piece_have_the_same_bits_beside_others(ops):
+    """Where all of a warp's keys, or of 16 heads, are one bfloat16, what would add zeros is left out."""
+    queries, keys, weights = (
+        np.round(4 * numbers(1, 1, 2, 20, 32)) * 2.0**-9,
+        np.round(4 * numbers(2, 1, 64, 32)) * 2.0**5,
+        numbers(3, 1, 2, 20),
+    )
+    queries, keys = queries.astype(np.float32), keys.astype(np.float32)
+    expected = ops.index_scores(queries, keys, weights)
+    others = keys.copy()
+    others[0, 3::8] = numbers(4, 8, 32)
+    same = np.arange(64) % 8 != 3
+    exact(ops.index_scores(queries, others, weights)[..., same], expected[..., same])
+    many = np.concatenate([queries, numbers(5, 1, 2, 1, 32)], axis=2)
+    without = np.concatenate([weights, np.zeros((1, 2, 1), np.float32)], axis=2)
+    exact(ops.index_scores(many, keys, without), expected)
+
+
 def test_a_score_has_the_same_bits_wherever_it_stands(ops):
     queries, keys, weights = numbers(1, 2, 3, 70, 20), numbers(2, 2, 300, 20), numbers(3, 2, 3, 70)
     expected = ops.index_scores(queries, keys, weights)
@@ -74,7 +102,7 @@ def test_the_best_of_the_best_of_runs(ops, kind):
     scores, visible = scores_of(kind, 45000), np.array([[45000], [10]])
     ops.backend.device.launched.clear()
     exact(ops.top_k(scores, visible, 2048), Ops.top_k(scores, visible, 2048))
-    assert ops.backend.device.launched == ["best_of_scores", "best_of_candidates", "best_of_candidates", "sort_best"]
+    assert ops.backend.device.launched == ["best_of_scores", "best_of_candidates", "sorted_of_candidates"]
 
 
 @pytest.mark.parametrize("visible", [-3, 0, 1, 499, 500, 501, 8191, 8192, 8193, 8999, 9000, 9001])

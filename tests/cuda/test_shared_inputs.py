@@ -80,10 +80,38 @@ def test_another_input_with_the_name_of_a_dead_one_is_laid_out(ops):
     del first
     gc.collect()
     second = numbers(ops, 21, 1, WIDTH)
-    activations._kept[id(second), *of_the_product] = kept  # as if it had come to stand there
+    activations._kept[ops.device.address(second), *of_the_product] = kept  # as if it had come to stand there
     found = ops.to_numpy(ops.linear(second, weight))
     np.testing.assert_allclose(found, second.inner @ weight.inner.T, rtol=0, atol=1e-4)
     assert made(ops) == 2
+
+
+def test_the_same_numbers_in_another_shape_are_laid_out_once(ops):
+    x, weight = numbers(ops, 22, 2, 3, WIDTH), stored(ops, 23, np.asarray)
+    found = ops.linear(x, weight), ops.linear(x.reshape(6, WIDTH), weight)
+    assert made(ops) == 1
+    np.testing.assert_array_equal(ops.to_numpy(found[0]).reshape(6, -1), ops.to_numpy(found[1]))
+    part = ops.linear(x.reshape(6, WIDTH)[:2], weight)  # begins at the same place
+    assert made(ops) == 2
+    np.testing.assert_array_equal(ops.to_numpy(part), ops.to_numpy(found[1])[:2])
+
+
+@pytest.mark.parametrize("width", [128, 200, 1024, 1028, 4096])
+@pytest.mark.parametrize("rows", [1, 8, 9])
+def test_a_norm_of_few_rows_lays_them_out(ops, rows, width):
+    """The bits are those of a norm and a product by themselves, one row among many."""
+    many, norm = np.random.default_rng(24).standard_normal((9, width), np.float32), numbers(ops, 25, width)
+    many[:2] *= 1e-35  # too small for three pieces; the second row but for one number
+    many[1, 100] = 1
+    packed, dense = stored(ops, 26, quantise_fp8, 16, width), stored(ops, 27, np.asarray, 16, width)
+    x = ops.rms_norm(ops.asarray(many[:rows]), norm, 1e-6)
+    found = x, ops.linear(x, packed, True), ops.linear(x, dense)
+    assert made(ops) == (0 if rows <= 8 else 2)
+    expected = ops.rms_norm(ops.asarray(many), norm, 1e-6)
+    activations.forget_all()
+    expected = expected, ops.linear(expected, packed, True), ops.linear(expected, dense)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ops.to_numpy(one), ops.to_numpy(other)[:rows])
 
 
 def test_only_the_last_inputs_are_kept(ops):

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsv4.model.span import Span
+from dsv4.ops import Ops
 from dsv4.ops.compressor import slot_shares
 from strategies import laid_out, normal, sizes
 from verdicts import close, exact, hold
@@ -108,6 +110,47 @@ def test_overlap_only_moves_numbers(ops, data, batch, entries, tokens, width):
         expected[row, entry, token, channel] = blocks[row, entry, token, channel]
         expected[row, entry, tokens + token, channel] = blocks[row, entry + 1, token, width + channel]
     exact(ops.overlap(blocks), expected)
+
+
+def naive_blocks(kv, score, ratio, keep, starts, counts):
+    """By sequence and entry; rows of positions before the sequence are left out. The entries of each sequence."""
+    channels = kv.shape[2] // (2 if keep >= ratio else 1)
+    found = []
+    for b, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        for entry in range(start // ratio, (start + count) // ratio):
+            own = [(p, kv.shape[2] - channels) for p in range(entry * ratio, (entry + 1) * ratio)]
+            before = [(p - ratio, 0) for p, _ in own] if keep >= ratio else []
+            slots = [(p - start + keep, first) for p, first in [*before, *own] if p >= 0]
+            values, scores = (
+                np.stack([rows[b, row, first : first + channels] for row, first in slots]) for rows in (kv, score)
+            )
+            found.append(Ops.compress(values.astype(np.float64), scores.astype(np.float64)))
+    return np.array(found)
+
+
+SPANS = {
+    "one of three sequences completes an entry": (4, 7, (7, 4, 0), (1, 1, 1), 1),
+    "a prompt": (4, 7, (0, 0), (13, 6), 13),
+    "without overlap": (4, 3, (5, 3), (9, 1), 9),
+    "many tokens": (128, 127, (127, 0), (1, 130), 130),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("ratio", "keep", "starts", "counts", "length"), SPANS.values(), ids=SPANS)
+def test_blocks_are_found_by_their_positions(backend, dtype, ratio, keep, starts, counts, length):
+    """What stands for positions before the sequence may be anything, and has no share."""
+    generator = np.random.default_rng(ratio)
+    kv, score = generator.standard_normal((2, len(starts), keep + length, 6)).astype(dtype)
+    for b, start in enumerate(starts):
+        kv[b, : max(keep - start, 0)] = score[b, : max(keep - start, 0)] = np.nan
+    span = Span(np.array(starts), np.array(counts), length, place=backend.asarray)
+    placed = backend.asarray(kv), backend.asarray(score)
+    found = backend.to_numpy(backend.compress_blocks(*placed, span.blocks(ratio, keep)))
+    completed = span.completed(ratio).counts
+    real = np.concatenate([found[b, :count] for b, count in enumerate(completed)])
+    assert found.dtype == dtype and len(real) == completed.sum()
+    close(real, naive_blocks(kv, score, ratio, keep, starts, counts), magnitude=4)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 2), (1, 3, 3), (1, 1, 3), (4, 3)])

@@ -23,37 +23,51 @@ class Rows(NamedTuple):
     """[rows] float32: what products are to be multiplied with."""
 
 
-MOST_KEPT = 4
+MOST_KEPT = 12
 """Of the last inputs. What several products of a layer share is its input and the query latent, each in two ways."""
 
-_kept: OrderedDict[tuple[int, int, bool], tuple[weakref.ref[Any], Rows]] = OrderedDict()
-"""The rows of the last inputs that are still alive, by their identities, columns, and whether they are rounded."""
+Key = tuple[int, int, int, bool]
+"""Where an input lies, its rows and columns, and whether it is rounded."""
+
+_kept: OrderedDict[Key, tuple[weakref.ref[Any], Rows]] = OrderedDict()
+"""The rows of the last inputs that are still alive."""
+
+
+def empty_rows(device: Device, rows: int, columns: int, rounds: bool) -> Rows:
+    """Room for activations, rounded to FP8 or as they are."""
+    pieces = device.empty((1 if rounds else 3, rows, -(-columns // CHUNK) * CHUNK), np.uint16)
+    return Rows(pieces, device.empty((rows,), np.float32))
 
 
 def prepare(device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float) -> Rows:
     """Activations from what a kernel of activations.cu computes them from; rounded to FP8, or as they are."""
-    pieces = device.empty((1 if rounds else 3, rows, -(-columns // CHUNK) * CHUNK), np.uint16)
-    made = Rows(pieces, device.empty((rows,), np.float32))
+    made = empty_rows(device, rows, columns, rounds)
     arguments = *given, *made, columns, rounds, *more.values()
     device.launch(kernels("activations.cu")[kernel], (rows,), THREADS, arguments)
     return made
 
 
 def prepare_once(device: Device, x: Array, rows: int, columns: int, rounds: bool) -> Rows:
-    """x, taken as [rows, columns], for a product; what was made of the same array a moment ago is not made again.
+    """x, taken as [rows, columns], for a product; what was made of the same numbers a moment ago is not made again.
 
-    An array of the model never changes (dsv4.ops.Ops), so what was made of it holds for as long as it lives.
+    An array of the model never changes (dsv4.ops.Ops), so what was made of it holds for as long as it lives: also for
+    the same numbers in another shape.
     """
-    key = id(x), columns, rounds
-    known = _kept.get(key)
-    if known is not None and known[0]() is x:
+    whole = device.compact(x)
+    known = _kept.get((device.address(whole), rows, columns, rounds))
+    if known is not None and known[0]() is not None:
         return known[1]
-    made = prepare(device, "prepare_rows", rows, columns, rounds, device.compact(x))
-    forget = _kept.pop  # at the end of a process the module's names are gone before the arrays
+    made = prepare(device, "prepare_rows", rows, columns, rounds, whole)
+    keep(device, whole, columns, rounds, made)
+    return made
+
+
+def keep(device: Device, x: Array, columns: int, rounds: bool, made: Rows) -> None:
+    """Remember what was made of x, which has no gaps, for products to come."""
+    key, forget = (device.address(x), made.units.size, columns, rounds), _kept.pop  # the module may be gone before x
     _kept[key] = weakref.ref(x, lambda _: forget(key, None)), made
     while len(_kept) > MOST_KEPT:
         _kept.popitem(last=False)
-    return made
 
 
 def forget_all() -> None:

@@ -4,10 +4,10 @@
 // they are joined in their order, the sink first. Where queries are few, each split has its blocks, and a second kernel
 // joins what they leave behind; where queries are many, a block goes through all splits. Both compute the same numbers
 // in the same order, so a query has the same bits in either way.
+#include "attention_keys.cuh"
 #include "copies.cuh"
 #include "shared.cuh"
 #include "softmax.cuh"
-#include "status.cuh"
 #include "warp.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
@@ -21,32 +21,6 @@ __device__ __forceinline__ int start_of(int split) {
     const int longer = max(split - SHORT_SPLITS, 0);
     return (split - longer) * SHORT_SPLIT + longer * LONG_SPLIT;
 }
-
-// The keys of a query: first those from the window, then those from the entries. Pointers are those of the launch, which
-// take no registers; what belongs to the block's query is found from them.
-struct Keys {
-    const float *window, *entries;
-    const long long *window_index, *entry_index;
-    int from_window, from_entries, window_rows, entry_rows, channels;
-    long long window_step, entry_step;
-    unsigned long long* status;
-    int sequence;
-
-    // The row of a key; null for one that is not there.
-    __device__ __forceinline__ const float* row(int key) const {
-        if (key < from_window)
-            return row_of(window, sequence * window_step, window_index, from_window, key, window_rows, NO_SUCH_WINDOW_ROW);
-        const int entry = key - from_window;
-        if (entry >= from_entries) return nullptr;
-        return row_of(entries, sequence * entry_step, entry_index, from_entries, entry, entry_rows, NO_SUCH_ENTRY);
-    }
-    __device__ __forceinline__ const float* row_of(
-        const float* rows, long long first, const long long* index, int indices, int key, int count,
-        unsigned long long problem) const {
-        const long long found = index[static_cast<long long>(blockIdx.x) * indices + key];
-        return found >= 0 && is_within(found, count, problem, status) ? rows + first + found * channels : nullptr;
-    }
-};
 
 // What the threads of a block share.
 template <int HEADS>
@@ -72,6 +46,13 @@ struct Memory {
             if (from && channel < channels) begin_copy(to + channel, from + channel);
             else put(to + channel, make_float4(0, 0, 0, 0));
         }
+    }
+    // The same of a row of a cache; a packed one is read at once.
+    __device__ __forceinline__ void begin_row(float* to, const Row& row, int channels) const {
+        if (row.format.kind == FLOATS || !row.bytes)
+            return begin_row(to, reinterpret_cast<const float*>(row.bytes), channels);
+        for (int channel = threadIdx.x % 16 * 4; channel < padded; channel += 64)
+            put(to + channel, numbers_at(row.bytes, row.format, channel));
     }
 };
 
@@ -162,10 +143,10 @@ __device__ __forceinline__ void add_values(const Memory<HEADS>& memory, int chan
 template <int HEADS>
 __device__ __forceinline__ Softmax attend(
     const Memory<HEADS>& memory, const Keys& keys, int split, int channel, float scale, float4 (&sums)[HEADS / 2]) {
-    const int behind = min(start_of(split + 1), keys.from_window + keys.from_entries), own = threadIdx.x / 16;
+    const int behind = min(start_of(split + 1), keys.count()), own = threadIdx.x / 16;
     Softmax softmax;
     for (int tile = start_of(split); tile < behind; tile += TILE) {
-        const bool is_present = keys.row(tile + threadIdx.x % TILE) != nullptr;
+        const bool is_present = keys.row(tile + threadIdx.x % TILE).bytes != nullptr;
         if (!__any_sync(ALL_LANES, is_present)) continue;  // so it is for all warps: each has all keys of the tile
         __syncthreads();  // whoever reads the tile before has done so
         memory.begin_row(memory.rows + own * memory.stride, keys.row(tile + own), keys.channels);
@@ -204,22 +185,26 @@ struct Place {
     }
 };
 
-// queries [batch · length, heads, channels]; window and entries of one sequence after the other, [rows, channels] each,
-// so many numbers apart; window_index [batch · length, from_window]; entry_index [batch · length, from_entries].
-// Channels are a multiple of 4. -> of each split the softmaxes [batch · length, splits, heads, 2], largest logit and
-// total, and the sums over its values [batch · length, splits, heads, channels].
+// queries [batch · length, heads, channels]; window and entries of one sequence after the other, [rows, channels] each as
+// their format says, so many bytes apart; window_index [batch · length, from_window]; entry_index [batch · length,
+// from_entries]. Channels are a multiple of 4. -> of each split the softmaxes [batch · length, splits, heads, 2], largest
+// logit and total, and the sums over its values [batch · length, splits, heads, channels].
 extern "C" __global__ void __launch_bounds__(256)
     attention_of_splits(
-        const float* queries, const float* window, const long long* window_index, const float* entries,
-        const long long* entry_index, unsigned long long* status, int length, int heads, int channels, int from_window,
-        int from_entries, int window_rows, int entry_rows, long long window_step, long long entry_step, float scale,
+        const float* queries, const void* window, const long long* window_index, int from_window, int window_rows,
+        long long window_step, int window_kind, int window_codes, int window_rotated, int window_block,
+        const void* entries, const long long* entry_index, int from_entries, int entry_rows, long long entry_step,
+        int entry_kind, int entry_codes, int entry_rotated, int entry_block, unsigned long long* status,
+        int length, int heads, int channels, float scale,
         float* softmaxes, float* sums) {
     constexpr int HEADS = 8;
     const Memory<HEADS> memory(channels);
     const Place<HEADS> place(channels);
     const Keys keys = {
-        window, entries, window_index, entry_index, from_window, from_entries, window_rows, entry_rows, channels,
-        window_step, entry_step, status, static_cast<int>(place.query / length)};
+        {window, window_index, from_window, window_rows, window_step,
+         {window_kind, window_codes, window_rotated, window_block}},
+        {entries, entry_index, from_entries, entry_rows, entry_step, {entry_kind, entry_codes, entry_rotated, entry_block}},
+        channels, static_cast<int>(place.query / length), status};
     place.begin_queries(memory, queries, heads, channels);
     float4 own[HEADS / 2] = {};
     const Softmax softmax = attend(memory, keys, blockIdx.z, place.channel, scale, own);
@@ -257,16 +242,20 @@ extern "C" __global__ void __launch_bounds__(128)
 // The arguments as in `attention_of_splits`; attn_sink [heads] -> output [batch · length, heads, channels].
 extern "C" __global__ void __launch_bounds__(256, 2)
     attention_of_queries(
-        const float* queries, const float* window, const long long* window_index, const float* entries,
-        const long long* entry_index, unsigned long long* status, int length, int heads, int channels, int from_window,
-        int from_entries, int window_rows, int entry_rows, long long window_step, long long entry_step, float scale,
+        const float* queries, const void* window, const long long* window_index, int from_window, int window_rows,
+        long long window_step, int window_kind, int window_codes, int window_rotated, int window_block,
+        const void* entries, const long long* entry_index, int from_entries, int entry_rows, long long entry_step,
+        int entry_kind, int entry_codes, int entry_rotated, int entry_block, unsigned long long* status,
+        int length, int heads, int channels, float scale,
         const float* attn_sink, float* output, int splits) {
     constexpr int HEADS = 16;
     const Memory<HEADS> memory(channels);
     const Place<HEADS> place(channels);
     const Keys keys = {
-        window, entries, window_index, entry_index, from_window, from_entries, window_rows, entry_rows, channels,
-        window_step, entry_step, status, static_cast<int>(place.query / length)};
+        {window, window_index, from_window, window_rows, window_step,
+         {window_kind, window_codes, window_rotated, window_block}},
+        {entries, entry_index, from_entries, entry_rows, entry_step, {entry_kind, entry_codes, entry_rotated, entry_block}},
+        channels, static_cast<int>(place.query / length), status};
     place.begin_queries(memory, queries, heads, channels);
     const int own_head = threadIdx.x / QUADS * (HEADS / 2);
     Softmax all = of_sink(place.own_head < heads ? attn_sink[place.own_head] : 0);

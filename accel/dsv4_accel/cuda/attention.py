@@ -8,9 +8,9 @@ from dsv4.ops import attention as reference
 from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
-from dsv4_accel.cuda.packed_rows import unpacked
+from dsv4_accel.cuda.packed_rows import by_sequence, layout_of
 from dsv4_accel.cuda.source import kernels
-from dsv4_accel.cuda.vectors import VECTOR, are_float32, rows_by_sequence, whole_vectors
+from dsv4_accel.cuda.vectors import VECTOR, are_float32, whole_vectors
 
 FILE = "attention.cu"
 THREADS, TILE, SLICES, RUN = 256, 16, 16, 512
@@ -36,7 +36,6 @@ def sparse_attention(
     attn_sink: Array,
 ) -> Array:
     """As dsv4.ops.attention.sparse_attention."""
-    window, entries = (unpacked(device, rows, queries.dtype) for rows in (window, entries))
     given = queries, window, window_index, entries, entry_index, attn_sink
     if not _fit(*given):
         return on_host(device, reference.sparse_attention, *given)
@@ -54,17 +53,18 @@ def sparse_attention(
 
 
 def _common_arguments(
-    device: Device, queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints
+    device: Device, queries: Array, window: Rows, window_index: Ints, entries: Rows, entry_index: Ints
 ) -> tuple[Any, ...]:
     """What both kernels take, up to the scale. queries: in whole vectors."""
-    _, length, heads, channels = queries.shape
-    near, near_step = rows_by_sequence(device, window)
-    far, far_step = rows_by_sequence(device, entries)
-    near_index, far_index = (
-        device.compact(index.astype(np.int64, copy=False)) for index in (window_index, entry_index)
-    )
-    sizes = near_index.shape[2], far_index.shape[2], window.shape[1], entries.shape[1], near_step, far_step
-    return queries, near, near_index, far, far_index, device.status, length, heads, channels, *sizes
+    both = _of_rows(device, window, window_index) + _of_rows(device, entries, entry_index)
+    return queries, *both, device.status, *queries.shape[1:]
+
+
+def _of_rows(device: Device, rows: Rows, index: Ints) -> tuple[Any, ...]:
+    """What the kernels take of the window or of the entries, as they are stored."""
+    first, step = by_sequence(device, rows)
+    named = device.compact(index.astype(np.int64, copy=False))
+    return first, named, index.shape[2], rows.shape[1], step, *(layout_of(rows) or ())
 
 
 def _in_queries(device: Device, common: tuple[Any, ...], attn_sink: Array, splits: int, out: Array) -> None:
@@ -95,15 +95,13 @@ def _splits(keys: int) -> int:
     return -(-in_short // SHORT_SPLIT) + -(-(keys - in_short) // LONG_SPLIT)
 
 
-def _fit(
-    queries: Array, window: Array, window_index: Ints, entries: Array, entry_index: Ints, attn_sink: Array
-) -> bool:
-    """Whether the kernels take these: float32 of shapes that fit, and a tile of them in shared memory."""
-    if not are_float32(queries, window, entries, attn_sink):
+def _fit(queries: Array, window: Rows, window_index: Ints, entries: Rows, entry_index: Ints, attn_sink: Array) -> bool:
+    """Whether the kernels take these: float32 or packed rows that fit, and a tile of them in shared memory."""
+    if not are_float32(queries, attn_sink) or layout_of(window) is None or layout_of(entries) is None:
         return False
     batch, length, heads, channels = queries.shape
     fit = all(
-        rows.ndim == index.ndim == 3 and rows.shape[::2] == (batch, channels) and index.shape[:2] == (batch, length)
+        index.ndim == 3 and rows.shape[::2] == (batch, channels) and index.shape[:2] == (batch, length)
         for rows, index in ((window, window_index), (entries, entry_index))
     )
     return fit and attn_sink.shape == (heads,) and _shared_bytes(HEADS_OF_QUERIES, channels) <= MAX_SHARED

@@ -8,9 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from dsv4.ops import Ops
-from dsv4.ops.places import Completed, Ring
+from dsv4.ops.places import Blocks, Completed, Ring
 from dsv4_accel.cuda.attention import sparse_attention
-from dsv4_accel.cuda.compressor import compress
+from dsv4_accel.cuda.compressor import compress, compress_blocks
 from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
 from dsv4_accel.cuda.hadamard import hadamard
 from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
@@ -19,6 +19,7 @@ from dsv4_accel.cuda.matrix import place
 from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4_accel.cuda.moe import expert, experts
 from dsv4_accel.cuda.norm import rms_norm, rms_scale
+from dsv4_accel.cuda.packed_rows import pack_rows, unpack_rows
 from dsv4_accel.cuda.quantise import fake_quant_fp4, fake_quant_fp8
 from dsv4_accel.cuda.ring import extend_ring, write_entries
 from dsv4_accel.cuda.rope import rope
@@ -64,6 +65,8 @@ class CudaOps(Ops):
     to_numpy = _on_device(lambda device, array: device.to_numpy(array))
     place = _on_device(place)
     zeros = _on_device(lambda device, shape, dtype=np.float32: device.zeros(shape, dtype))
+    pack_rows = _on_device(pack_rows)
+    unpack_rows = _on_device(unpack_rows)
     require_room = _on_device(require_room)
 
     def extend_ring(self, stored: Any, rows: Any, ring: Ring) -> tuple[Any, Any]:
@@ -74,6 +77,11 @@ class CudaOps(Ops):
         """As in `Ops`."""
         written = write_entries(self.device, stored, rows, completed)
         return super().write_entries(stored, rows, completed) if written is None else written
+
+    def compress_blocks(self, kv: Any, score: Any, blocks: Blocks) -> Any:
+        """As in `Ops`."""
+        entries = compress_blocks(self.device, kv, score, blocks)
+        return super().compress_blocks(kv, score, blocks) if entries is None else entries
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)

@@ -7,19 +7,19 @@ from dsv4.ops.chunks import over_queries
 from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
-from dsv4_accel.cuda.packed_rows import unpacked
+from dsv4_accel.cuda.matrix import CHUNK
+from dsv4_accel.cuda.packed_rows import FP4_ROWS, by_sequence, layout_of, unpack_rows
 from dsv4_accel.cuda.selection import MAX_K, best_entries
 from dsv4_accel.cuda.source import kernels
-from dsv4_accel.cuda.vectors import are_float32, rows_by_sequence, whole_vectors
+from dsv4_accel.cuda.vectors import VECTOR, are_float32
 
 FILE = "indexer.cu"
-KEYS, HEADS, STRIDE, THREADS = 128, 64, 36, 256
-"""Constants of the kernel: keys and heads of a tile, floats of its rows, threads."""
+KEYS, THREADS, WARP = 128, 128, 32
+"""Constants of the kernels: keys of a block, threads of it."""
 
 
 def index_scores(device: Device, queries: Array, keys: Rows, weights: Array) -> Array:
     """As dsv4.ops.indexer.index_scores."""
-    keys = unpacked(device, keys, queries.dtype)
     if not _fit(queries, keys, weights):
         return on_host(device, reference.index_scores, queries, keys, weights)
     return _scores(device, queries, keys, weights, None)
@@ -34,7 +34,6 @@ def top_k(device: Device, scores: Array, visible: Ints, k: int) -> Ints:
 
 def index_top_k(device: Device, queries: Array, keys: Rows, weights: Array, visible: Ints, k: int) -> Ints:
     """As dsv4.ops.indexer.index_top_k."""
-    keys = unpacked(device, keys, queries.dtype)
     if not _fit(queries, keys, weights) or visible.shape != queries.shape[:2] or not 1 <= k <= MAX_K:
         return on_host(device, reference.index_top_k, queries, keys, weights, visible, k)
 
@@ -44,31 +43,44 @@ def index_top_k(device: Device, queries: Array, keys: Rows, weights: Array, visi
 
     if queries.shape[1] == 1:  # one token needs no runs, and so no joining of them
         return some_best(queries, weights, visible)
-    return over_queries(some_best, len(keys) * keys.shape[1], queries, weights, visible)
+    return over_queries(some_best, keys.shape[0] * keys.shape[1], queries, weights, visible)
 
 
-def _scores(device: Device, queries: Array, keys: Array, weights: Array, visible: Ints | None) -> Array:
+def _scores(device: Device, queries: Array, keys: Rows, weights: Array, visible: Ints | None) -> Array:
     """visible: without gaps, int64, or None where every key needs a score."""
-    batch, length, heads, _ = queries.shape
+    batch, length, heads, width = queries.shape
     count = keys.shape[1]
     scores = device.empty((batch, length, count), np.float32)
     if scores.size:
-        blocks = batch * length, -(-count // KEYS)
-        queries, (keys, step) = whole_vectors(device, queries), rows_by_sequence(device, keys)
-        numbers = length, heads, count, queries.shape[3], step
-        arguments = queries, keys, device.compact(weights), visible, scores, *numbers
-        shared = 2 * (KEYS + HEADS) * STRIDE * scores.itemsize
-        device.launch(kernels(FILE)["index_scores"], blocks, THREADS, arguments, shared)
+        kind = layout_of(keys)
+        is_fp4 = kind is not None and kind.kind == FP4_ROWS
+        if not is_fp4:
+            keys = unpack_rows(device, keys, np.float32)
+        stored, step = by_sequence(device, keys)
+        columns = width if is_fp4 else -(-width // VECTOR) * VECTOR
+        numbers = length, heads, count, columns
+        arguments = *_prepared(device, queries), stored, step, device.compact(weights), visible, scores, *numbers
+        name = "index_scores_fp4" if is_fp4 else "index_scores"
+        device.launch(kernels(FILE)[name], (batch * length, -(-count // KEYS)), THREADS, arguments)
     return scores
+
+
+def _prepared(device: Device, queries: Array) -> tuple[Array, Array, Array]:
+    """Queries [B, S, h, D] as the kernels take them: pieces, units, and whether each is more than one piece."""
+    rows, width = queries.size // queries.shape[3], queries.shape[3]
+    pieces = device.empty((3, rows, -(-width // CHUNK) * CHUNK), np.uint16)
+    made = pieces, device.empty((rows,), np.float32), device.empty((rows,), np.bool_)
+    device.launch(kernels(FILE)["prepare_queries"], (rows,), WARP, (device.compact(queries), *made, width))
+    return made
 
 
 def _counts(device: Device, visible: Ints) -> Ints:
     return device.compact(visible.astype(np.int64, copy=False))
 
 
-def _fit(queries: Array, keys: Array, weights: Array) -> bool:
-    """Whether the kernels take these: float32 of shapes that fit, with heads and channels."""
-    if not are_float32(queries, keys, weights) or min(queries.shape[2:]) == 0:
+def _fit(queries: Array, keys: Rows, weights: Array) -> bool:
+    """Whether the kernels take these: float32 or packed keys, of shapes that fit, with heads and channels."""
+    if not are_float32(queries, weights) or layout_of(keys) is None or min(queries.shape[2:]) == 0:
         return False
     batch, length, heads, width = queries.shape
-    return keys.ndim == 3 and keys.shape[::2] == (batch, width) and weights.shape == (batch, length, heads)
+    return keys.shape[::2] == (batch, width) and weights.shape == (batch, length, heads)

@@ -1,6 +1,8 @@
 // Hyper-connections: mirrors dsv4/ops/mhc.py. The products of a token's streams with the rows of fn are summed in parts of
-// a fixed size, so that many warps share one token, and a second kernel adds the parts up and makes the weights.
+// a fixed size, so that many warps share one token. Then the parts are added up and make the weights: for few tokens by the
+// block that is done last, else by a second kernel.
 #include "formats.cuh"
+#include "last_block.cuh"
 #include "vectors.cuh"
 #include "warp.cuh"
 
@@ -86,9 +88,14 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // For few tokens: more warps, and registers for all that they read ahead, rather than more blocks at once.
+__device__ __forceinline__ void project_few(
+    const float* streams, const float* fn, float* sums, int tokens, int width, int rows) {
+    project<1, 1, 8, true>(streams, fn, sums, tokens, width, rows);
+}
+
 extern "C" __global__ void __launch_bounds__(128, 1)
     mhc_project_few(const float* streams, const float* fn, float* sums, int tokens, int width, int rows) {
-    project<1, 1, 8, true>(streams, fn, sums, tokens, width, rows);
+    project_few(streams, fn, sums, tokens, width, rows);
 }
 
 // For a width that is no multiple of 4.
@@ -99,14 +106,13 @@ extern "C" __global__ void __launch_bounds__(128)
 
 // The sums of a block's tokens over their parts, in shared memory: mixes [tokens of the block, rows + 1].
 __device__ __forceinline__ void add_parts(
-    const float* sums, float* mixes, int tokens, int tokens_per_block, int parts, int rows) {
-    const long long first_token = static_cast<long long>(blockIdx.x) * tokens_per_block;
+    const float* sums, float* mixes, long long first_token, int tokens, int tokens_per_block, int parts, int rows) {
     const int tokens_here = static_cast<int>(min(tokens - first_token, 1ll * tokens_per_block));
     for (int i = threadIdx.x; i < tokens_here * (rows + 1); i += blockDim.x) {
         const float* own = sums + (first_token + i / (rows + 1)) * parts * (rows + 1) + i % (rows + 1);
         float total = 0;
 #pragma unroll 8
-        for (int part = 0; part < parts; ++part) total += own[static_cast<long long>(part) * (rows + 1)];
+        for (int part = 0; part < parts; ++part) total += fresh(own + static_cast<long long>(part) * (rows + 1));
         mixes[i] = total;
     }
     __syncthreads();
@@ -160,15 +166,16 @@ __device__ __forceinline__ void sinkhorn(float (&row)[LANES], int n, int iterati
     }
 }
 
-template <int LANES>
+// The weights of a run of THREADS / LANES tokens.
+template <int LANES, int THREADS>
 __device__ __forceinline__ void weigh(
-    const float* sums, const float* base, const float* scale, float* pre, float* post, float* comb, int tokens, int parts,
-    int width, int n, int iterations, float eps, float norm_eps) {
-    constexpr int TOKENS = MIX_THREADS / LANES;
+    const float* sums, const float* base, const float* scale, float* pre, float* post, float* comb, int run, int tokens,
+    int parts, int width, int n, int iterations, float eps, float norm_eps) {
+    constexpr int TOKENS = THREADS / LANES;
     __shared__ float mixes[TOKENS * ((2 + LANES) * LANES + 1)];
     const int rows = (2 + n) * n, lane = threadIdx.x % LANES, j = min(lane, n - 1);
-    add_parts(sums, mixes, tokens, TOKENS, parts, rows);
-    const long long token = static_cast<long long>(blockIdx.x) * TOKENS + threadIdx.x / LANES;
+    add_parts(sums, mixes, 1ll * run * TOKENS, tokens, TOKENS, parts, rows);
+    const long long token = 1ll * run * TOKENS + threadIdx.x / LANES;
     const bool exists = token < tokens;
     const float* own = mixes + (exists ? threadIdx.x / LANES : 0) * (rows + 1);
     const float factor = inverse_root(own, rows, width, norm_eps);
@@ -191,14 +198,26 @@ __device__ __forceinline__ void weigh(
 extern "C" __global__ void __launch_bounds__(64)
     mhc_weights(const float* sums, const float* base, const float* scale, float* pre, float* post, float* comb, int tokens,
                 int parts, int width, int n, int iterations, float eps, float norm_eps) {
-    weigh<MAX_STREAMS>(sums, base, scale, pre, post, comb, tokens, parts, width, n, iterations, eps, norm_eps);
+    weigh<MAX_STREAMS, MIX_THREADS>(
+        sums, base, scale, pre, post, comb, blockIdx.x, tokens, parts, width, n, iterations, eps, norm_eps);
 }
 
 // The same for n = 4, as it is in the released models.
 extern "C" __global__ void __launch_bounds__(64)
     mhc_weights_of_four(const float* sums, const float* base, const float* scale, float* pre, float* post, float* comb,
                         int tokens, int parts, int width, int iterations, float eps, float norm_eps) {
-    weigh<4>(sums, base, scale, pre, post, comb, tokens, parts, width, 4, iterations, eps, norm_eps);
+    weigh<4, MIX_THREADS>(
+        sums, base, scale, pre, post, comb, blockIdx.x, tokens, parts, width, 4, iterations, eps, norm_eps);
+}
+
+// Both at once for at most 32 tokens of four streams. arrived: a counter of 0.
+extern "C" __global__ void __launch_bounds__(128, 1)
+    mhc_weights_few(const float* streams, const float* fn, float* sums, unsigned* arrived, const float* base,
+                    const float* scale, float* pre, float* post, float* comb, int tokens, int width, int iterations, float eps,
+                    float norm_eps) {
+    project_few(streams, fn, sums, tokens, width, 24);
+    if (!is_last_block(arrived, gridDim.x * gridDim.y)) return;
+    weigh<4, 128>(sums, base, scale, pre, post, comb, 0, tokens, gridDim.y, width, 4, iterations, eps, norm_eps);
 }
 
 // sums of the rows of fn [n, width]; base [n]; scale [1] -> pre [tokens, n]
@@ -207,8 +226,8 @@ extern "C" __global__ void __launch_bounds__(64)
                      int n, float eps, float norm_eps) {
     constexpr int TOKENS = MIX_THREADS / MAX_STREAMS;
     __shared__ float mixes[TOKENS * (MAX_STREAMS + 1)];
-    add_parts(sums, mixes, tokens, TOKENS, parts, n);
-    const long long token = static_cast<long long>(blockIdx.x) * TOKENS + threadIdx.x / MAX_STREAMS;
+    const long long first_token = static_cast<long long>(blockIdx.x) * TOKENS, token = first_token + threadIdx.x / MAX_STREAMS;
+    add_parts(sums, mixes, first_token, tokens, TOKENS, parts, n);
     const int j = threadIdx.x % MAX_STREAMS;
     if (token >= tokens || j >= n) return;
     const float* own = mixes + threadIdx.x / MAX_STREAMS * (n + 1);

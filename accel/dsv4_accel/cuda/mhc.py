@@ -1,5 +1,7 @@
 """Hyper-connections: mirrors dsv4.ops.mhc."""
 
+import weakref
+
 import numpy as np
 
 from dsv4.ops import mhc as reference
@@ -30,11 +32,15 @@ def mhc_weights(
     leading = streams.shape[:2]
     pre, post = (device.empty((*leading, n), np.float32) for _ in range(2))
     comb = device.empty((*leading, n, n), np.float32)
-    if pre.size:
+    tokens, numbers = streams.shape[0] * streams.shape[1], (iterations, eps, norm_eps)
+    if n == 4 and 0 < tokens < MANY_TOKENS and fn.shape[1] % 4 == 0:
+        weights = device.compact(base), device.compact(scale), pre, post, comb
+        _weigh_few(device, streams, fn, weights, numbers)
+    elif pre.size:
         sums, tokens, parts = _project(device, streams, fn)
         lanes, name, count = (4, "mhc_weights_of_four", ()) if n == 4 else (MAX_STREAMS, "mhc_weights", (n,))
-        numbers = tokens, parts, fn.shape[1], *count, iterations, eps, norm_eps
-        arguments = sums, device.compact(base), device.compact(scale), pre, post, comb, *numbers
+        sizes = tokens, parts, fn.shape[1], *count
+        arguments = sums, device.compact(base), device.compact(scale), pre, post, comb, *sizes, *numbers
         device.launch(kernels(WEIGHTS)[name], (-(-tokens * lanes // MIX_THREADS),), MIX_THREADS, arguments)
     return MhcWeights(pre, post, comb)
 
@@ -95,6 +101,24 @@ def _project(device: Device, streams: Array, fn: Array) -> tuple[Array, int, int
     arguments = device.compact(streams), device.compact(fn), sums, tokens, width, rows
     device.launch(kernels(WEIGHTS)[name], blocks, PROJECT_THREADS, arguments)
     return sums, tokens, parts
+
+
+_arrived: weakref.WeakKeyDictionary[Device, Array] = weakref.WeakKeyDictionary()
+"""Of each device a counter of 0, by which a launch finds its last block (last_block.cuh)."""
+
+
+def _weigh_few(
+    device: Device, streams: Array, fn: Array, weights: tuple[Array, ...], numbers: tuple[float, ...]
+) -> None:
+    """Products and weights of few tokens of four streams in one launch. weights: base … comb; numbers: the last."""
+    if device not in _arrived:
+        _arrived[device] = device.zeros((1,), np.uint32)
+    (rows, width), tokens = fn.shape, streams.shape[0] * streams.shape[1]
+    parts = -(-width // PART)
+    sums = device.empty((tokens, parts, rows + 1), np.float32)
+    blocks = -(-tokens * rows * WARP // PROJECT_THREADS), parts
+    arguments = device.compact(streams), device.compact(fn), sums, _arrived[device], *weights, tokens, width, *numbers
+    device.launch(kernels(WEIGHTS)["mhc_weights_few"], blocks, PROJECT_THREADS, arguments)
 
 
 def _launch_by_channels(

@@ -1,8 +1,7 @@
 #pragma once
 // Products of small matrices of bfloat16, and arithmetic with two bfloat16 in one word, the first in its lower half.
+#include "formats.cuh"
 #include "warp.cuh"
-
-__device__ __forceinline__ float bfloat_as_float(unsigned bits) { return __uint_as_float(bits << 16); }
 
 // The products of two pairs, exact unless one is below the smallest normal number.
 __device__ __forceinline__ unsigned multiply_pairs(unsigned a, unsigned b) {

@@ -35,7 +35,7 @@ def experts(
             return device.zeros(x.shape, np.float32)
         table = table_of(device, expert_list)
         if table is not None and table.up.columns == table.down.rows == x.shape[1]:
-            visits = device.compact(indices.astype(np.int64, copy=False))
+            visits = device.compact(indices if indices.dtype == np.int64 else indices.astype(np.int64))
             tile = _visits_per_tile(device, table, indices.size, min(indices.size, len(expert_list)))
             groups = group(device, visits, len(expert_list), tile)
             return _together(device, x, weights, groups, tile, table, limit, round_inputs)

@@ -1,5 +1,6 @@
 // RMSNorm, with a learned weight and without: mirrors dsv4/ops/norm.py. A warp takes a short row, a block a long one; the
 // width alone decides, so a row has the same bits among any number of others.
+#include "activations.cuh"
 #include "vectors.cuh"
 #include "warp.cuh"
 
@@ -64,6 +65,21 @@ extern "C" __global__ void __launch_bounds__(256)
     const long long start = static_cast<long long>(blockIdx.x) * width;
     const auto sum = [](float value) { return block_sum(value); };
     normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);
+}
+
+// The same for few rows, and what products will make of them, rounded and as they are (activations.cuh): so it needs no
+// launch. Blocks of a warp for at most 1024 channels, whose sum of squares a warp forms.
+extern "C" __global__ void __launch_bounds__(256)
+    rms_norm_prepared(
+        const float* x, const float* weight, const unsigned short* bfloats, float* out, unsigned short* rounded,
+        float* rounded_units, unsigned short* pieces, float* units, int width, float eps) {
+    const long long start = static_cast<long long>(blockIdx.x) * width;
+    const auto sum = [](float squares) { return block_sum(squares); };
+    normalise(x + start, {weight, bfloats}, out + start, width, eps, threadIdx.x, blockDim.x, sum);
+    __syncthreads();  // others read what this thread has written
+    const auto number = [=](int i) { return out[start + i]; };
+    write_pieces(width, true, number, rounded, rounded_units, blockIdx.x, gridDim.x);
+    write_pieces(width, false, number, pieces, units, blockIdx.x, gridDim.x);
 }
 
 // The same for any width, one block per row.

@@ -20,12 +20,12 @@ __device__ __forceinline__ void sine_and_cosine(float angle, float& sine, float&
     cosine = static_cast<float>(exact_cosine);
 }
 
-// The product is rounded to a float, as in the reference. frequencies [pairs] are cast to float first.
-__device__ __forceinline__ Angles angles_of(const long long* positions, int tokens, const double* frequencies, int pairs) {
+// The product is rounded to a float, as in the reference. frequencies [pairs]
+__device__ __forceinline__ Angles angles_of(const long long* positions, int tokens, const float* frequencies, int pairs) {
     float* shared = dynamic_shared<float>();
     const Angles angles{shared, shared + tokens * pairs};
     for (int i = threadIdx.x; i < tokens * pairs; i += blockDim.x) {
-        const float angle = __fmul_rn(static_cast<float>(positions[i / pairs]), static_cast<float>(frequencies[i % pairs]));
+        const float angle = __fmul_rn(static_cast<float>(positions[i / pairs]), frequencies[i % pairs]);
         sine_and_cosine(angle, angles.sines[i], angles.cosines[i]);
     }
     __syncthreads();
@@ -68,7 +68,7 @@ struct ByNumbers {
 
 template <class Way>
 __device__ __forceinline__ void turn_block(
-    const float* x, const long long* positions, const double* frequencies, float* out, long long tokens, int heads,
+    const float* x, const long long* positions, const float* frequencies, float* out, long long tokens, int heads,
     int channels, int pairs, int tokens_per_block, int heads_per_block) {
     const long long first_token = static_cast<long long>(blockIdx.x) * tokens_per_block;
     const int first_head = blockIdx.y * heads_per_block, heads_here = min(heads_per_block, heads - first_head);
@@ -85,14 +85,14 @@ __device__ __forceinline__ void turn_block(
 // x, out [tokens, heads, channels]; positions [tokens]; frequencies [pairs]; the last 2·pairs channels are turned.
 // Shared memory: 2·tokens_per_block·pairs floats.
 extern "C" __global__ void __launch_bounds__(256)
-    rope(const float* x, const long long* positions, const double* frequencies, float* out, long long tokens, int heads,
+    rope(const float* x, const long long* positions, const float* frequencies, float* out, long long tokens, int heads,
          int channels, int pairs, int tokens_per_block, int heads_per_block) {
     turn_block<ByNumbers>(x, positions, frequencies, out, tokens, heads, channels, pairs, tokens_per_block, heads_per_block);
 }
 
 // The same for channels and 2·pairs that are multiples of 4.
 extern "C" __global__ void __launch_bounds__(256)
-    rope_vectors(const float* x, const long long* positions, const double* frequencies, float* out, long long tokens,
+    rope_vectors(const float* x, const long long* positions, const float* frequencies, float* out, long long tokens,
                  int heads, int channels, int pairs, int tokens_per_block, int heads_per_block) {
     turn_block<ByVectors>(x, positions, frequencies, out, tokens, heads, channels, pairs, tokens_per_block, heads_per_block);
 }

@@ -32,7 +32,7 @@ def rope(device: Device, x: Array, positions: Ints, frequencies: Array) -> Array
             THREADS,
             (
                 *(device.compact(x), device.compact(positions.astype(np.int64, copy=False))),
-                *(device.compact(frequencies.astype(np.float64, copy=False)), out),
+                *(device.compact(frequencies.astype(np.float32, copy=False)), out),
                 *(tokens, heads, channels, pairs, tokens_per_block, heads_per_block),
             ),
             shared=8 * tokens_per_block * pairs,

@@ -71,11 +71,22 @@ __device__ __forceinline__ void weigh(
     for (int visit = lane; visit < k; visit += WARP) weights[visit] = weights[visit] / total * scale;
 }
 
+// The visits of a single token in groups of one each, as grouping.cu makes them: order [k], tiles [k, 3].
+__device__ __forceinline__ void group_single(const long long* indices, int* order, int* tiles, int experts, int k) {
+    for (int visit = threadIdx.x; visit < k; visit += WARP) {
+        const long long expert = indices[visit];  // this lane has written it
+        order[visit] = visit;
+        tiles[3 * visit] = static_cast<int>(expert);
+        tiles[3 * visit + 1] = visit;
+        tiles[3 * visit + 2] = expert >= 0 && expert < experts;
+    }
+}
+
 // logits [tokens, experts]; bias [experts]; memory [tokens, experts], or null where they are few;
-// indices, weights [tokens, k].
+// indices, weights [tokens, k]; order, tiles: as in group_single, or null.
 extern "C" __global__ void __launch_bounds__(128)
-    route(const float* logits, const float* bias, unsigned* memory, long long* indices, float* weights, int tokens,
-          int experts, int k, int function, float scale, unsigned long long* status) {
+    route(const float* logits, const float* bias, unsigned* memory, long long* indices, float* weights, int* order,
+          int* tiles, int tokens, int experts, int k, int function, float scale, unsigned long long* status) {
     __shared__ unsigned shared[WARPS][SHARED_EXPERTS];
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const long long token = (long long)blockIdx.x * WARPS + warp;
@@ -90,14 +101,16 @@ extern "C" __global__ void __launch_bounds__(128)
         if (visit % WARP == lane) indices[token * k + visit] = ~(unsigned)last;  // the lane that will weigh it
     }
     weigh(gate, indices + token * k, weights + token * k, experts, k, scale, status);
+    if (order) group_single(indices, order, tiles, experts, k);
 }
 
-// logits [tokens, experts]; indices, weights [tokens, k].
+// logits [tokens, experts]; indices, weights [tokens, k]; order, tiles: as in group_single, or null.
 extern "C" __global__ void __launch_bounds__(128)
-    route_by_id(const float* logits, const long long* indices, float* weights, int tokens, int experts, int k,
-                int function, float scale, unsigned long long* status) {
+    route_by_id(const float* logits, const long long* indices, float* weights, int* order, int* tiles, int tokens,
+                int experts, int k, int function, float scale, unsigned long long* status) {
     const long long token = (long long)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (token >= tokens) return;
     const Gate gate = gate_of(logits + token * experts, experts, function);
     weigh(gate, indices + token * k, weights + token * k, experts, k, scale, status);
+    if (order) group_single(indices, order, tiles, experts, k);
 }

@@ -6,6 +6,7 @@ from dsv4.ops import moe as reference
 from dsv4.ops.moe import Routing
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.grouping import Groups, groups_to_come
 from dsv4_accel.cuda.source import kernels
 
 # The numbers of route.cu.
@@ -26,7 +27,8 @@ def route(device: Device, logits: Array, bias: Array, k: int, score_function: st
         memory = device.empty((tokens, count), np.uint32) if count > SHARED_EXPERTS else None
         arguments = (
             *(device.compact(logits), device.compact(bias.astype(np.float32, copy=False)), memory),
-            *(routing.indices, routing.weights, tokens, count, k, SCORE_FUNCTIONS[score_function], scale),
+            *(routing.indices, routing.weights, *_groups(device, routing.indices, count)),
+            *(tokens, count, k, SCORE_FUNCTIONS[score_function], scale),
         )
         _launch(device, "route", tokens, *arguments)
     return routing
@@ -38,13 +40,26 @@ def route_by_id(device: Device, logits: Array, indices: Ints, score_function: st
     if not fits or score_function not in SCORE_FUNCTIONS:
         routing: Routing = on_host(device, reference.route_by_id, logits, indices, score_function, scale)
         return routing
-    numbers = device.compact(indices.astype(np.int64, copy=False))
+    numbers = device.compact(indices if indices.dtype == np.int64 else indices.astype(np.int64))
     routing = Routing(device.empty(indices.shape, np.float32), numbers)
     if numbers.size:
         (tokens, count), k = logits.shape, indices.shape[1]
-        arguments = *routing[::-1], tokens, count, k, SCORE_FUNCTIONS[score_function], scale
+        arguments = (
+            *routing[::-1],
+            *_groups(device, numbers, count),
+            tokens,
+            count,
+            k,
+            SCORE_FUNCTIONS[score_function],
+            scale,
+        )
         _launch(device, "route_by_id", tokens, device.compact(logits), *arguments)
     return routing
+
+
+def _groups(device: Device, indices: Ints, experts: int) -> Groups | tuple[None, None]:
+    """Room for the groups of one token's visits, which no other launch has to make; nothing for more tokens."""
+    return groups_to_come(device, indices, experts) if len(indices) == 1 else (None, None)
 
 
 def _launch(device: Device, name: str, tokens: int, *arguments: object) -> None:

@@ -129,16 +129,44 @@ __device__ __forceinline__ void write_best(const Candidate (&own)[OWN], int k, C
     for (int i = total + threadIdx.x; i < k; i += blockDim.x) best[i] = 0;
 }
 
-// scores [rows, count], visible [rows] -> best [rows, gridDim.y, k]: of each run of entries. Blocks: row, run.
-extern "C" __global__ void __launch_bounds__(512)
-    best_of_scores(const float* scores, const long long* visible, unsigned long long* best, int count, int k) {
-    const long long row = blockIdx.x, first = static_cast<long long>(blockIdx.y) * OWN * blockDim.x;
-    Candidate own[OWN];
+// The candidates of a thread: entries of a query, of which `visible` are seen; and what is left of several runs.
+__device__ __forceinline__ void read_scores(
+    Candidate (&own)[OWN], const float* scores, long long first, int count, long long visible, int k) {
 #pragma unroll
     for (int i = 0; i < OWN; ++i) {
         const long long entry = first + i * blockDim.x + threadIdx.x;
-        own[i] = entry < count ? candidate_of(scores + row * count, entry, max(visible[row], 0ll), k) : 0;
+        own[i] = entry < count ? candidate_of(scores, entry, max(visible, 0ll), k) : 0;
     }
+}
+
+__device__ __forceinline__ void read_candidates(Candidate (&own)[OWN], const Candidate* candidates, int first, int count) {
+#pragma unroll
+    for (int i = 0; i < OWN; ++i) {
+        const int place = first + i * blockDim.x + threadIdx.x;
+        own[i] = place < count ? candidates[place] : 0;
+    }
+}
+
+// The k largest of the block's candidates, sorted, as entries; −1 for one that is not visible. Shared memory: `room`
+// candidates, a power of two.
+__device__ __forceinline__ void write_sorted(
+    const Candidate (&own)[OWN], long long visible, long long* entries, int k, int room) {
+    Candidate* sorted = dynamic_shared<Candidate>();
+    write_best(own, k, sorted);
+    for (int i = k + threadIdx.x; i < room; i += blockDim.x) sorted[i] = 0;
+    sort_falling(sorted, room);
+    for (int i = threadIdx.x; i < k; i += blockDim.x) {
+        const long long entry = ~static_cast<unsigned>(sorted[i]);
+        entries[i] = entry < visible ? entry : -1;
+    }
+}
+
+// scores [rows, count], visible [rows] -> best [rows, gridDim.y, k]: of each run of entries. Blocks: row, run.
+extern "C" __global__ void __launch_bounds__(512)
+    best_of_scores(const float* scores, const long long* visible, unsigned long long* best, int count, int k) {
+    const long long row = blockIdx.x;
+    Candidate own[OWN];
+    read_scores(own, scores + row * count, static_cast<long long>(blockIdx.y) * OWN * blockDim.x, count, visible[row], k);
     write_best(own, k, best + (row * gridDim.y + blockIdx.y) * k);
 }
 
@@ -146,25 +174,25 @@ extern "C" __global__ void __launch_bounds__(512)
 extern "C" __global__ void __launch_bounds__(512)
     best_of_candidates(const unsigned long long* candidates, unsigned long long* best, int count, int k) {
     const long long row = blockIdx.x;
-    const int first = blockIdx.y * OWN * blockDim.x;
     Candidate own[OWN];
-#pragma unroll
-    for (int i = 0; i < OWN; ++i) {
-        const int place = first + i * blockDim.x + threadIdx.x;
-        own[i] = place < count ? candidates[row * count + place] : 0;
-    }
+    read_candidates(own, candidates + row * count, blockIdx.y * OWN * blockDim.x, count);
     write_best(own, k, best + (row * gridDim.y + blockIdx.y) * k);
 }
 
-// best [rows, k], visible [rows] -> entries [rows, k], sorted; −1 for one that is not visible. Blocks: row.
+// Both for rows of a single run, which are the last step: -> entries [rows, k], sorted. Blocks: row.
 extern "C" __global__ void __launch_bounds__(512)
-    sort_best(const unsigned long long* best, const long long* visible, long long* entries, int k, int room) {
-    Candidate* sorted = dynamic_shared<Candidate>();
+    sorted_of_scores(const float* scores, const long long* visible, long long* entries, int count, int k, int room) {
     const long long row = blockIdx.x;
-    for (int i = threadIdx.x; i < room; i += blockDim.x) sorted[i] = i < k ? best[row * k + i] : 0;
-    sort_falling(sorted, room);
-    for (int i = threadIdx.x; i < k; i += blockDim.x) {
-        const long long entry = ~static_cast<unsigned>(sorted[i]);
-        entries[row * k + i] = entry < visible[row] ? entry : -1;
-    }
+    Candidate own[OWN];
+    read_scores(own, scores + row * count, 0, count, visible[row], k);
+    write_sorted(own, visible[row], entries + row * k, k, room);
+}
+
+extern "C" __global__ void __launch_bounds__(512)
+    sorted_of_candidates(
+        const unsigned long long* candidates, const long long* visible, long long* entries, int count, int k, int room) {
+    const long long row = blockIdx.x;
+    Candidate own[OWN];
+    read_candidates(own, candidates + row * count, 0, count);
+    write_sorted(own, visible[row], entries + row * k, k, room);
 }

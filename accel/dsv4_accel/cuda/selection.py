@@ -23,24 +23,26 @@ def best_entries(device: Device, scores: Array, visible: Ints, k: int) -> Ints:
     entries = device.empty((batch, length, k), np.int64)
     if not entries.size:
         return entries
-    best, runs = _best_of_runs(device, "best_of_scores", rows, count, k, scores, visible)
-    while runs > 1:
-        best, runs = _best_of_runs(device, "best_of_candidates", rows, runs * k, k, best)
-    room = 1 << (k - 1).bit_length()
-    arguments = best, visible, entries, k, room
-    device.launch(kernels(FILE)["sort_best"], (rows,), _threads(room // 2), arguments, shared=room * best.itemsize)
+    left: Array | Ints = scores
+    step = "scores"
+    while left.size > rows * OWN * MAX_THREADS:  # more than one block takes of a row
+        left, step = _best_of_runs(device, step, rows, k, left, visible), "candidates"
+    count, room = left.size // rows, 1 << (k - 1).bit_length()
+    arguments = left, visible, entries, count, k, room
+    threads, shared = _threads(-(-count // OWN)), room * np.dtype(np.uint64).itemsize
+    device.launch(kernels(FILE)[f"sorted_of_{step}"], (rows,), threads, arguments, shared)
     return entries
 
 
-def _best_of_runs(
-    device: Device, kernel: str, rows: int, count: int, k: int, *candidates: Array | Ints
-) -> tuple[Array, int]:
-    """The k best of each run of each row's candidates, [rows, runs, k] uint64; and how many runs there are."""
+def _best_of_runs(device: Device, step: str, rows: int, k: int, left: Array | Ints, visible: Ints) -> Ints:
+    """The k best of each run of what is left of each row, scores or candidates: [rows, runs, k] uint64."""
+    count = left.size // rows
     threads = _threads(-(-count // OWN))
     runs = -(-count // (OWN * threads))
     best = device.empty((rows, runs, k), np.uint64)
-    device.launch(kernels(FILE)[kernel], (rows, runs), threads, (*candidates, best, count, k))
-    return best, runs
+    arguments = (left, visible) if step == "scores" else (left,)
+    device.launch(kernels(FILE)[f"best_of_{step}"], (rows, runs), threads, (*arguments, best, count, k))
+    return best
 
 
 def _threads(wanted: int) -> int:

@@ -26,6 +26,7 @@ DTYPES: dict[str, tuple[type[np.generic], ...]] = {
     "unsigned char": (np.uint8,),
     "unsigned short": (np.uint16, ml_dtypes.bfloat16),  # the bits of bfloat16
     "unsigned long long": (np.uint64,),
+    "void": (np.uint8, np.float32),  # rows of a cache: bytes or floats, as another argument says
 }
 """The dtypes that a C++ type stands for; the first is that of a scalar."""
 

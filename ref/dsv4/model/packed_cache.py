@@ -4,8 +4,8 @@ A model that rounds its activations makes entries that FP8 and FP4 hold exactly:
 numbers, though not always with the same scale. Only the rotated channels lose something, in bfloat16, and so a packed
 cache gives the numbers of a float cache whose entries have their rotated channels rounded to bfloat16 when they are
 made. The rows of a call are read back from their bytes, too, so that they do not depend on how a prompt is cut.
-Pending projections stay as they are. The bytes lie where the backend computes, and operations take them as they are
-stored (`dsv4.ops.packed_rows`); new rows are coded on the host.
+Pending projections stay as they are. The bytes lie where the backend computes, which codes new rows as well, and
+operations take them as they are stored (`dsv4.ops.packed_rows`).
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ import numpy as np
 
 from dsv4.model.rounding import KV_BLOCK
 from dsv4.ops import Ops
-from dsv4.ops.packed_rows import Fp4Format, Fp8Format, PackedRows, RowFormat, unpacked
+from dsv4.ops.packed_rows import Fp4Format, Fp8Format, PackedRows, RowFormat
 from dsv4.ops.types import Array, Bytes
 
 
@@ -45,7 +45,7 @@ class PackedCoding(ABC):
 
     def pack(self, rows: Array) -> Bytes:
         """As in `Coding`."""
-        return self.ops.asarray(self.form.pack(self.ops.to_numpy(rows)))
+        return self.ops.pack_rows(rows, self.form)
 
     def rows(self, packed: Bytes) -> PackedRows:
         """As in `Coding`."""
@@ -53,7 +53,7 @@ class PackedCoding(ABC):
 
     def unpack(self, packed: Bytes) -> Array:
         """As in `Coding`."""
-        return self.ops.asarray(unpacked(self.rows(self.ops.to_numpy(packed)), self.dtype))
+        return self.ops.unpack_rows(self.rows(packed), self.dtype)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.ops.places import Completed, Positions, Ring
+from dsv4.ops.places import Blocks, Completed, Positions, Ring
 from dsv4.ops.types import Ints, Mask
 
 P = ParamSpec("P")
@@ -166,3 +166,8 @@ class Span:
     def completed(self, ratio: int) -> Completed:
         """The compressed entries that the span completes."""
         return Completed(self._of_rows, ratio)
+
+    @for_all_layers
+    def blocks(self, ratio: int, keep: int) -> Blocks:
+        """The tokens of those entries, in rows with `keep` ones before the span's own."""
+        return Blocks(self.completed(ratio), keep)

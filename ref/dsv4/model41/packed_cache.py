@@ -1,7 +1,7 @@
 """The cache as the released V4.1 stores it: FP8 window keys, FP4 entries, FP4 index keys (report §2.4.4).
 
 A model that rounds its activations makes rows that these formats hold exactly, so a packed cache changes no result.
-Index keys are V4's (`dsv4.model.packed_cache.KeyCoding`). New rows are coded on the host.
+Index keys are V4's (`dsv4.model.packed_cache.KeyCoding`).
 """
 
 from dsv4.model.packed_cache import PackedCoding

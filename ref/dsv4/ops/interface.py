@@ -20,10 +20,11 @@ from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
 from dsv4.ops.norm import rms_norm, rms_scale
-from dsv4.ops.places import Completed, Ring
+from dsv4.ops.packed_rows import RowFormat, Rows, unpacked
+from dsv4.ops.places import Blocks, Completed, Ring
 from dsv4.ops.quantise import Weight, fake_quant_fp4, fake_quant_fp8
 from dsv4.ops.rope import rope
-from dsv4.ops.types import Array
+from dsv4.ops.types import Array, Bytes
 
 T = TypeVar("T", bound=np.generic)
 
@@ -132,6 +133,27 @@ class Ops(Ops41):
         """
         return self.write(stored, completed.slots, rows[completed.rows])
 
+    def compress_blocks(self, kv: Array, score: Array, blocks: Blocks) -> Array:
+        """The entries of the blocks that some positions complete: `compress` of their tokens' slots, with `overlap`.
+
+        kv, score [B, keep + S, c] as `extend_ring` gives them, or 2c channels with overlap; what stands before the
+        sequence has no share then. Returns [B, N, c]; what a sequence with fewer blocks has behind its own is anything.
+        """
+        kv, score = kv[blocks.tokens], score[blocks.tokens]  # [B, N, ρ, c] or [B, 1 + N, ρ, 2c]
+        if blocks.overlaps:
+            kv, score = np.where(blocks.before_start, 0, kv), np.where(blocks.before_start, -np.inf, score)
+            kv, score = self.overlap(kv), self.overlap(score)  # [B, N, 2ρ, c]
+        return self.compress(kv, score)
+
+    def pack_rows(self, rows: Array, form: RowFormat) -> Bytes:
+        """Rows of floats [..., channels] as the bytes of a format, [..., width] uint8, which a packed cache keeps."""
+        packed: Bytes = self.asarray(form.pack(self.to_numpy(rows)))
+        return packed
+
+    def unpack_rows(self, rows: Rows, dtype: npt.DTypeLike) -> Array:
+        """The numbers of packed rows [..., channels] in `dtype`; others as they are. ValueError as in `unpacked`."""
+        return self.asarray(unpacked(map_arrays(rows, self.to_numpy), dtype))
+
     @staticmethod
     def require_room(nbytes: int) -> None:
         """Raises BackendError if weights of so many bytes do not fit where this backend computes.
@@ -144,8 +166,11 @@ class Ops(Ops41):
         return self
 
 
-PLACES = ("asarray", "place", "to_numpy", "zeros", "write", "extend_ring", "write_entries", "require_room")
-"""What is no operation, but says where arrays live."""
+PLACES = (
+    *("asarray", "place", "to_numpy", "zeros", "write", "extend_ring", "write_entries"),
+    *("compress_blocks", "pack_rows", "unpack_rows", "require_room"),
+)
+"""What is no operation, but says where arrays live, how a cache stores its rows and how they are found."""
 
 OPERATIONS = tuple(
     name for name in vars(Ops) if not name.startswith("_") and name not in ("name", "batch_invariant", *PLACES)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsv4.ops.types import Ints
+from dsv4.ops.types import Ints, Mask
 
 Index = tuple[Ints, Ints]
 """Rows of an array [B, N, ...]: the sequence of each and its place there, in arrays of any one shape."""
@@ -109,3 +109,39 @@ class Completed:
     def _complete(self) -> Index:
         row, number = np.nonzero(np.arange(self.counts.max()) < self.counts[:, None])
         return row, number
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The tokens of the blocks of ρ that some positions complete, in rows as `Ops.extend_ring` gives them."""
+
+    completed: Completed
+    keep: int
+    """How many rows stand before those of the positions: ρ − 1, or 2ρ − 1 with overlap."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether an entry sees the block before its own, too, as in CSA."""
+        return self.keep >= self.completed.ratio
+
+    @cached_property
+    def tokens(self) -> Index:
+        """The tokens, as an index [B, N, ρ] of those rows, N blocks at most in a sequence; with overlap [B, 1 + N, ρ].
+        Placed."""
+        positions, numbers = self.completed.positions, self._token_positions
+        columns = numbers - positions.starts[:, None, None] + self.keep
+        last = self.keep + positions.length - 1  # blocks that a shorter sequence does not complete: never stored
+        return positions.place_index(np.arange(len(numbers))[:, None, None], np.minimum(columns, last))
+
+    @cached_property
+    def before_start(self) -> Mask:
+        """[B, N, ρ, 1] (with overlap 1 + N) which of them would stand before the sequence, and are none. Placed."""
+        before: Mask = self.completed.positions.place((self._token_positions < 0)[..., None])
+        return before
+
+    @property
+    def _token_positions(self) -> Ints:
+        ratio, most = self.completed.ratio, int(self.completed.counts.max())
+        numbers = self.completed.firsts[:, None] + np.arange(-1 if self.overlaps else 0, most)
+        positions: Ints = numbers[:, :, None] * ratio + np.arange(ratio)
+        return positions

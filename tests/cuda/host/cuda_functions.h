@@ -53,6 +53,8 @@ inline T min(T a, T b) { return b < a ? b : a; }
 
 template <class T>
 inline T __ldg(const T* place) { return *place; }
+template <class T>
+inline T __ldcg(const T* place) { return *place; }
 
 inline void __syncthreads() { host::wait(host::State::at_block); }
 inline void __syncwarp(unsigned = 0xffffffffu) { host::wait(host::State::at_warp); }

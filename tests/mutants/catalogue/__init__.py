@@ -6,6 +6,7 @@ from mutants.catalogue.checking import CHECKING
 from mutants.catalogue.compression import COMPRESSION
 from mutants.catalogue.connections import CONNECTIONS
 from mutants.catalogue.cuda_launches import CUDA_LAUNCHES
+from mutants.catalogue.cuda_packed import CUDA_PACKED
 from mutants.catalogue.cuda_products import CUDA_PRODUCTS
 from mutants.catalogue.cuda_rows import CUDA_ROWS
 from mutants.catalogue.derivatives import DERIVATIVES
@@ -82,6 +83,7 @@ PARTS: dict[str, tuple[Mutant, ...]] = {
     "numba_processes": NUMBA_PROCESSES,
     "cuda_rows": CUDA_ROWS,
     "cuda_products": CUDA_PRODUCTS,
+    "cuda_packed": CUDA_PACKED,
     "cuda_launches": CUDA_LAUNCHES,
 }
 

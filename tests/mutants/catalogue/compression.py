@@ -48,8 +48,8 @@ COMPRESSION = (
         name="position-at-block-end",
         trap="a compressed entry is rotated by the position of its block's last token instead of its first",
         file=FILE,
-        old="positions=numbers * ratio",
-        new="positions=numbers * ratio + ratio - 1",
+        old="positions: Ints = numbers * ratio",
+        new="positions: Ints = numbers * ratio + ratio - 1",
         tests=ONE_LAYER,
     ),
     Mutant(
@@ -96,9 +96,9 @@ COMPRESSION = (
     Mutant(
         name="first-entry-shares-with-nothing",
         trap="the missing block before the first one takes a share of the softmax, with score 0 instead of −∞",
-        file=FILE,
-        old="np.where(before_start, -np.inf, score)",
-        new="np.where(before_start, 0, score)",
+        file="ops/interface.py",
+        old="np.where(blocks.before_start, -np.inf, score)",
+        new="np.where(blocks.before_start, 0, score)",
         tests=ONE_LAYER,
     ),
     Mutant(

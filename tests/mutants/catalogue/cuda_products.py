@@ -1,4 +1,4 @@
-"""Mistakes in CUDA's kernels of products: stored weights, experts, routing, attention and the indexer."""
+"""Mistakes in CUDA's kernels of products: stored weights, experts, routing and attention."""
 
 from mutants.catalogue.kernels import kernel
 
@@ -12,6 +12,8 @@ def attention(case: str, multiprocessors: int) -> tuple[str, ...]:
     """The test of one of `cuda.test_attention_large.SHAPES`: 1 multiprocessor has one block for a query."""
     return (f"cuda/test_attention_large.py::test_attention[{case}-{multiprocessors}]",)
 
+
+SINGLE = "cuda/test_experts_large.py::test_the_visits_of_a_single_token_are_grouped_where_they_are_chosen"
 
 LINEAR = (
     kernel(
@@ -171,6 +173,22 @@ ROUTING = (
         also=(("= ~(unsigned)last;", "= (unsigned)last;"),),
         tests=("ops/test_moe.py::test_among_equal_scores_the_lowest_number_comes_first[cuda-on-host]",),
     ),
+    kernel(
+        name="cuda-single-token-in-one-slot",
+        trap="all experts of a single token are given its first slot",
+        file="cuda/route.cu",
+        old="tiles[3 * visit + 1] = visit;",
+        new="tiles[3 * visit + 1] = 0;",
+        tests=(f"{SINGLE}[False-1]",),
+    ),
+    kernel(
+        name="cuda-groups-of-dead-choices",
+        trap="the experts of a token are taken for those of an earlier one, whose numbers stood at the same place",
+        file="cuda/grouping.py",
+        old="if known is not None and known[0]() is not None:",
+        new="if known is not None or (known := next(iter(_to_come.values()), None)):",
+        tests=(f"{SINGLE}[False-1]",),
+    ),
 )
 
 ATTENTION = (
@@ -193,9 +211,9 @@ ATTENTION = (
     kernel(
         name="cuda-window-row-0-masked",
         trap="row 0 of window and entries counts as no row, as −1 does",
-        file="cuda/attention.cu",
-        old="return found >= 0 && is_within(",
-        new="return found > 0 && is_within(",
+        file="cuda/attention_keys.cuh",
+        old="if (found < 0 || !is_within(",
+        new="if (found <= 0 || !is_within(",
         tests=attention("the released width, several splits", 1000),
     ),
     kernel(
@@ -216,40 +234,4 @@ ATTENTION = (
     ),
 )
 
-INDEXER = (
-    kernel(
-        name="cuda-relu-after-the-weight",
-        trap="the indexer's ReLU comes after the weighting of its heads",
-        file="cuda/indexer.cu",
-        old="fmaf(weights[head], larger(products[j][i], 0), scores[j])",
-        new="scores[j] + larger(weights[head] * products[j][i], 0)",
-        tests=("ops/test_indexer.py::test_relu_comes_before_the_weight[cuda-on-host]",),
-    ),
-    kernel(
-        name="cuda-weights-of-the-first-64-heads",
-        trap="the indexer's heads from the 65th on take the weights of the first 64",
-        file="cuda/indexer.cu",
-        old="add_heads(weights + query * heads, step / depths * HEADS, heads,",
-        new="add_heads(weights + query * heads, 0, heads,",
-        tests=("cuda/test_selection_large.py::test_scores_of_several_tiles[70-5]",),
-    ),
-    kernel(
-        name="cuda-ties-broken-the-wrong-way",
-        trap="among equal scores top-k takes the highest entry number",
-        file="cuda/selection.cu",
-        old="<< 32 | ~static_cast<unsigned>(entry);",
-        new="<< 32 | static_cast<unsigned>(entry);",
-        also=(("= ~static_cast<unsigned>(sorted[i]);", "= static_cast<unsigned>(sorted[i]);"),),
-        tests=("ops/test_indexer.py::test_among_equals_the_lowest_number_comes_first[cuda-on-host]",),
-    ),
-    kernel(
-        name="cuda-hidden-entries-chosen",
-        trap="entries that a query does not see yet take the places of those that it sees",
-        file="cuda/selection.cu",
-        old="ordered(entry < visible ? scores[entry] : -infinity())",
-        new="ordered(scores[entry])",
-        tests=("ops/test_indexer.py::test_what_is_not_visible_is_never_chosen[cuda-on-host-1-expected1]",),
-    ),
-)
-
-CUDA_PRODUCTS = LINEAR + EXPERTS + ROUTING + ATTENTION + INDEXER
+CUDA_PRODUCTS = LINEAR + EXPERTS + ROUTING + ATTENTION

@@ -8,6 +8,8 @@ def rows(case: str) -> tuple[str, ...]:
     return (f"cuda/test_rows_large.py::test_as_good_as_numpy[{case}]",)
 
 
+BLOCKS = ("ops/test_compressor.py::test_blocks_are_found_by_their_positions[cuda-on-host-a prompt-float32]",)
+
 ROUNDING = (
     kernel(
         name="cuda-ties-rounded-up",
@@ -61,6 +63,14 @@ NORM = (
         old="make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u),",
         new="make_float4(__uint_as_float(bits.x & 0xffff0000u), __uint_as_float(bits.x << 16),",
         tests=rows("norm of four"),
+    ),
+    kernel(
+        name="cuda-products-of-a-norm-too-early",
+        trap="what products make of a normalised row is read before all threads have written theirs",
+        file="cuda/norm.cu",
+        old="    __syncthreads();  // others read what this thread has written\n",
+        new="",
+        tests=("cuda/test_shared_inputs.py::test_a_norm_of_few_rows_lays_them_out[8-4096]",),
     ),
     kernel(
         name="cuda-sums-of-warps-read-too-early",
@@ -124,8 +134,8 @@ COMPRESSOR = (
         name="cuda-compressor-overflows",
         trap="the largest score is not taken away before the exponentials",
         file="cuda/compressor.cu",
-        old="expf(score[place] - largest)",
-        new="expf(score[place])",
+        old="expf(score[first + channel] - largest)",
+        new="expf(score[first + channel])",
         tests=("ops/test_compressor.py::test_scores_of_any_size_are_safe[cuda-on-host]",),
     ),
     kernel(
@@ -135,6 +145,22 @@ COMPRESSOR = (
         old="for (int other = 0; other < sharing; ++other) largest =",
         new="for (int other = 0; other < 1; ++other) largest =",
         tests=rows("compress of HCA"),
+    ),
+    kernel(
+        name="cuda-own-block-from-the-first-channels",
+        trap="of a CSA entry's block and the one before it both are taken from the first half of the channels",
+        file="cuda/compressor.cu",
+        old="(slot >= slots - ratio ? width - channels : 0)",
+        new="0",
+        tests=BLOCKS,
+    ),
+    kernel(
+        name="cuda-rows-before-the-sequence",
+        trap="what stands in a ring for positions before the sequence takes a share of the first CSA entry",
+        file="cuda/compressor.cu",
+        old="if (position < 0) return -1ll;",
+        new="if (position < -ratio) return -1ll;",
+        tests=BLOCKS,
     ),
 )
 
@@ -154,6 +180,14 @@ CONNECTIONS = (
         old="for (int part = 0; part < parts; ++part)",
         new="for (int part = 0; part < min(parts, 1); ++part)",
         tests=rows("weights of many in three parts"),
+    ),
+    kernel(
+        name="cuda-last-but-one-goes-on",
+        trap="the block that is done last but one adds up what the last one has not yet written",
+        file="cuda/last_block.cuh",
+        old="atomicAdd(arrived, 1u) + 1 == blocks",
+        new="atomicAdd(arrived, 1u) + 2 == blocks",
+        tests=rows("weights of a token"),
     ),
     kernel(
         name="cuda-comb-not-transposed",

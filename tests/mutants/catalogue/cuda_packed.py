@@ -1,0 +1,108 @@
+"""Mistakes in CUDA's kernels of what caches hold: packed rows, and the indexer that chooses among them."""
+
+from mutants.catalogue.kernels import kernel
+
+PACKED = (
+    kernel(
+        name="cuda-codes-of-a-pair-change-places",
+        trap="of two FP4 codes in a byte the even channel's is in the upper half",
+        file="cuda/packed_rows.cu",
+        old="block.code(numbers[2 * pair]) | block.code(numbers[2 * pair + 1]) << 4",
+        new="block.code(numbers[2 * pair + 1]) | block.code(numbers[2 * pair]) << 4",
+        tests=("cuda/test_packed_rows.py::test_bytes_of_the_released_sizes[keys]",),
+    ),
+    kernel(
+        name="cuda-rotated-channels-cut",
+        trap="the rotated channels of an entry are cut to bfloat16 instead of rounded",
+        file="cuda/formats.cuh",
+        old="(word + 0x7fffu + (word >> 16 & 1)) >> 16",
+        new="word >> 16",
+        tests=("cuda/test_packed_rows.py::test_bytes_of_the_released_sizes[entries]",),
+    ),
+    kernel(
+        name="cuda-word-from-the-place-before",
+        trap="four codes at a place that is no multiple of 4 are read from the multiple before it",
+        file="cuda/packed.cuh",
+        old="return words[0] >> 8 * skipped | words[1] << (32 - 8 * skipped);",
+        new="return words[0];",
+        tests=("cuda/test_packed_rows.py::test_attention_reads_entries_where_they_lie[1]",),
+    ),
+    kernel(
+        name="cuda-entries-read-as-the-window",
+        trap="attention reads entries in the format of the window's rows",
+        file="cuda/attention_keys.cuh",
+        old="{first + found * rows.format.width(channels / 4), rows.format}",
+        new="{first + found * rows.format.width(channels / 4), window.format}",
+        tests=("cuda/test_packed_rows.py::test_attention_of_rows_in_two_formats",),
+    ),
+)
+
+INDEXER = (
+    kernel(
+        name="cuda-relu-after-the-weight",
+        trap="the indexer's ReLU comes after the weighting of its heads",
+        file="cuda/indexer.cu",
+        old="sum = fmaf(queries.weights[own], larger(product, 0), sum)",
+        new="sum += larger(queries.weights[own] * product, 0)",
+        tests=("ops/test_indexer.py::test_relu_comes_before_the_weight[cuda-on-host]",),
+    ),
+    kernel(
+        name="cuda-weights-of-the-first-16-heads",
+        trap="the indexer's heads from the 17th on take the weights of the first 16",
+        file="cuda/indexer.cu",
+        old="fmaf(queries.weights[own], ",
+        new="fmaf(queries.weights[own % HEADS], ",
+        tests=("cuda/test_selection_large.py::test_scores_of_several_tiles[70-5]",),
+    ),
+    kernel(
+        name="cuda-queries-rounded-to-bfloat16",
+        trap="of the indexer's queries only the first of three bfloat16 pieces is multiplied",
+        file="cuda/indexer.cu",
+        old="__any_sync(ALL_LANES, splits) ? 3 : 1",
+        new="__any_sync(ALL_LANES, splits) ? 1 : 1",
+        tests=("cuda/test_selection_large.py::test_scores_of_several_tiles[3-32]",),
+    ),
+    kernel(
+        name="cuda-keys-rounded-to-bfloat16",
+        trap="the indexer's float keys are multiplied as if all were rounded to FP4, in one piece",
+        file="cuda/indexer.cu",
+        old="is_split |= keys.load(source, first_key, count, chunk);\n    }\n",
+        new="keys.load(source, first_key, count, chunk);\n    }\n",
+        tests=("cuda/test_selection_large.py::test_scores_of_several_tiles[3-32]",),
+    ),
+    kernel(
+        name="cuda-infinity-times-no-piece",
+        trap="an infinite key meets a piece of a query that is 0, and its score becomes NaN",
+        file="cuda/indexer.cu",
+        old="return fabsf(leading) <= LARGEST_FLOAT ? leading + small : leading;",
+        new="return leading + small;",
+        tests=("cuda/test_selection_large.py::test_an_infinite_key_beside_queries_of_one_piece",),
+    ),
+    kernel(
+        name="cuda-scale-of-the-first-32-channels",
+        trap="all channels of an FP4 key have the scale of its first 32",
+        file="cuda/indexer.cu",
+        old="row[bytes + first / 32]",
+        new="row[bytes]",
+        tests=("cuda/test_packed_rows.py::test_keys_of_several_blocks",),
+    ),
+    kernel(
+        name="cuda-ties-broken-the-wrong-way",
+        trap="among equal scores top-k takes the highest entry number",
+        file="cuda/selection.cu",
+        old="<< 32 | ~static_cast<unsigned>(entry);",
+        new="<< 32 | static_cast<unsigned>(entry);",
+        also=(("= ~static_cast<unsigned>(sorted[i]);", "= static_cast<unsigned>(sorted[i]);"),),
+        tests=("ops/test_indexer.py::test_among_equals_the_lowest_number_comes_first[cuda-on-host]",),
+    ),
+    kernel(
+        name="cuda-hidden-entries-chosen",
+        trap="entries that a query does not see yet take the places of those that it sees",
+        file="cuda/selection.cu",
+        old="ordered(entry < visible ? scores[entry] : -infinity())",
+        new="ordered(scores[entry])",
+        tests=("ops/test_indexer.py::test_what_is_not_visible_is_never_chosen[cuda-on-host-1-expected1]",),
+    ),
+)
+
+CUDA_PACKED = PACKED + INDEXER
