@@ -5,6 +5,7 @@ visit of one token to one expert; slots stand in the order of their experts unti
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange, types
@@ -24,7 +25,7 @@ from dsv4_accel.numba.prepared import OF_FP4, go_in_pairs, prepare_row, prepare_
 from dsv4_accel.numba.products import aligned_floats, layout_of, multiply_rows
 from dsv4_accel.numba.storage import FP4, PAIRS
 from dsv4_accel.numba.vectors import LANES, maximum, minimum, splat
-from dsv4_accel.numba.weights import FIELDS, Together, together
+from dsv4_accel.numba.weights import FIELDS, Together, found_of
 
 OneExpert = Callable[[Array, Array, Expert], Array]
 """From some tokens [M, d], their shares [M] and an expert to [M, d]."""
@@ -81,22 +82,35 @@ def activated(gate: Array, up: Array, share: Array, limit: float) -> Array:
     return hidden
 
 
-Matrices = tuple[Together, Together]
-"""Of one expert: w1 and w3, and w2."""
+class Matrices(NamedTuple):
+    """The memory of one expert."""
+
+    places: Array
+    """[3, 9] as in `Together`: w1, w3 and w2."""
+    shape: tuple[int, int]
+    """Channels of its input, and of what it makes of them in between."""
+    memory: tuple[Array, ...]
+    """What the places point to."""
 
 
 def _alike(experts: Sequence[Expert], width: int) -> list[Matrices] | None:
-    """The experts' memory, if all of them are stored in FP4, in matrices of the same shapes that fit each other."""
-    found, shapes = [], set()
-    for expert in experts:
-        up, down = together((expert.w1, expert.w3)), together((expert.w2,))
-        if up is None or down is None or not up.storage is down.storage is FP4:
-            return None
-        found.append((up, down))
-        shapes.add((up.rows, up.width, up.columns, down.rows, down.width, down.columns))
-    rows, *up_widths, (down_rows,), down_width, down_columns = shapes.pop()
-    fit = {*up_widths, down_rows} == {width} and {*rows, down_width, down_columns} == {rows[0]}
-    return found if fit and not shapes else None
+    """The experts' memory, if all of them are stored in FP4, in matrices of the same shapes that fit x."""
+    found = [found_of((one.w1, one.w3, one.w2), _matrices) for one in experts]
+    memory = [one for one in found if one is not None]
+    return (
+        memory if len(memory) == len(found) and {one.shape for one in memory} == {(width, memory[0].shape[1])} else None
+    )
+
+
+def _matrices(found: list[Together]) -> Matrices | None:
+    """One expert's memory, if it is stored in FP4, in matrices of whole chunks that fit each other."""
+    gate, up, down = found
+    wide, high = {one.width for one in (gate, up)} | {down.all_rows}, {gate.all_rows, up.all_rows, down.width}
+    whole = all(one.width == one.columns and one.storage is FP4 for one in found)
+    if not whole or len(wide) > 1 or len(high) > 1:
+        return None
+    memory = tuple(part for one in found for part in one.memory)
+    return Matrices(np.concatenate([one.matrices for one in found]), (gate.width, gate.all_rows), memory)
 
 
 def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], one: OneExpert) -> Array:
@@ -115,11 +129,10 @@ def _together(
     x: Array, weights: Array, indices: Ints, active: list[int], memory: list[Matrices], limit: float, block: int
 ) -> Array:
     """Experts in FP4, all of them in one kernel."""
-    places, out = np.empty((len(memory), 3, FIELDS), np.int64), np.empty(x.shape, np.float32)
-    for place, (up, down) in zip(places, memory, strict=True):
-        place[:2], place[2] = up.matrices, down.matrices
+    places = np.concatenate([one.places for one in memory]).reshape(-1, 3, FIELDS)
+    out = np.empty(x.shape, np.float32)
     _experts(
-        3 * indices.size * x.shape[1] * memory[0][0].rows[0],
+        3 * indices.size * x.shape[1] * memory[0].shape[1],
         *(places, np.array(active), compact(x), compact(weights), compact(indices.astype(np.int64, copy=False))),
         *(np.float32(limit), block, go_in_pairs(FP4, block), out),
     )

@@ -2,9 +2,9 @@
 
 import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +15,8 @@ from dsv4_accel.numba.arrays import compact
 from dsv4_accel.numba.packed import CHUNK
 from dsv4_accel.numba.products import Layout
 from dsv4_accel.numba.storage import BFLOAT, FLOAT, FP4, FP8, MX, Storage
+
+T = TypeVar("T")
 
 NO_SCALES = np.zeros(1, np.uint8)
 FP4_CHUNK = CHUNK // FP4_BLOCK
@@ -63,8 +65,8 @@ class Flat:
         columns = layout.chunks * CHUNK
         self.alone = Together(storage, width, columns, (layout.rows,), (0,), layout.rows, matrices, (items, scales))
         self.is_placed = False
-        self.beside: dict[tuple[int, ...], tuple[list[Flat], Together | None]] = {}
-        """What `together` found of this and others, by their identities; they are kept, so that these stay theirs."""
+        self.beside: dict[tuple[Any, ...], tuple[list[Flat], Any]] = {}
+        """What was found of this and others, by their identities; they are kept, so that these stay theirs."""
 
 
 Found = Flat | np.ndarray[Any, Any] | None
@@ -118,21 +120,24 @@ def _vector(weight: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def together(weights: Sequence[Weight]) -> Together | None:
-    """Several weights as one kernel takes them; None for none, and where they are not stored alike, or not for kernels.
+    """Several weights as one kernel takes them; None for none, and where they are not alike, or not for kernels."""
+    return found_of(weights, _join) if weights else None
+
+
+def found_of(weights: Sequence[Weight], find: Callable[[list[Together]], T | None]) -> T | None:
+    """What there is to find of several weights, each by itself as kernels take it; None where one is not for kernels.
 
     Of placed weights it is found out once.
     """
-    first, *others = map(flat, weights) if weights else (None,)
+    first, *others = map(flat, weights)
     if first is None:
         return None
-    if not others:
-        return first.alone
-    key = tuple(map(id, others))
-    known = first.beside.get(key)
-    if known is not None:
-        return known[1]
+    key = find, *map(id, others)
+    if key in first.beside:
+        known: T | None = first.beside[key][1]
+        return known
     parts = [part for part in (first, *others) if part is not None]
-    found = _join([part.alone for part in parts]) if len(parts) == len(weights) else None
+    found = find([part.alone for part in parts]) if len(parts) == len(weights) else None
     if all(part.is_placed for part in parts):
         first.beside[key] = parts[1:], found
     return found

@@ -12,7 +12,7 @@ from dsv4.model.packed_cache import EntryCoding, KeyCoding
 from dsv4.model.part import Part
 from dsv4.model.rows import AsComputed, Coding, RecentRows
 from dsv4.model.span import Span, for_all_layers
-from dsv4.ops import Ops
+from dsv4.ops import Ops, Weight
 from dsv4.ops.packed_rows import Rows
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
 from dsv4.ops.types import Array, Ints
@@ -38,7 +38,7 @@ class Attention:
         self.wo_b = part["wo_b.weight"]
         if ratio:
             self.compressor = Compressor(part.under("compressor."), ratio, self.frequencies, part.rounding.entry)
-            self.projections = self.compressor.projections
+            self.projections: tuple[Weight, ...] = self.compressor.projections
         if ratio == CSA_RATIO:
             self.indexer = Indexer(part.under("indexer."), ratio, self.frequencies)
             self.projections += self.indexer.projections

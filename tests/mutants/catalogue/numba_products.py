@@ -162,10 +162,10 @@ ROWS = (
     ),
     kernel(
         name="numba-tasks-of-the-first-weight",
-        trap="of several weights, all are divided into tasks as the first one is",
+        trap="of several weights, all are taken to have as many rows as the first one, and the last rows are left out",
         file="numba/linear.py",
-        old="task -= groups * _tasks_of_group(matrices[number], groups)",
-        new="task -= groups * _tasks_of_group(matrices[0], groups)",
+        old="tasks += groups * _tasks_of_group(matrices[number], groups)",
+        new="tasks += groups * _tasks_of_group(matrices[0], groups)",
         tests=large("linears float32 large", FEW),
     ),
     kernel(
