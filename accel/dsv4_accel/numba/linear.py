@@ -44,8 +44,8 @@ def rounded_product(x: Array, weight: Weight, block: int) -> Array | None:
     block: of so many channels are the blocks in which x is rounded to FP8 where the weight is stored in FP8 or FP4, 128
     or 32; with 0 it is not.
     """
-    memory = flat(weight) if _is_for_kernels(x) else None
-    return None if memory is None or x.shape[-1] != memory.width else _products(x, memory.alone, 1, block)[0]
+    memory = _alone(x, weight, 1)
+    return None if memory is None else _products(x, memory, 1, block)[0]
 
 
 def rounded_products(x: Array, weights: Sequence[Weight], block: int) -> tuple[Array, ...] | None:
@@ -56,10 +56,14 @@ def rounded_products(x: Array, weights: Sequence[Weight], block: int) -> tuple[A
 
 def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
     """As dsv4.ops.linear.grouped_linear."""
-    memory = flat(weight) if groups > 0 and weight.shape[0] % groups == 0 and _is_for_kernels(x) else None
-    if memory is None or x.shape[-1] != groups * memory.width:
-        return reference.grouped_linear(x, weight, groups)
-    return _products(x, memory.alone, groups, 0)[0]
+    memory = _alone(x, weight, groups) if groups > 0 and weight.shape[0] % groups == 0 else None
+    return reference.grouped_linear(x, weight, groups) if memory is None else _products(x, memory, groups, 0)[0]
+
+
+def _alone(x: Array, weight: Weight, groups: int) -> Together | None:
+    """A weight as kernels take it, or None where x or the weight is not for them: float64, empty, or unfit."""
+    memory = flat(weight) if _is_for_kernels(x) else None
+    return None if memory is None or x.shape[-1] != groups * memory.alone.width else memory.alone
 
 
 def _is_for_kernels(x: Array) -> bool:

@@ -96,18 +96,16 @@ class Matrices(NamedTuple):
 def _alike(experts: Sequence[Expert], width: int) -> list[Matrices] | None:
     """The experts' memory, if all of them are stored in FP4, in matrices of the same shapes that fit x."""
     found = [found_of((one.w1, one.w3, one.w2), _matrices) for one in experts]
-    memory = [one for one in found if one is not None]
-    return (
-        memory if len(memory) == len(found) and {one.shape for one in memory} == {(width, memory[0].shape[1])} else None
-    )
+    memory = [one for one in found if one is not None and one.shape[0] == width]
+    return memory if len(memory) == len(found) and len({one.shape for one in memory}) == 1 else None
 
 
 def _matrices(found: list[Together]) -> Matrices | None:
     """One expert's memory, if it is stored in FP4, in matrices of whole chunks that fit each other."""
     gate, up, down = found
-    wide, high = {one.width for one in (gate, up)} | {down.all_rows}, {gate.all_rows, up.all_rows, down.width}
-    whole = all(one.width == one.columns and one.storage is FP4 for one in found)
-    if not whole or len(wide) > 1 or len(high) > 1:
+    whole = all(one.storage is FP4 and one.width == one.columns for one in found)
+    fit = gate.width == up.width == down.all_rows and gate.all_rows == up.all_rows == down.width
+    if not whole or not fit:
         return None
     memory = tuple(part for one in found for part in one.memory)
     return Matrices(np.concatenate([one.matrices for one in found]), (gate.width, gate.all_rows), memory)

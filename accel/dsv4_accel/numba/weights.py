@@ -59,8 +59,6 @@ class Flat:
         width: int,
     ) -> None:
         """items: bytes of FP4 or FP8, bits of bfloat16, or float32; scales: bytes; width: the weight's columns."""
-        self.storage, self.layout = storage, layout
-        self.items, self.scales, self.width = items, scales, width
         matrices = np.array([[*layout, items.ctypes.data, scales.ctypes.data]], np.int64)
         columns = layout.chunks * CHUNK
         self.alone = Together(storage, width, columns, (layout.rows,), (0,), layout.rows, matrices, (items, scales))
@@ -84,7 +82,7 @@ def place(weight: Weight) -> Weight:
             placed: Weight = replace(weight)
         case np.ndarray():
             placed = weight.view()  # what is found of it keeps alive who owns the memory, and not this
-            found = _vector(weight) if weight.ndim == 1 else None
+            found = _vector(weight) if weight.ndim == 1 and weight.dtype.kind in "fV" else None
         case _:
             placed = np.asarray(weight)
     found = _look_at(placed) if found is None else found
