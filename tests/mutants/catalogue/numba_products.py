@@ -180,8 +180,8 @@ ROWS = (
         name="numba-other-weights-beside-the-first",
         trap="what was found of some weights together is taken for others that stand beside the same first one",
         file="numba/weights.py",
-        old="key = tuple(map(id, others))",
-        new="key = (len(others),)",
+        old="key = find, *map(id, others)",
+        new="key = find, len(others)",
         tests=("ops/test_placed.py::test_placed_weights_go_together_with_any_others[numba-128-float32]",),
     ),
     kernel(
