@@ -129,6 +129,15 @@ def test_a_weight_may_stand_among_others_twice(ops):
         exact(found, factor * weight.T[:3])
 
 
+def test_weights_may_lie_in_any_order(ops):
+    """Column by column, and narrower than what a kernel goes through at once."""
+    x, weight = np.eye(3, 5, dtype=np.float32), np.arange(20, dtype=np.float32).reshape(4, 5)
+    by_columns = np.asfortranarray(weight)
+    for found in (ops.linear(x, by_columns), *ops.linears(x, [by_columns, weight])):
+        exact(found, weight.T[:3])
+    exact(ops.grouped_linear(np.eye(2, 10, dtype=np.float32), by_columns, 2)[0], np.array([0, 5, 0, 0], np.float32))
+
+
 def test_one_weight_that_does_not_fit_is_an_error(ops):
     with pytest.raises(ValueError, match=r"x has 33 channels, but the weight \(2, 32\)"):
         ops.linears(np.ones((1, 33), np.float32), [np.ones((2, 33), np.float32), np.ones((2, 32), np.float32)])

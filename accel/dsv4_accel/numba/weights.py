@@ -203,6 +203,6 @@ def _flat_dense(storage: Storage, weight: np.ndarray[Any, Any]) -> Flat:
 
 
 def _whole_chunks(rows: np.ndarray[Any, Any], chunk: int) -> np.ndarray[Any, Any]:
-    """The rows, with zeros behind them up to a whole number of chunks."""
+    """The rows one behind the other in memory, each with zeros behind it up to a whole number of chunks."""
     missing = -rows.shape[1] % chunk
-    return np.pad(rows, ((0, 0), (0, missing))) if missing else compact(rows)
+    return compact(np.pad(rows, ((0, 0), (0, missing))) if missing else rows)  # `pad` keeps the order of its argument

@@ -177,6 +177,14 @@ ROWS = (
         tests=("ops/test_linear.py::test_one_input_is_rounded_weight_by_weight[numba]",),
     ),
     kernel(
+        name="numba-columns-taken-for-rows",
+        trap="a narrow weight that lies column by column is read as if it lay row by row",
+        file="numba/weights.py",
+        old="return compact(np.pad(rows, ((0, 0), (0, missing))) if missing else rows)",
+        new="return np.pad(rows, ((0, 0), (0, missing))) if missing else compact(rows)",
+        tests=("ops/test_linear.py::test_weights_may_lie_in_any_order[numba]",),
+    ),
+    kernel(
         name="numba-other-weights-beside-the-first",
         trap="what was found of some weights together is taken for others that stand beside the same first one",
         file="numba/weights.py",
