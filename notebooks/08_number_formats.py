@@ -238,6 +238,9 @@ class Rounding(Ops):
     def linear(self, x, weight, round_inputs=False):
         return Ops.linear(self.rounded(x) if round_inputs and is_quantised(weight) else x, weight)
 
+    def linears(self, x, weights, round_inputs=False):
+        return tuple(self.linear(x, weight, round_inputs) for weight in weights)
+
     def experts(self, x, routing, expert_list, limit, round_inputs):
         return Ops.experts(self.rounded(x), routing, expert_list, limit, round_inputs=False)
 

@@ -53,6 +53,9 @@ class CountingOps(Ops):
         self._count_matrix(x.size // weight.shape[1], weight, _rounded(weight) if rounds else exact)
         return Ops.linear(x, weight, round_inputs)
 
+    def linears(self, x, weights, round_inputs=False):
+        return tuple(self.linear(x, weight, round_inputs) for weight in weights)
+
     def grouped_linear(self, x, weight, groups):
         self._count_matrix(x.size // (groups * weight.shape[1]), weight, "bf16")
         return Ops.grouped_linear(x, weight, groups)

@@ -24,6 +24,9 @@ class OneByOne(Ops):
         found = [Ops.linear(row, weight, round_inputs) for row in rows_of(x)]
         return np.concatenate(found).reshape(*x.shape[:-1], weight.shape[0])
 
+    def linears(self, x, weights, round_inputs=False):
+        return tuple(self.linear(x, weight, round_inputs) for weight in weights)
+
     def hadamard(self, x):
         return np.concatenate([Ops.hadamard(row) for row in rows_of(x)]).reshape(x.shape)
 

@@ -35,6 +35,18 @@ def _product(storage, rounds):
     return call(lambda g, b, s: (numbers(g, b, s, width), _weight(g, storage, 150, width), rounds))
 
 
+def _products(rounds, *storages):
+    """Weights of different heights; those of one storage are stored alike."""
+    width = min(WIDTHS[storage] for storage in storages) if "fp4" not in storages else WIDTHS["fp4"]
+    heights = range(70, 70 + 65 * len(storages), 65)
+
+    def arguments(g, b, s):
+        pairs = zip(storages, heights, strict=True)
+        return numbers(g, b, s, width), [_weight(g, storage, rows, width) for storage, rows in pairs], rounds
+
+    return call(arguments)
+
+
 def _grouped(storage):
     width = WIDTHS[storage]
     return call(lambda g, b, s: (numbers(g, b, s, 2 * width), _weight(g, storage, 2 * 70, width), 2))
@@ -182,6 +194,8 @@ def _rope(heads, width):
 LARGE: dict[str, Call] = {
     **{f"linear {storage} large": _product(storage, False) for storage in STORE},
     **{f"linear that rounds {storage} large": _product(storage, True) for storage in ("fp8", "mx", "fp4")},
+    **{f"linears {storage} large": _products(False, *[storage] * 3) for storage in STORE},
+    "linears of every storage": _products(False, *STORE),
     **{f"grouped_linear {storage} large": _grouped(storage) for storage in STORE},
     "linear fp4 of whole chunks": call(lambda g, b, s: (numbers(g, b, s, 512), _weight(g, "fp4", 200, 512))),
     **{f"experts {storage} large": _experts(storage, 128, storage == "fp4") for storage in STORE},

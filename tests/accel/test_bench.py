@@ -258,6 +258,7 @@ CASES = {
     "fp4.matvec": "linear",
     "fp4.matvec.rounded": "linear",
     "grouped_linear": "grouped_linear",
+    "bf16.matvec.beside": "linears",
     "bf16.matvec": "linear",
     "experts.decode": "experts",
     "expert": "expert",

@@ -66,6 +66,15 @@ def test_a_query_does_not_depend_on_its_chunk(name, starts):
         same(run(NumbaOps, name, some), [part[:, start:stop] for part in whole])
 
 
+@pytest.mark.parametrize("batch", [1, 2, ROWS])
+@pytest.mark.parametrize("name", [name for name in OURS if operation(name) == "linears"])
+def test_a_product_does_not_depend_on_those_beside_it(name, batch):
+    x, weights, *rounds = arguments(name, batch, LENGTH)
+    found = NumbaOps.linears(x, weights, *rounds)
+    same(found, [NumbaOps.linear(x, weight, *rounds) for weight in weights])
+    same(found[::-1], NumbaOps.linears(x, weights[::-1], *rounds))
+
+
 @every_call
 @pytest.mark.parametrize("batch", [1, ROWS])
 def test_the_number_of_threads_does_not_matter(name, batch, threads, monkeypatch):

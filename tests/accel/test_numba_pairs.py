@@ -11,7 +11,7 @@ from dsv4.ops.formats import fp4_decode, fp8_decode
 pytest.importorskip("numba")
 import numba
 
-from dsv4_accel.numba import NumbaOps, cpu, linear, memory, pairs, vectors
+from dsv4_accel.numba import NumbaOps, cpu, memory, pairs, prepared, vectors
 from dsv4_accel.numba.products import FEW_TOKENS
 
 TOKENS = [1, 2, FEW_TOKENS["FP4 in pairs"], FEW_TOKENS["FP4 in pairs"] + 1, 7, 33, 64, 65, 70]
@@ -101,9 +101,9 @@ def differing(found: dict, expected: dict) -> list[str]:
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_pairs_give_the_bits_of_float32(inputs, monkeypatch):
     """On any processor: without the instruction, pairs are multiplied one by one."""
-    monkeypatch.setattr(linear, "MULTIPLIES_BFLOATS", False)
+    monkeypatch.setattr(prepared, "MULTIPLIES_BFLOATS", False)
     expected = results(inputs)
-    monkeypatch.setattr(linear, "MULTIPLIES_BFLOATS", True)
+    monkeypatch.setattr(prepared, "MULTIPLIES_BFLOATS", True)
     assert differing(results(inputs), expected) == []
     finite = np.mean([np.isfinite(result).mean() for result in expected.values()])
     assert finite > 0.2
@@ -143,12 +143,16 @@ def test_a_token_does_not_depend_on_the_number_of_tokens(inputs):
 
 
 @pytest.mark.parametrize("largest", [2.0**100, np.nextafter(np.float32(2.0**100), np.float32(np.inf)), np.nan])
-def test_what_is_too_large_does_not_go_in_pairs(largest, monkeypatch):
-    monkeypatch.setattr(linear, "MULTIPLIES_BFLOATS", True)
+def test_what_is_too_large_does_not_go_in_pairs(largest):
+    order = prepared.OF_FP4
+
+    @numba.njit
+    def goes(x):
+        return prepared.prepare_rows(x, 2, order, 128, True)[2]
+
     x = np.ones((3, 256), np.float32)
     x[1, 200] = largest
-    goes = linear.prepare_pairs(x, 2, 128) is not None
-    assert goes == (largest <= 2.0**100 * 1.001)
+    assert goes(x) == (largest <= 2.0**100 * 1.001)
 
 
 def test_a_sum_of_two_products():

@@ -126,6 +126,9 @@ def test_which_products_round_their_input(backend, fake_quant):
                 widths.add(weight.shape)
             return super().linear(x, weight, round_inputs)
 
+        def linears(self, x, weights, round_inputs=False):
+            return tuple(self.linear(x, weight, round_inputs) for weight in weights)
+
         def experts(self, x, routing, expert_list, limit, round_inputs):
             assert round_inputs == fake_quant  # of products with matrices that are stored in FP8 or FP4
             return super().experts(x, routing, expert_list, limit, round_inputs)

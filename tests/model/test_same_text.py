@@ -116,6 +116,11 @@ def recorded_steps(ops: Ops, ids: list[int], prompt: int) -> tuple[np.ndarray, l
                 self.keep("linear", x, super().fake_quant_fp8(x, 128))
             return super().linear(x, weight, round_inputs)
 
+        def linears(self, x, weights, round_inputs=False):
+            if round_inputs and any(map(is_quantised, weights)):
+                self.keep("linears", x, super().fake_quant_fp8(x, 128))
+            return super().linears(x, weights, round_inputs)
+
         def experts(self, x, *arguments):
             return self.keep("experts", x, super().experts(x, *arguments))
 

@@ -140,7 +140,7 @@ def test_results_are_right_at_the_limits(ops, name):
 @pytest.mark.parametrize(
     "name",
     [
-        *("rms_norm", "rms_scale", "linear", "rope", "index_scores", "index_top_k", "sparse_attention"),
+        *("rms_norm", "rms_scale", "linear", "linears", "rope", "index_scores", "index_top_k", "sparse_attention"),
         *("index_candidates", "index_top_k_among", "engram_gate"),
     ],
 )

@@ -99,6 +99,50 @@ def test_edge_squares_have_scales_of_their_own(ops):
     exact(ops.linear(x, weight), expected)
 
 
+@every_product
+@given(data=st.data(), leading=st.lists(sizes(0, 3), max_size=2), storages=st.lists(st.sampled_from([*STORE, ""])))
+def test_products_of_one_input_are_those_of_each_weight(ops, round_inputs, data, leading, storages):
+    x = data.draw(normal(*leading, 160))
+    dense = [data.draw(normal(data.draw(st.sampled_from([1, 3, 130])), 160)) for _ in storages]
+    weights = [STORE[storage](matrix) if storage else matrix for storage, matrix in zip(storages, dense, strict=True)]
+    for dtype in (np.float32, np.float64):
+        found = ops.linears(x.astype(dtype), weights, round_inputs)
+        assert isinstance(found, tuple)
+        for one, weight in zip(found, weights, strict=True):
+            assert one.dtype == dtype
+            alone = ops.linear(x.astype(dtype), weight, round_inputs)
+            close(one, alone.astype(np.float64), size_of_terms(x, dequantise(weight)))
+
+
+def test_one_input_is_rounded_weight_by_weight(ops):
+    x = np.array([[1 + 2.0**-20] + [0.0] * 31], np.float32)
+    dense = np.eye(2, 32, dtype=np.float32)
+    weights = quantise_fp8(dense), dense, dense.astype(ml_dtypes.bfloat16), quantise_fp4(dense)
+    for order in (weights, weights[1:3], weights[::-1]):
+        for found, weight in zip(ops.linears(x, order, True), order, strict=True):
+            assert found[0, 0] == (x[0, 0] if isinstance(weight, np.ndarray) else 1.0)
+
+
+def test_a_weight_may_stand_among_others_twice(ops):
+    x, weight = np.eye(3, 5, dtype=np.float32), np.arange(20, dtype=np.float32).reshape(4, 5)
+    for found, factor in zip(ops.linears(x, [weight, 2 * weight, weight]), (1, 2, 1), strict=True):
+        exact(found, factor * weight.T[:3])
+
+
+def test_weights_may_lie_in_any_order(ops):
+    """Column by column, and narrower than what a kernel goes through at once."""
+    x, weight = np.eye(3, 5, dtype=np.float32), np.arange(20, dtype=np.float32).reshape(4, 5)
+    by_columns = np.asfortranarray(weight)
+    for found in (ops.linear(x, by_columns), *ops.linears(x, [by_columns, weight])):
+        exact(found, weight.T[:3])
+    exact(ops.grouped_linear(np.eye(2, 10, dtype=np.float32), by_columns, 2)[0], np.array([0, 5, 0, 0], np.float32))
+
+
+def test_one_weight_that_does_not_fit_is_an_error(ops):
+    with pytest.raises(ValueError, match=r"x has 33 channels, but the weight \(2, 32\)"):
+        ops.linears(np.ones((1, 33), np.float32), [np.ones((2, 33), np.float32), np.ones((2, 32), np.float32)])
+
+
 def naive_grouped(x, weight, groups):
     """Each group of channels with its own run of rows."""
     rank, width = weight.shape[0] // groups, weight.shape[1]

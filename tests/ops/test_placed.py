@@ -76,6 +76,27 @@ def test_a_placed_weight_gives_the_same_bits(backend, round_inputs, storage, wid
         exact(backend.to_numpy(backend.linear(x, placed, round_inputs)), expected)
 
 
+@every_weight
+@every_width
+def test_placed_weights_go_together_with_any_others(backend, storage, width):
+    """With one, with several, with one that was not placed and changes, and with new ones in their place."""
+    x = inputs(backend, width)
+    first = backend.place(matrix(storage, ROWS, width))
+
+    def check(*others):
+        for one, weight in zip(backend.linears(x, [first, *others]), [first, *others], strict=True):
+            exact(backend.to_numpy(one), backend.to_numpy(backend.linear(x, weight)))
+
+    for seed in range(1, 6):  # each gone before the next one comes
+        other = backend.place(matrix(storage, 40, width, seed))
+        check(other)
+        check(other, other, first)
+    changes = on(backend, matrix(storage, 40, width, 7))
+    check(changes)
+    numbers_of(changes)[...] = 0
+    check(changes)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4)])
 def test_whatever_a_checkpoint_holds_can_be_placed(backend, dtype, shape):

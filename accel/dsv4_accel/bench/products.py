@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any
 
 import ml_dtypes
+import numpy as np
 
-from dsv4.ops import Fp4Weight
+from dsv4.ops import Fp4Weight, Ops
 from dsv4.ops.quantise import Weight, dequantise
 from dsv4.ops.types import Array
 from dsv4_accel.bench.case import ARITHMETIC, MEMORY, ROOF, Case, Contest, Goal
@@ -23,6 +24,9 @@ EXPERT = 2048, 4096
 """The shape of w1 and w3 of an expert."""
 
 SQUARE = 4096, 4096
+
+PROJECTIONS = 1024, 1024, 256, 256, 64
+"""The rows of a CSA layer's dense maps: wkv and wgate, those of the indexer, weights_proj."""
 
 HALF_OUTPUT = 8192, 4096
 """The shape of wo_a, in eight groups."""
@@ -47,6 +51,7 @@ def product_cases() -> list[Case]:
         Case("fp8.matvec.rounded", fp8("1, rounded"), MEMORY, _fp8_rounded),
         Case("grouped_linear", "FP8 [8192, 4096] in 8 groups × 1", MEMORY, _grouped),
         Case("bf16.matvec", "bf16 [1024, 4096] × 1 token", MEMORY, _bf16),
+        Case("bf16.matvec.beside", "bf16, the five of a CSA layer × 1 token", MEMORY, _beside),
     ]
 
 
@@ -93,6 +98,20 @@ def _bf16(stage: Stage) -> Contest:
     arguments = torch.linear_in_bfloat16(x, weights[0], len(weights))
     theirs = {TORCH_BF16: Contestant(in_turn(torch.product, arguments))}
     return Contest(dict(contest.contestants) | theirs, contest.bytes_moved)
+
+
+def _beside(stage: Stage) -> Contest:
+    width, rows = SQUARE[1], sum(PROJECTIONS)
+    x, weights = stage.floats(1, width), stage.floats(stage.copies(2 * rows * width), rows, width)
+    starts = np.cumsum(PROJECTIONS)[:-1]
+    groups = [np.split(matrix.astype(ml_dtypes.bfloat16), starts) for matrix in weights]
+
+    def call(ops: Ops) -> Contestant:
+        placed = [(place(ops, x), [ops.place(weight) for weight in group]) for group in groups]
+        return Contestant(in_turn(ops.linears, placed))
+
+    contestants = {name: call(ops) for name, ops in stage.all_ops.items()}
+    return Contest(contestants, nbytes(x, groups[0]) + rows * x.itemsize)
 
 
 def _contest(stage: Stage, operation: str, x: Array, weights: Sequence[Weight], *others: Any) -> Contest:

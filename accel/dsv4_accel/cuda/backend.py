@@ -14,7 +14,7 @@ from dsv4_accel.cuda.compressor import compress, compress_blocks
 from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
 from dsv4_accel.cuda.hadamard import hadamard
 from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
-from dsv4_accel.cuda.linear import embedding, grouped_linear, linear
+from dsv4_accel.cuda.linear import embedding, grouped_linear, linear, linears
 from dsv4_accel.cuda.matrix import place
 from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4_accel.cuda.moe import expert, experts
@@ -85,6 +85,7 @@ class CudaOps(Ops):
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)
+    linears = _on_device(linears)
     grouped_linear = _on_device(grouped_linear)
 
     rms_norm = _on_device(rms_norm)

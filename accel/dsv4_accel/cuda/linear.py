@@ -5,6 +5,8 @@ dequantised matrix is ever in memory. An input is rounded to FP8, and then is a 
 that add up to it exactly. A token's result has the same bits alone and among others.
 """
 
+from collections.abc import Sequence
+
 import ml_dtypes
 import numpy as np
 
@@ -32,6 +34,11 @@ def linear(device: Device, x: Array, weight: Weight, round_inputs: bool = False)
     if matrix is None:
         return on_host(device, reference.linear, x, weight, round_inputs)
     return _multiply(device, x, matrix, 1, rounds=round_inputs and is_quantised(weight))
+
+
+def linears(device: Device, x: Array, weights: Sequence[Weight], round_inputs: bool = False) -> tuple[Array, ...]:
+    """As dsv4.ops.linear.linears: a product for each weight. They share what `prepare_once` makes of x."""
+    return tuple(linear(device, x, weight, round_inputs) for weight in weights)
 
 
 def grouped_linear(device: Device, x: Array, weight: Weight, groups: int) -> Array:

@@ -1,15 +1,11 @@
 """The arrays that kernels take: float32, C-contiguous, aligned."""
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 FLOAT32 = np.dtype(np.float32)
-
-LINE = 16
-"""How many float32 fill a cache line."""
 
 
 def are_float32(*arrays: Any) -> bool:
@@ -24,11 +20,3 @@ def compact(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array as kernels take it: itself, or a copy where it has gaps, is permuted or is not aligned."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
-
-
-def aligned(*shape: int) -> npt.NDArray[np.float32]:
-    """Room for float32 that begins where a cache line begins, so that loads of vectors do not lie across two."""
-    size = math.prod(shape)
-    room = np.empty(size + LINE, np.float32)
-    skip = -(room.__array_interface__["data"][0] // 4) % LINE
-    return room[skip : skip + size].reshape(shape)

@@ -6,7 +6,6 @@ a task read them as keys and as values; what was summed so far shrinks when a la
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import prange, types
 
@@ -15,7 +14,7 @@ from dsv4.ops.packed_rows import Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.attention_blocks import KEYS, add_block, begin, finish, make_room, put_keys
-from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
+from dsv4_accel.numba.compile import inlined, kernel, merged, reads, threads_for, writes
 from dsv4_accel.numba.packed_rows import named
 from dsv4_accel.numba.vectors import LANES
 
@@ -36,9 +35,10 @@ def sparse_attention(
     if not _fit(queries, window, window_index, entries, entry_index, attn_sink):
         return reference.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
     attended, is_beyond = np.empty(queries.shape, np.float32), np.zeros(1, np.bool_)
-    together, workers = _division(queries.shape[0] * queries.shape[1], queries.shape[2], numba.get_num_threads())
+    work = 2 * queries.size * (window_index.shape[2] + entry_index.shape[2])
+    together, workers = _division(queries.shape[0] * queries.shape[1], queries.shape[2], threads_for(work))
     _attend(
-        2 * queries.size * (window_index.shape[2] + entry_index.shape[2]),
+        work,
         compact(queries),
         _in_one_piece(window),
         compact(window_index.astype(np.int64, copy=False)),

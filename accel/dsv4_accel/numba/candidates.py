@@ -41,7 +41,7 @@ def index_candidates(queries: Array, keys: Rows, weights: Array, visible: Ints, 
             keys,
             compact(weights).reshape(-1, heads),
             _clipped(visible, entries),
-            _entries_per_task(batch * length, entries),
+            _entries_per_task(batch * length, entries, queries.size * entries),
             size,
             pool.reshape(batch * length, -1),
         )
@@ -70,7 +70,7 @@ def index_top_k_among(queries: Array, keys: Rows, weights: Array, visible: Ints,
             compact(pool.astype(np.int64, copy=False)).reshape(batch * length, -1),
             size,
             room,
-            _entries_per_task(batch * length, room),
+            _entries_per_task(batch * length, room, queries.size * room),
             chosen.reshape(batch * length, -1),
         )
         return chosen

@@ -46,6 +46,11 @@ WORK_FOR_THREADS = 200_000
 """How many multiply-adds a call must hold to gain from a second thread, which takes some microseconds to wake."""
 
 
+def threads_for(work: int) -> int:
+    """How many threads may share a call of so many multiply-adds."""
+    return 1 if work < WORK_FOR_THREADS else int(numba.get_num_threads())
+
+
 class Kernel:
     """A compiled function that writes its results into arrays it is given, and returns nothing.
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import prange, types
 
@@ -11,7 +10,7 @@ from dsv4.ops.chunks import over_queries
 from dsv4.ops.packed_rows import PackedRows, Rows
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.numba.arrays import are_float32, compact
-from dsv4_accel.numba.compile import Kernel, kernel, reads, writes
+from dsv4_accel.numba.compile import Kernel, kernel, reads, threads_for, writes
 from dsv4_accel.numba.packed_rows import STORED, in_one_piece, layout, unpacked
 from dsv4_accel.numba.scoring import TILE, score_keys, spread
 from dsv4_accel.numba.scoring_bytes import AT_ONCE, score_packed
@@ -37,7 +36,7 @@ def index_scores(queries: Array, keys: Rows, weights: Array) -> Array:
         compact(queries).reshape(-1, heads, width),
         compact(unpacked(keys)),
         compact(weights).reshape(-1, heads),
-        _entries_per_task(batch * length, keys.shape[1]),
+        _entries_per_task(batch * length, keys.shape[1], queries.size * keys.shape[1]),
         scores.reshape(batch * length, -1),
     )
     return scores
@@ -53,7 +52,7 @@ def top_k(scores: Array, visible: Ints, k: int) -> Ints:
         scores.size,
         compact(scores).reshape(-1, entries),
         _clipped(visible, entries),
-        _entries_per_task(batch * length, entries),
+        _entries_per_task(batch * length, entries, scores.size),
         chosen.reshape(batch * length, -1),
     )
     return chosen
@@ -76,7 +75,7 @@ def index_top_k(queries: Array, keys: Rows, weights: Array, visible: Ints, k: in
             *of_keys,
             compact(weights).reshape(-1, heads),
             _clipped(visible, entries),
-            _entries_per_task(batch * length, entries),
+            _entries_per_task(batch * length, entries, queries.size * entries),
             chosen.reshape(batch * length, -1),
         )
         return chosen
@@ -121,9 +120,10 @@ def _clipped(visible: Ints, entries: int) -> Ints:
     return np.minimum(np.maximum(visible, 0), entries).astype(np.int64, copy=False).reshape(-1)
 
 
-def _entries_per_task(queries: int, entries: int) -> int:
+def _entries_per_task(queries: int, entries: int, work: int) -> int:
     """How many of a query's entries one task takes: all of them, where there are queries enough for all threads."""
-    tasks_per_query: int = -(-TASKS_PER_THREAD * numba.get_num_threads() // queries)
+    threads = threads_for(work)
+    tasks_per_query = -(-TASKS_PER_THREAD * threads // queries) if threads > 1 else 1
     return -(-entries // (tasks_per_query * UNIT)) * UNIT
 
 

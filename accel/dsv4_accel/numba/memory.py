@@ -7,8 +7,9 @@ load or store would leave the array raises IndexError.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -169,6 +170,22 @@ def address(context, array):
         return builder.ptrtoint(first, ir.IntType(64))
 
     return types.int64(array), code
+
+
+@intrinsic
+def pointer_to(context, address):
+    """A pointer to what stands at an address."""
+
+    def code(context, builder, signature, values):
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), code
+
+
+@inlined
+def bytes_at(address, count):
+    """The bytes that stand at an address, as an array."""
+    return carray(pointer_to(address), count, np.uint8)
 
 
 @intrinsic

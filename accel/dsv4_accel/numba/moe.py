@@ -5,27 +5,27 @@ visit of one token to one expert; slots stand in the order of their experts unti
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, prange, types
-from numba.extending import intrinsic
+from numba import prange, types
 
 from dsv4.ops import moe as reference
 from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.quantise import FP8_WEIGHT_BLOCK
 from dsv4.ops.types import Array, Ints
-from dsv4_accel.numba.arrays import aligned, are_float32, compact
+from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, merged, reads, writes
 from dsv4_accel.numba.exponential import sigmoid, sigmoid_of_one
-from dsv4_accel.numba.linear import FIELDS, OF_FP4, ROWS_PER_TASK, linear, prepare, prepare_pairs, prepare_row
-from dsv4_accel.numba.memory import load, store
-from dsv4_accel.numba.packed import CHUNK
+from dsv4_accel.numba.linear import ROWS_PER_TASK, layout_scales, linear, linears
+from dsv4_accel.numba.memory import bytes_at, load, store
+from dsv4_accel.numba.packed import items_at
 from dsv4_accel.numba.pairs import LARGEST, pack_row
-from dsv4_accel.numba.products import layout_of, multiply_rows
+from dsv4_accel.numba.prepared import OF_FP4, go_in_pairs, prepare_row, prepare_rows
+from dsv4_accel.numba.products import aligned_floats, layout_of, multiply_rows
 from dsv4_accel.numba.storage import FP4, PAIRS
 from dsv4_accel.numba.vectors import LANES, maximum, minimum, splat
-from dsv4_accel.numba.weights import Flat, flat
+from dsv4_accel.numba.weights import FIELDS, Together, found_of
 
 OneExpert = Callable[[Array, Array, Expert], Array]
 """From some tokens [M, d], their shares [M] and an expert to [M, d]."""
@@ -66,7 +66,7 @@ def expert(x: Array, share: Array, matrices: Expert, limit: float, round_inputs:
     """As dsv4.ops.moe.expert."""
     if not is_for_kernels(x, share, limit):
         return reference.expert(x, share, matrices, limit, round_inputs)
-    gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)
+    gate, up = linears(x, (matrices.w1, matrices.w3), round_inputs)
     return linear(activated(gate, up, share, limit), matrices.w2, round_inputs)
 
 
@@ -82,22 +82,33 @@ def activated(gate: Array, up: Array, share: Array, limit: float) -> Array:
     return hidden
 
 
-Matrices = tuple[Flat, Flat, Flat]
-"""Of one expert: w1, w3 and w2."""
+class Matrices(NamedTuple):
+    """The memory of one expert."""
+
+    places: Array
+    """[3, 9] as in `Together`: w1, w3 and w2."""
+    shape: tuple[int, int]
+    """Channels of its input, and of what it makes of them in between."""
+    memory: tuple[Array, ...]
+    """What the places point to."""
 
 
 def _alike(experts: Sequence[Expert], width: int) -> list[Matrices] | None:
-    """The experts' memory, if all of them are stored in FP4, in matrices of the same shapes that fit each other."""
-    found = []
-    for expert in experts:
-        gate, up, down = flat(expert.w1), flat(expert.w3), flat(expert.w2)
-        if gate is None or up is None or down is None or not gate.storage is up.storage is down.storage is FP4:
-            return None
-        found.append((gate, up, down))
-    up_layout, down_layout = found[0][1].layout, found[0][2].layout
-    same = all((one[0].layout, one[1].layout, one[2].layout) == (up_layout, up_layout, down_layout) for one in found)
-    fit = up_layout.chunks * CHUNK == width == down_layout.rows and down_layout.chunks * CHUNK == up_layout.rows
-    return found if same and fit else None
+    """The experts' memory, if all of them are stored in FP4, in matrices of the same shapes that fit x."""
+    found = [found_of((one.w1, one.w3, one.w2), _matrices) for one in experts]
+    memory = [one for one in found if one is not None and one.shape[0] == width]
+    return memory if len(memory) == len(found) and len({one.shape for one in memory}) == 1 else None
+
+
+def _matrices(found: list[Together]) -> Matrices | None:
+    """One expert's memory, if it is stored in FP4, in matrices of whole chunks that fit each other."""
+    gate, up, down = found
+    whole = all(one.storage is FP4 and one.width == one.columns for one in found)
+    fit = gate.width == up.width == down.all_rows and gate.all_rows == up.all_rows == down.width
+    if not whole or not fit:
+        return None
+    memory = tuple(part for one in found for part in one.memory)
+    return Matrices(np.concatenate([one.matrices for one in found]), (gate.width, gate.all_rows), memory)
 
 
 def _one_by_one(x: Array, routing: Routing, matrices: dict[int, Expert], one: OneExpert) -> Array:
@@ -116,25 +127,17 @@ def _together(
     x: Array, weights: Array, indices: Ints, active: list[int], memory: list[Matrices], limit: float, block: int
 ) -> Array:
     """Experts in FP4, all of them in one kernel."""
-    tokens, width = x.shape
-    _, up, down = memory[0]
-    places = np.array([(*w1.addresses, *w3.addresses, *w2.addresses) for w1, w3, w2 in memory])
-    slots = int(indices.size)
-    order, starts = np.empty(slots, np.int64), np.empty(len(active) + 1, np.int64)
-    _group(slots, compact(indices.astype(np.int64, copy=False)), np.array(active), order, starts)
-    gate, raised = aligned(2, slots, up.layout.rows)
-    parts, out = np.empty((slots, width), np.float32), np.empty((tokens, width), np.float32)
-    pairs = prepare_pairs(compact(x), up.layout.chunks, block) if block else None
-    prepared = prepare(compact(x), up.layout.chunks, OF_FP4, block) if pairs is None else pairs
+    places = np.concatenate([one.places for one in memory]).reshape(-1, 3, FIELDS)
+    out = np.empty(x.shape, np.float32)
     _experts(
-        3 * slots * width * up.layout.rows,
-        *(places, up.fields, down.fields, prepared, compact(weights), order, starts, np.float32(limit)),
-        *(block, pairs is not None, gate, raised, parts, out),
+        3 * indices.size * x.shape[1] * memory[0].shape[1],
+        *(places, np.array(active), compact(x), compact(weights), compact(indices.astype(np.int64, copy=False))),
+        *(np.float32(limit), block, go_in_pairs(FP4, block), out),
     )
     return out
 
 
-@kernel(reads(types.int64, 2), reads(types.int64, 1), writes(types.int64, 1), writes(types.int64, 1))
+@inlined
 def _group(indices, active, order, starts):
     """The slots in the order of their experts, [T·k], and where each active expert's begin and end, [A + 1]."""
     filled = 0
@@ -145,19 +148,6 @@ def _group(indices, active, order, starts):
                 order[filled] = slot
                 filled += 1
     starts[active.size] = filled
-
-
-@intrinsic
-def _as_pointer(context, address):
-    def code(context, builder, signature, values):
-        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), code
-
-
-@inlined
-def _bytes_at(address, count):
-    return carray(_as_pointer(address), count, np.uint8)
 
 
 @inlined
@@ -187,11 +177,10 @@ def _activate(gate, up, weight, limit, hidden):
 
 
 @merged
-def _some_rows(place, fields, x, in_pairs, tokens, task, out):
-    """Some rows of one expert's matrix, times its tokens. place: addresses of items and scales"""
+def _some_rows(fields, x, in_pairs, tokens, task, out):
+    """Some rows of one expert's matrix, times its tokens. fields [9], see `Together`"""
     layout = layout_of(fields)
-    items = _bytes_at(place[0], layout.rows * layout.row_items)
-    scales = _bytes_at(place[1], layout.rows * layout.row_scales)
+    items, scales = items_at(FP4, fields[7], layout), bytes_at(fields[8], layout_scales(layout))
     first = task * ROWS_PER_TASK
     last = min(first + ROWS_PER_TASK, layout.rows)
     if in_pairs:
@@ -221,42 +210,45 @@ def _add_rows(parts, rows, out):
 
 @inlined
 def _row_tasks(fields):
-    return (layout_of(fields).rows + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+    return (fields[0] + ROWS_PER_TASK - 1) // ROWS_PER_TASK
+
+
+@inlined
+def _two_rooms(slots, width):
+    """[slots, width] twice."""
+    room = aligned_floats(2 * slots * width).reshape((2, slots, width))
+    return room[0], room[1]
 
 
 @kernel(
-    reads(types.int64, 2),
-    FIELDS,
-    FIELDS,
-    writes(*ROWS),
+    reads(types.int64, 3),
+    reads(types.int64, 1),
     reads(*ROWS),
-    reads(types.int64, 1),
-    reads(types.int64, 1),
+    reads(*ROWS),
+    reads(types.int64, 2),
     types.float32,
     types.intp,
     types.boolean,
     writes(*ROWS),
-    writes(*ROWS),
-    writes(*ROWS),
-    writes(*ROWS),
 )
-def _experts(
-    places, up_fields, down_fields, x, weights, order, starts, limit, block, in_pairs, gate, raised, parts, out
-):
-    """places [A, 6]; x [T, d] prepared; weights [T, k]; order [T·k]; starts [A + 1]; gate, raised [T·k, width];
-    parts [T·k, d]; out [T, d]. x is only read; a type that its products share halves what is to be compiled.
+def _experts(places, active, x, weights, indices, limit, block, in_pairs, out):
+    """places [A, 3, 9]: w1, w3, w2; active [A]: their numbers; x [T, d]; weights, indices [T, k]; out [T, d]
 
     Two products from the same x, then the activation, then one product from it, then each token's sum. If x is in
     pairs, what comes from the activation is packed into pairs as well, unless some of it is too large for them.
     """
-    active, slots = starts.size - 1, order.size
-    per_token = slots // x.shape[0]
-    tasks = _row_tasks(up_fields)
-    for task in prange(2 * active * tasks):
-        which, number = task // (active * tasks), task // tasks % active
+    count, slots, per_token = active.size, indices.size, indices.shape[1]
+    order, starts = np.empty(slots, np.int64), np.empty(count + 1, np.int64)
+    _group(indices, active, order, starts)
+    rows, pairs, in_pairs = prepare_rows(x, places[0, 0, 1], OF_FP4, block, in_pairs)
+    prepared = pairs if in_pairs else rows
+    gate, raised = _two_rooms(slots, places[0, 0, 0])
+    tasks = _row_tasks(places[0, 0])
+    for task in prange(2 * count * tasks):
+        which, number = task // (count * tasks), task // tasks % count
         some = slice(starts[number], starts[number + 1])
-        place, tokens = places[number, 2 * which : 2 * which + 2], _tokens_of(order[some], per_token)
-        _some_rows(place, up_fields, x, in_pairs, tokens, task % tasks, (raised if which else gate)[some])
+        tokens = _tokens_of(order[some], per_token)
+        _some_rows(places[number, which], prepared, in_pairs, tokens, task % tasks, (raised if which else gate)[some])
     largest = np.empty(slots, np.uint32)
     for slot in prange(slots):
         _activate_row(
@@ -269,13 +261,14 @@ def _experts(
     for slot in range(slots):
         packed = packed and largest[slot] <= LARGEST
     hidden = gate if packed else raised
-    tasks = _row_tasks(down_fields)
+    tasks = _row_tasks(places[0, 2])
     position, here = np.empty(slots, np.int64), np.empty(slots, np.int64)
     for slot in range(slots):
         position[order[slot]] = here[slot] = slot
-    for task in prange(active * tasks):
+    parts = np.empty((slots, out.shape[1]), np.float32)
+    for task in prange(count * tasks):
         number = task // tasks
         some = slice(starts[number], starts[number + 1])
-        _some_rows(places[number, 4:6], down_fields, hidden, packed, here[some], task % tasks, parts[some])
-    for token in prange(x.shape[0]):
+        _some_rows(places[number, 2], hidden, packed, here[some], task % tasks, parts[some])
+    for token in prange(out.shape[0]):
         _add_rows(parts, position[token * per_token : (token + 1) * per_token], out[token])

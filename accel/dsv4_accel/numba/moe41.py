@@ -7,7 +7,7 @@ from dsv4.ops.moe import Expert, Routing
 from dsv4.ops.moe41 import MX_BLOCK, SMALLEST_SUM
 from dsv4.ops.quantise import Weight
 from dsv4.ops.types import Array
-from dsv4_accel.numba.linear import rounded_product
+from dsv4_accel.numba.linear import rounded_product, rounded_products
 from dsv4_accel.numba.moe import activated, is_for_kernels, mixture
 from dsv4_accel.numba.route import routed
 
@@ -24,11 +24,17 @@ def mx_linear(x: Array, weight: Weight, round_inputs: bool) -> Array:
     return reference.mx_linear(x, weight, round_inputs) if product is None else product
 
 
+def mx_linears(x: Array, weights: Sequence[Weight], round_inputs: bool) -> tuple[Array, ...]:
+    """Several such products of one input."""
+    products = rounded_products(x, weights, MX_BLOCK if round_inputs else 0)
+    return tuple(mx_linear(x, weight, round_inputs) for weight in weights) if products is None else products
+
+
 def mx_expert(x: Array, share: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
     """As dsv4.ops.moe41.mx_expert."""
     if not is_for_kernels(x, share, limit):
         return reference.mx_expert(x, share, matrices, limit, round_inputs)
-    gate, up = mx_linear(x, matrices.w1, round_inputs), mx_linear(x, matrices.w3, round_inputs)
+    gate, up = mx_linears(x, (matrices.w1, matrices.w3), round_inputs)
     return mx_linear(activated(gate, up, share, limit), matrices.w2, round_inputs)
 
 

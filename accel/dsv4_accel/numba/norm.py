@@ -9,6 +9,7 @@ from dsv4_accel.numba.arrays import are_float32, compact
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.memory import load, load_part, store
 from dsv4_accel.numba.vectors import LANES, fma, lane_sum, splat
+from dsv4_accel.numba.weights import vector
 
 NO_WEIGHT = np.empty(0, np.float32)
 
@@ -20,7 +21,7 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """As dsv4.ops.norm.rms_norm."""
     if not are_float32(x) or not x.size or weight.shape != x.shape[-1:]:
         return reference.rms_norm(x, weight, eps)
-    return _normalise(x, compact(weight.astype(np.float32, copy=False)), eps)
+    return _normalise(x, vector(weight), eps)
 
 
 def rms_scale(x: Array, eps: float) -> Array:

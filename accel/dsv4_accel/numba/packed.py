@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.extending import intrinsic, overload
 
 from dsv4.ops.formats import E8M0_NAN, FP4_VALUES, FP8_NAN
 from dsv4_accel.numba.compile import inlined
 from dsv4_accel.numba.cpu import CONVERTS_HALF, MULTIPLIES_BFLOATS, PERMUTES
-from dsv4_accel.numba.memory import load, load_bfloats, load_words, loader, partial_loader
+from dsv4_accel.numba.memory import load, load_bfloats, load_words, loader, partial_loader, pointer_to
 from dsv4_accel.numba.pairs import add_pairs, fp4_pairs_by_table, pair
 from dsv4_accel.numba.storage import PAIRS, Storage
 from dsv4_accel.numba.vectors import (
@@ -121,8 +121,8 @@ def _e8m0(builder: Any, items: Any) -> Any:
 
 
 def _lengthened(builder: Any, items: Any) -> Any:
-    """Four items as 16, again and again."""
-    return builder.shuffle_vector(items, items, constant(WORDS, [lane % 4 for lane in range(LANES)]))
+    """A few items as 16, again and again."""
+    return builder.shuffle_vector(items, items, constant(WORDS, [lane % items.type.count for lane in range(LANES)]))
 
 
 def _arranged(lanes: list[int]) -> Any:
@@ -133,6 +133,8 @@ load_scales = loader(types.uint8, LANES, F32x16, _e8m0)
 """load_scales(array of uint8, index): the scales of 16 bytes."""
 load_4_scales = loader(types.uint8, 4, F32x16, lambda builder, items: _e8m0(builder, _lengthened(builder, items)))
 """load_4_scales(array of uint8, index): the scales of four bytes, in lanes 0 … 3; the others are not looked at."""
+load_1_scale = loader(types.uint8, 1, F32x16, lambda builder, items: _e8m0(builder, _lengthened(builder, items)))
+"""load_1_scale(array of uint8, index): the scale of one byte, in each lane: a weight of 128 columns has no more."""
 load_part_of_scales = partial_loader(types.uint8, LANES, F32x16, _e8m0)
 """load_part_of_scales(array of uint8, index, present): as `load_scales`, from fewer bytes."""
 spread = _arranged([lane // 4 for lane in range(LANES)])
@@ -179,6 +181,11 @@ def _fp8_of_four_blocks(context, low, high, part):
 @inlined
 def _mx_numbers(items, start, part):
     return _fp8_of_four_blocks(load_words(items, start), load_words(items, start + 4 * LANES), part)
+
+
+def items_at(storage: Storage, address: int, layout: Any) -> Any:
+    """The items of a weight that stand at an address, as an array."""
+    raise NotImplementedError("only within kernels")
 
 
 def parts(storage: Storage) -> int:
@@ -231,6 +238,8 @@ NAN_CODES = np.uint32(0x80808080)
 def _scales_at(scales, place, count):
     if count == LANES:
         return load_scales(scales, place)
+    if count == 1:
+        return load_1_scale(scales, place)
     return load_4_scales(scales, place) if count == 4 else load_part_of_scales(scales, place, count)
 
 
@@ -286,6 +295,12 @@ _NAN_BITS = {
     "bfloat16": lambda storage, items, start: splat_word(np.uint32(0)),
     "float32": lambda storage, items, start: splat_word(np.uint32(0)),
 }
+
+
+@overload(items_at)
+def _items_at(storage, address, layout):
+    number = {"bfloat16": np.uint16, "float32": np.float32}.get(storage.storage, np.uint8)
+    return lambda storage, address, layout: carray(pointer_to(address), layout.rows * layout.row_items, number)
 
 
 @overload(parts)

@@ -50,6 +50,17 @@ def _product(store: Callable[..., Any], width: int, out: int, *rounds: bool) -> 
     return arguments
 
 
+def _products(g: Generator, b: int, s: int, width: int = 6, outs: tuple[int, ...] = (5, 3)) -> tuple[Any, ...]:
+    return numbers(g, b, s, width), [numbers(g, out, width) for out in outs]
+
+
+def _products_with(*stores: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    def arguments(g: Generator, b: int, s: int, width: int = 64) -> tuple[Any, ...]:
+        return numbers(g, b, s, width), [store(numbers(g, 9, width)) for store in stores], True
+
+    return arguments
+
+
 def _grouped(g: Generator, b: int, s: int, groups: int = 2, width: int = 4, rank: int = 3) -> tuple[Any, ...]:
     return numbers(g, b, s, groups * width), numbers(g, groups * rank, width), groups
 
@@ -175,6 +186,11 @@ CALLS = {
     "linear fp4": call(_product(quantise_fp4, 64, 9), widths=_STORED),
     "linear fp8 that rounds": call(_product(quantise_fp8, 160, 130, True), widths=_STORED),
     "linear fp4 that rounds": call(_product(quantise_fp4, 64, 9, True), widths=_STORED),
+    "linears": call(_products, widths=({"width": 1, "outs": (1,)}, {"width": 333, "outs": (65, 1, 7)})),
+    "linears fp8 that round": call(_products_with(quantise_fp8, quantise_fp8), widths=({"width": 32}, {"width": 288})),
+    "linears of fp8, fp4 and float": call(
+        _products_with(quantise_fp8, quantise_fp4, _keep), widths=({"width": 32}, {"width": 288})
+    ),
     "grouped_linear": call(
         _grouped, widths=({"groups": 1, "width": 1, "rank": 1}, {}, {"groups": 4, "width": 33, "rank": 16})
     ),

@@ -195,6 +195,7 @@ def _clamped(*arguments: Any) -> Arguments:
 
 LIMITS: dict[str, dict[str, Change]] = {
     "linear": {"large inputs": _first_times(1e30), "small inputs": _first_times(1e-30)},
+    "linears": {"large inputs": _first_times(1e30), "small inputs": _first_times(1e-30)},
     "rms_norm": {"large rows": _first_times(1e15), "small rows": _first_times(1e-15), "zeros": _first_times(0)},
     "rms_scale": {"large rows": _first_times(1e15), "small rows": _first_times(1e-15), "zeros": _first_times(0)},
     "rope": {

@@ -31,6 +31,10 @@ def _product(x: Any, weight: Any, rounds: bool = False) -> float:
     return _largest(np.abs(x) @ np.abs(dequantise(weight, np.float64)).T)
 
 
+def _products(x: Any, weights: list[Any], rounds: bool = False) -> float:
+    return max(_product(x, weight) for weight in weights)
+
+
 def _grouped(x: Any, weight: Any, groups: int) -> float:
     pieces = x.reshape(*x.shape[:-1], groups, -1)
     return _product(pieces, weight)
@@ -84,6 +88,7 @@ def _gated(streams: Any, keys_and_value: Any, q_weight: Any, k_weight: Any, eps:
 
 MAGNITUDES: dict[str, Callable[..., float]] = {
     "linear": _product,
+    "linears": _products,
     "grouped_linear": _grouped,
     "rope": lambda x, positions, frequencies: _largest(x) * 2**0.5,
     "hadamard": _hadamard,

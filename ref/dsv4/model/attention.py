@@ -12,7 +12,7 @@ from dsv4.model.packed_cache import EntryCoding, KeyCoding
 from dsv4.model.part import Part
 from dsv4.model.rows import AsComputed, Coding, RecentRows
 from dsv4.model.span import Span, for_all_layers
-from dsv4.ops import Ops
+from dsv4.ops import Ops, Weight
 from dsv4.ops.packed_rows import Rows
 from dsv4.ops.rope import rope_frequencies, yarn_frequencies
 from dsv4.ops.types import Array, Ints
@@ -38,18 +38,21 @@ class Attention:
         self.wo_b = part["wo_b.weight"]
         if ratio:
             self.compressor = Compressor(part.under("compressor."), ratio, self.frequencies, part.rounding.entry)
+            self.projections: tuple[Weight, ...] = self.compressor.projections
         if ratio == CSA_RATIO:
             self.indexer = Indexer(part.under("indexer."), ratio, self.frequencies)
+            self.projections += self.indexer.projections
 
     def __call__(self, x: Array, span: Span, cache: LayerState, observe: Observer) -> Array:
         """[B, S, d] -> [B, S, d]; the cache gains the span's keys."""
         ops, config, linear = self.ops, self.config, self.rounding.linear
         batch, length, _ = x.shape
         positions = span.positions
-        qr = ops.rms_norm(linear(x, self.wq_a), self.q_norm, config.rms_norm_eps)
+        qr, kv = self.rounding.linears(x, (self.wq_a, self.wkv))
+        qr = ops.rms_norm(qr, self.q_norm, config.rms_norm_eps)
         q = linear(qr, self.wq_b).reshape(batch, length, config.num_attention_heads, config.head_dim)
         q = ops.rope(ops.rms_scale(q, config.rms_norm_eps), positions, self.frequencies)  # [B, S, H, c]
-        kv = self.keys(x, positions)  # [B, S, c]
+        kv = self._keys(kv, positions)  # [B, S, c]
         observe(f"{self.name}q", q)
         observe(f"{self.name}kv", kv)
         window = cache.window.extend(kv, span)  # [B, w − 1 + S, c]
@@ -65,7 +68,11 @@ class Attention:
 
     def keys(self, x: Array, positions: Ints) -> Array:
         """[B, S, d] -> [B, S, c]: what a window keeps of each token, its key and value in one."""
-        kv = self.ops.rms_norm(self.rounding.linear(x, self.wkv), self.kv_norm, self.config.rms_norm_eps)
+        return self._keys(self.rounding.linear(x, self.wkv), positions)
+
+    def _keys(self, kv: Array, positions: Ints) -> Array:
+        """As `keys`, of the product with wkv, [B, S, c]."""
+        kv = self.ops.rms_norm(kv, self.kv_norm, self.config.rms_norm_eps)
         return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))
 
     def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
@@ -76,10 +83,11 @@ class Attention:
         """The compressed entries of this layer, and which of them each query reads: [B, T, c], [B, S, K]."""
         if cache.compressor is None:
             return self.ops.zeros((len(x), 0, self.config.head_dim), x.dtype), _no_entries(span)
-        self.compressor(x, span, cache.compressor, observe)
+        kv, score, *for_indexer = self.ops.linears(x, self.projections)
+        self.compressor(kv, score, span, cache.compressor, observe)
         entries = cache.compressor.entries.first(span.entry_count(self.ratio))
         if cache.indexer is not None:
-            return entries, self.indexer(x, qr, span, cache.indexer, observe)
+            return entries, self.indexer(for_indexer, qr, span, cache.indexer, observe)
         return entries, _all_visible_entries(span, self.ratio)
 
 

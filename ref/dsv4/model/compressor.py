@@ -20,15 +20,13 @@ class Compressor:
         self.ops, self.name, self.eps = part.ops, part.name, part.config.rms_norm_eps
         self.ratio, self.frequencies, self.round_entry = ratio, frequencies, round_entry
         self.ape = part["ape"]
-        self.wkv = part["wkv.weight"]
-        self.wgate = part["wgate.weight"]
+        self.projections = part["wkv.weight"], part["wgate.weight"]
+        """What makes the kv and the score of each token, which `__call__` takes."""
         self.norm = part["norm.weight"]
 
-    def __call__(self, x: Array, span: Span, cache: CompressorCache, observe: Observer) -> None:
-        """Add the entries that the tokens x [B, S, d] complete to the cache."""
-        kv = self.ops.linear(x, self.wkv)  # [B, S, d] -> [B, S, c], or 2c for CSA
-        bias = self.ape[_places_in_blocks(span, self.ratio)].astype(x.dtype, copy=False)
-        score = self.ops.linear(x, self.wgate) + bias
+    def __call__(self, kv: Array, score: Array, span: Span, cache: CompressorCache, observe: Observer) -> None:
+        """Add the entries that the span's tokens complete to the cache: kv, score [B, S, c], or 2c for CSA."""
+        score = score + self.ape[_places_in_blocks(span, self.ratio)].astype(score.dtype, copy=False)
         observe(f"{self.name}score", score)
         kv, score = cache.kv.extend(kv, span), cache.score.extend(score, span)
         if not span.completed(self.ratio).counts.any():

@@ -1,5 +1,7 @@
 """The lightning indexer of a CSA layer (report §2.3.1, eq. 13–17)."""
 
+from collections.abc import Sequence
+
 from dsv4.model.cache import CompressorCache
 from dsv4.model.compressor import Compressor
 from dsv4.model.observe import Observer, ignore
@@ -19,17 +21,24 @@ class Indexer:
         self.frequencies = frequencies
         self.heads, self.head_dim, self.topk = config.index_n_heads, config.index_head_dim, config.index_topk
         self.wq_b = part["wq_b.weight"]
-        self.weights_proj = part["weights_proj.weight"]
         self.compressor = Compressor(part.under("compressor."), ratio, frequencies, part.rounding.index_vector)
+        self.projections = *self.compressor.projections, part["weights_proj.weight"]
+        """What makes the compressor's kv and score, and the weights of the heads, which `__call__` takes."""
 
-    def __call__(self, x: Array, qr: Array, span: Span, cache: CompressorCache, observe: Observer) -> Ints:
-        """The entries that each query reads: x [B, S, d], query latent qr [B, S, q_lora_rank] -> [B, S, ≤ topk]."""
+    def __call__(
+        self, projected: Sequence[Array], qr: Array, span: Span, cache: CompressorCache, observe: Observer
+    ) -> Ints:
+        """The entries that each query reads: [B, S, ≤ topk].
+
+        projected: what the layer's input [B, S, d] gives with the `projections`; query latent qr [B, S, q_lora_rank].
+        """
         ops = self.ops
-        self.compressor(x, span, cache, observe)
-        queries = self.rounding.linear(qr, self.wq_b).reshape(*x.shape[:2], self.heads, self.head_dim)
+        kv, score, weights = projected
+        self.compressor(kv, score, span, cache, observe)
+        queries = self.rounding.linear(qr, self.wq_b).reshape(*qr.shape[:2], self.heads, self.head_dim)
         queries = ops.rope(queries, span.positions, self.frequencies)
         queries = self.rounding.index_vector(queries)
-        weights = ops.linear(x, self.weights_proj) * x.dtype.type(self.head_dim**-0.5 * self.heads**-0.5)
+        weights = weights * weights.dtype.type(self.head_dim**-0.5 * self.heads**-0.5)
         keys = cache.entries.first(span.entry_count(cache.ratio))
         if observe is not ignore:  # nothing else needs all scores at once
             observe(f"{self.name}scores", ops.index_scores(queries, keys, weights))

@@ -1,5 +1,6 @@
 """Where the released model rounds its activations, and the one switch that turns it off (report §3.4, §5.2.1)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,3 +36,7 @@ class Rounding:
     def linear(self, x: Array, weight: Weight) -> Array:
         """A product whose input is rounded to FP8 where the weight is stored in FP8 or FP4."""
         return self.ops.linear(x, weight, self.on)
+
+    def linears(self, x: Array, weights: Sequence[Weight]) -> tuple[Array, ...]:
+        """Several such products of one input."""
+        return self.ops.linears(x, weights, self.on)

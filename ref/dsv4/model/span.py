@@ -109,11 +109,13 @@ class Span:
     def _placed(self) -> list[Ints]:
         """Starts, counts and ids, placed by one transfer: a step of decoding needs no other."""
         parts = (self.starts, self.counts, np.zeros((0, self.length), np.int64) if self.ids is None else self.ids)
-        padded = [np.pad(part.reshape(-1), (0, part.size % 2)) for part in parts]  # each starts at 16 bytes
-        placed, ends = self.place(np.concatenate(padded, dtype=np.int64)), np.cumsum([part.size for part in padded])
+        starts = np.cumsum([0, *(part.size + part.size % 2 for part in parts)])  # each at a multiple of 16 bytes
+        joined = np.zeros(starts[-1], np.int64)
+        for start, part in zip(starts, parts, strict=False):
+            joined[start : start + part.size] = part.reshape(-1)
+        placed = self.place(joined)
         return [
-            placed[end - part.size : end][: given.size].reshape(given.shape)
-            for end, part, given in zip(ends, padded, parts, strict=True)
+            placed[start : start + part.size].reshape(part.shape) for start, part in zip(starts, parts, strict=False)
         ]
 
     @cached_property

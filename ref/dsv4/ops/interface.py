@@ -15,7 +15,7 @@ from dsv4.ops.compressor import compress, overlap
 from dsv4.ops.hadamard import hadamard
 from dsv4.ops.indexer import index_scores, index_top_k, top_k
 from dsv4.ops.interface41 import Ops41
-from dsv4.ops.linear import embedding, grouped_linear, linear
+from dsv4.ops.linear import embedding, grouped_linear, linear, linears
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
 from dsv4.ops.moe import expert, experts, route, route_by_id
@@ -55,6 +55,7 @@ class Ops(Ops41):
 
     embedding = staticmethod(embedding)
     linear = staticmethod(linear)
+    linears = staticmethod(linears)
     grouped_linear = staticmethod(grouped_linear)
 
     rms_norm = staticmethod(rms_norm)

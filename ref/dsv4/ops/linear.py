@@ -1,5 +1,7 @@
 """Matrix products with dense, FP8 and FP4 weights, and the grouped output projection (report §2.3.1, §3.4)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dsv4.ops.quantise import FP8_WEIGHT_BLOCK, Weight, dequantise, fake_quant_fp8, is_quantised
@@ -19,6 +21,16 @@ def linear(x: Array, weight: Weight, round_inputs: bool = False) -> Array:
     if round_inputs and is_quantised(weight):
         x = fake_quant_fp8(x, FP8_WEIGHT_BLOCK)
     return x @ dequantise(weight, x.dtype).T
+
+
+def linears(x: Array, weights: Sequence[Weight], round_inputs: bool = False) -> tuple[Array, ...]:
+    """The products of one x with several weights: what `linear` gives of each.
+
+    x [..., in] float; weights: matrices [out, in], each with an `out` and a storage of its own; round_inputs: as for
+    `linear`, of each weight by itself. Returns an array [..., out] for each weight, of x's dtype. Raises ValueError as
+    `linear` does. Source: report §2.3.1, where several maps read one hidden state; code: a linear for each.
+    """
+    return tuple(linear(x, weight, round_inputs) for weight in weights)
 
 
 def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:

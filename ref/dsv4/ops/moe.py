@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsv4.ops.elementwise import sigmoid, softplus
-from dsv4.ops.linear import linear
+from dsv4.ops.linear import linear, linears
 from dsv4.ops.quantise import Weight
 from dsv4.ops.types import Array, Ints
 
@@ -108,7 +108,7 @@ def expert(x: Array, share: Array, matrices: Expert, limit: float, round_inputs:
     round_inputs: as for `linear`, in each product. Returns [T, d] of x's dtype. Source: report §2.1; code: Expert,
     where the share joins before w2's input is rounded.
     """
-    gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)
+    gate, up = linears(x, (matrices.w1, matrices.w3), round_inputs)
     hidden = share.astype(x.dtype)[:, None] * swiglu(gate, up, limit)
     return linear(hidden, matrices.w2, round_inputs)
 

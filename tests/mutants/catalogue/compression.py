@@ -105,8 +105,8 @@ COMPRESSION = (
         name="no-ape",
         trap="the compressor's position bias ape is forgotten",
         file=FILE,
-        old="self.ops.linear(x, self.wgate) + bias",
-        new="self.ops.linear(x, self.wgate)",
+        old="score = score + self.ape[",
+        new="score = score + 0 * self.ape[",
         tests=ONE_LAYER,
     ),
     Mutant(

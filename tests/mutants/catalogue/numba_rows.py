@@ -280,4 +280,25 @@ VECTORS = (
     ),
 )
 
-NUMBA_ROWS = NORM + HADAMARD + ROPE + QUANTISE + EXPONENTIAL + VECTORS
+EXTENDED = "accel/test_numba_ring.py::test_a_ring_is_extended"
+
+RING = (
+    kernel(
+        name="numba-padding-kept-in-the-ring",
+        trap="padding behind a sequence's tokens goes into its ring, over rows that are still needed",
+        file="numba/ring.py",
+        old="if counts[b] - capacity <= token < counts[b]:",
+        new="if length - capacity <= token:",
+        tests=(f"{EXTENDED}[False-a prompt with padding-6-7-float32]",),
+    ),
+    kernel(
+        name="numba-rows-before-one-too-early",
+        trap="the rows before a step are those from one position earlier",
+        file="numba/ring.py",
+        old="starts[b] - keep + column)",
+        new="starts[b] - keep + column - 1)",
+        tests=(f"{EXTENDED}[False-a step-3-9-float32]",),
+    ),
+)
+
+NUMBA_ROWS = NORM + HADAMARD + ROPE + QUANTISE + EXPONENTIAL + VECTORS + RING

@@ -13,7 +13,7 @@ PRODUCTS = (
     kernel(
         name="numba-x-not-in-the-order-of-blocks",
         trap="x stays in the order of its columns where four blocks of FP8 are read side by side",
-        file="numba/linear.py",
+        file="numba/prepared.py",
         old="lane // 4 * MX_BLOCK + 4 * part + lane % 4",
         new="part * LANES + lane",
         tests=large("linear mx large", FEW),
@@ -48,6 +48,7 @@ PRODUCTS = (
         file="numba/moe41.py",
         old="rounded_product(x, weight, MX_BLOCK if",
         new="rounded_product(x, weight, 128 if",
+        also=(("rounded_products(x, weights, MX_BLOCK if", "rounded_products(x, weights, 128 if"),),
         tests=(f"{V41}::test_inputs_of_experts_are_rounded_in_blocks_of_32[numba-True]",),
     ),
     kernel(

@@ -36,6 +36,16 @@ ROUNDING = (
         tests=("model/test_fake_quant.py::test_window_entries_are_fp8_but_for_the_rotated_channels",),
     ),
     Mutant(
+        name="input-rounded-for-all-its-products",
+        trap="where one input goes into several products, it is rounded for all of them if any weight is quantised",
+        file="ops/linear.py",
+        old="    return tuple(linear(x, weight, round_inputs) for weight in weights)\n",
+        new="    if round_inputs and any(map(is_quantised, weights)):\n"
+        "        x = fake_quant_fp8(x, FP8_WEIGHT_BLOCK)\n"
+        "    return tuple(linear(x, weight) for weight in weights)\n",
+        tests=("ops/test_linear.py::test_one_input_is_rounded_weight_by_weight",),
+    ),
+    Mutant(
         name="wo-a-input-rounded",
         trap="the input of wo_a is rounded to FP8 because its weight is stored in FP8",
         file="model/attention.py",
@@ -80,8 +90,8 @@ ROUNDING = (
         name="expert-inputs-not-rounded",
         trap="the inputs of quantised experts are not rounded",
         file="ops/moe.py",
-        old="gate, up = linear(x, matrices.w1, round_inputs), linear(x, matrices.w3, round_inputs)",
-        new="gate, up = linear(x, matrices.w1), linear(x, matrices.w3)",
+        old="gate, up = linears(x, (matrices.w1, matrices.w3), round_inputs)",
+        new="gate, up = linears(x, (matrices.w1, matrices.w3))",
         tests=("ops/test_moe.py::test_stored_experts",),
     ),
 )

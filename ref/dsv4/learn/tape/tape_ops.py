@@ -66,6 +66,10 @@ class TapeOps(Ops):
             x = TapeOps.fake_quant_fp8(x, FP8_WEIGHT_BLOCK)
         return Ops.linear(x, weight)
 
+    def linears(self, x: Any, weights: Any, round_inputs: bool = False) -> Any:
+        """As the reference's, each a `linear` of this tape."""
+        return tuple(self.linear(x, weight, round_inputs) for weight in weights)
+
     @staticmethod
     def asarray(array: Any) -> Any:
         """A Tensor as it is; an array of floats as a constant; integers and truth values as a plain array."""
