@@ -76,7 +76,8 @@ def entries_of(x, block=block):
     seen = {}
     span = Span(np.zeros(1, np.int64), np.array([len(x)]), len(x))
     cache = block.new_cache(1, 0, model.dtype).compressor
-    block.attn.compressor(x[None], span, cache, seen.__setitem__)
+    kv, score = model.ops.linears(x[None], block.attn.compressor.projections)
+    block.attn.compressor(kv, score, span, cache, seen.__setitem__)
     return seen["layers.1.attn.compressor.out"][0]
 
 
