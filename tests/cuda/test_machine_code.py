@@ -127,7 +127,7 @@ def test_a_device_runs_what_was_compiled_so(nvrtc, monkeypatch):
     for name in sorted(source.kernels(FILE)):
         kernel = source.kernels(FILE)[name]
         gpus.launch(kernel, (1,), 32, [None if one.is_pointer else 1 for one in kernel.parameters])
-    assert started == [0, 1, 2]
+    assert started == list(range(len(source.kernels(FILE))))
     assert loaded == [str(compiler.machine_code(nvrtc, FILE, "sm_90"))]
     assert nvrtc.options == [("--gpu-architecture=sm_90", *compiler.OPTIONS)]
 

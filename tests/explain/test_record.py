@@ -83,7 +83,7 @@ def test_an_entry_is_the_sum_of_its_tokens_weighted_by_the_slots():
     slots = record(model, ids).layers[1].slots
     block, eps, c = model.layers[1], model.config.rms_norm_eps, model.config.head_dim
     collapsed = np.einsum("tj,tjd->td", seen["layers.1.hc_attn.pre"][0], seen["layers.0.out"][0])
-    kv = rms_norm(collapsed, block.hc_attn.norm, eps) @ block.attn.compressor.wkv.T.astype(np.float64)  # [T, 2c]
+    kv = rms_norm(collapsed, block.hc_attn.norm, eps) @ block.attn.compressor.projections[0].T.astype(np.float64)
     for entry in (0, 1, 6):
         found = sum(slots[entry, 4 + j] * kv[4 * entry + j, c:] for j in range(4))
         if entry:

@@ -51,7 +51,7 @@ def product_cases() -> list[Case]:
         Case("fp8.matvec.rounded", fp8("1, rounded"), MEMORY, _fp8_rounded),
         Case("grouped_linear", "FP8 [8192, 4096] in 8 groups × 1", MEMORY, _grouped),
         Case("bf16.matvec", "bf16 [1024, 4096] × 1 token", MEMORY, _bf16),
-        Case("bf16.matvec.beside", "bf16, the five of a CSA layer × 1 token", MEMORY, _beside),
+        Case("bf16.matvec.beside", "bf16, five of a CSA layer × 1 token", MEMORY, _beside),
     ]
 
 
