@@ -5,18 +5,11 @@ import pytest
 
 from dsv4.model.span import Span
 from dsv4.ops import Ops
+from rings import SPANS
 
 pytest.importorskip("numba")
 from dsv4_accel.numba import NumbaOps, compile
 from dsv4_accel.numba.ring import extend_ring
-
-SPANS = {
-    "a step": ((9,), (1,), 1),
-    "a step at the beginning": ((0,), (1,), 1),
-    "three sequences, one of them finished": ((3, 40, 16), (1, 0, 1), 1),
-    "a prompt with padding": ((0, 5), (7, 4), 7),
-    "more rows than the ring has": ((2, 11), (20, 13), 20),
-}
 
 
 def numbers(seed, dtype, *shape):

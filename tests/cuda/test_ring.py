@@ -7,14 +7,8 @@ from backends import CUDA_ON_HOST
 from conftest import created
 from dsv4.model.span import Span
 from dsv4.ops import Ops
+from rings import SPANS
 
-SPANS = {
-    "a step": ((9,), (1,), 1),
-    "a step at the beginning": ((0,), (1,), 1),
-    "three sequences, one of them finished": ((3, 40, 16), (1, 0, 1), 1),
-    "a prompt with padding": ((0, 5), (7, 4), 7),
-    "more rows than the ring has": ((2, 11), (20, 13), 20),
-}
 DTYPES = pytest.mark.parametrize(
     ("dtype", "width", "kernel"),
     [(np.float32, 8, "vectors"), (np.uint8, 7, "bytes"), (np.float32, 6, None), (np.float64, 8, None)],
