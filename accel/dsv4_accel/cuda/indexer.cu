@@ -105,6 +105,14 @@ struct Queries {
     }
 };
 
+// The heads of one query, where each block of the grid's first dimension has a query; arguments as of the kernels.
+__device__ __forceinline__ Queries queries_of(
+    long long query, const unsigned short* pieces, const float* units, const bool* is_split, const float* weights,
+    int heads, int width) {
+    const long long rows = static_cast<long long>(gridDim.x) * heads;
+    return {pieces, units, weights + query * heads, is_split, query * heads, rows, heads, (width + CHUNK - 1) / CHUNK};
+}
+
 // One piece of 16 heads times the keys, in a chunk. The leading products have sums of their own (products.cuh).
 template <bool IS_LEADING, int PIECES, int COUNT>
 __device__ __forceinline__ void add_piece(
@@ -201,9 +209,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
     const long long query = blockIdx.x;
     const int first_key = (blockIdx.y * WARPS + threadIdx.x / WARP) * WARP_KEYS;
     if (first_key >= count || (visible && first_key >= visible[query])) return;
-    const long long rows = static_cast<long long>(gridDim.x) * heads;
-    const Queries queries = {
-        pieces, units, weights + query * heads, is_split, query * heads, rows, heads, (width + CHUNK - 1) / CHUNK};
+    const Queries queries = queries_of(query, pieces, units, is_split, weights, heads, width);
     const FloatKeys source = {keys + query / length * (key_step / 4), width};
     score_floats(queries, source, first_key, count, scores + query * count);
 }
@@ -216,9 +222,7 @@ extern "C" __global__ void __launch_bounds__(128)
     const long long query = blockIdx.x;
     const int first_key = (blockIdx.y * WARPS + threadIdx.x / WARP) * WARP_KEYS;
     if (first_key >= count || (visible && first_key >= visible[query])) return;
-    const long long rows = static_cast<long long>(gridDim.x) * heads;
-    const Queries queries = {
-        pieces, units, weights + query * heads, is_split, query * heads, rows, heads, (width + CHUNK - 1) / CHUNK};
+    const Queries queries = queries_of(query, pieces, units, is_split, weights, heads, width);
     const Fp4Keys source = {keys + query / length * key_step, width};
     score<1, TILES>(queries, source, first_key, count, scores + query * count);
 }
