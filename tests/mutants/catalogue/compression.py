@@ -114,7 +114,7 @@ COMPRESSION = (
         trap="ape is taken by a token's place in the chunk instead of its place in the block",
         file=FILE,
         old="self.ape[_places_in_blocks(span, self.ratio)]",
-        new="self.ape[np.arange(span.length) % self.ratio]",
+        new="self.ape[span.numbers(span.length) % self.ratio]",
         tests=("model/test_stateful.py::test_chunks_of_one_size_equal_one_pass",),
     ),
     Mutant(
