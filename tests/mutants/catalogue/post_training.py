@@ -218,6 +218,22 @@ POST_TRAINING = (
         tests=("learn/post/worlds/test_worlds.py::test_no_task_is_in_both_splits_and_each_split_is_large[verse]",),
     ),
     Mutant(
+        name="share-of-the-telling-answers",
+        trap="the mean is taken over the answers that were better or worse than their group, not over all of them",
+        file="learn/post/reinforcement.py",
+        old="                len(some) / len(rows),\n",
+        new="                len(some) / len(learnt),\n",
+        tests=("learn/post/test_reinforcement.py::test_the_step_is_that_of_all_answers",),
+    ),
+    Mutant(
+        name="answers-of-no-advantage-left-out",
+        trap="answers as good as their group are left out where the divergence counts, and nothing holds their tokens",
+        file="learn/post/reinforcement.py",
+        old="if self.stage.beta or self.stage.indexer_weight or not",
+        new="if not",
+        tests=("learn/post/test_reinforcement.py::test_where_another_loss_counts_all_answers_are_read",),
+    ),
+    Mutant(
         name="post-rate-falls-at-once",
         trap="the learning rate falls from the first step of a stage on, and is at its end when the decay should begin",
         file="learn/post/trainer.py",

@@ -21,7 +21,7 @@ from dsv4.learn.post.replay import Replay, replay_of, replayed
 from dsv4.learn.trainable import Trainable, TrainableModel
 from dsv4.model.model import Model
 from dsv4.ops import Ops
-from dsv4.ops.types import Array
+from dsv4.ops.types import Array, Ints
 from dsv4.text.tokenizer import Tokenizer
 
 
@@ -88,6 +88,7 @@ class Reinforcement:
         groups = np.array(self._rewards).reshape(stage.questions, stage.group)
         advantage = np.concatenate([advantages(group) for group in groups])
         rows = np.arange(len(self._answered))[update :: stage.updates]
+        learnt = self._telling(rows, advantage)
         reference = actor(self._reference, self.config, Ops(), stage.quantise) if stage.beta else None
         self._left_out = []
         yield [
@@ -99,7 +100,7 @@ class Reinforcement:
                 len(some) / len(rows),
                 self._left_out,
             )
-            for some in (rows[start : start + stage.part] for start in range(0, len(rows), stage.part))
+            for some in (learnt[start : start + stage.part] for start in range(0, len(learnt), stage.part))
         ]
 
     def measures(self) -> dict[str, float]:
@@ -107,7 +108,7 @@ class Reinforcement:
         return {
             "reward": float(np.mean(self._rewards)),
             **measures_of(self._answered),
-            "left out": float(np.mean(self._left_out)),
+            "left out": float(sum(self._left_out)) * self.stage.updates / len(self._answered),
         }
 
     def state(self) -> dict[str, Array]:
@@ -123,6 +124,13 @@ class Reinforcement:
     def forget(self, step: int) -> None:
         """As of `Lesson`."""
         self.asker.forget(step)
+
+    def _telling(self, rows: Ints, advantage: Array) -> Ints:
+        """The rows whose answers say anything, at least one: from A = 0 nothing is learnt but by the other losses."""
+        if self.stage.beta or self.stage.indexer_weight or not advantage[rows].any():
+            return rows
+        telling: Ints = rows[advantage[rows] != 0]
+        return telling
 
     def _rewarded(self, model: Model, turn: int) -> list[float]:
         """The reward of each answer: what its world's rule or the judge says of it, less what its length costs."""
