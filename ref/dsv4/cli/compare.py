@@ -4,15 +4,13 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import typer
 
 from dsv4.checkpoint import read_any_config
 from dsv4.checkpoint.atomic import replacing
-from dsv4.checkpoint.input_files import read_json
 from dsv4.cli.app import (
     BACKEND_NAMES,
     BackendOption,
@@ -25,26 +23,15 @@ from dsv4.cli.app import (
     only_v4,
     reading_of,
 )
+from dsv4.cli.compare4 import verify4
 from dsv4.cli.compare41 import Models, verify41
 from dsv4.cli.judging import judge
 from dsv4.cli.progress import progress
-from dsv4.config import Config
+from dsv4.cli.token_ids import first_pass, random_ids, read_ids
 from dsv4.config41 import Config41
-from dsv4.errors import DSV4Error, PromptError, SettingError, quoted
+from dsv4.errors import DSV4Error, SettingError
 from dsv4.loading import bundled_model, load
-from dsv4.verify import (
-    compare,
-    differences,
-    layer_by_layer,
-    read_results,
-    trace,
-    write_results,
-)
 from dsv4.verify41_file import texts_of
-from dsv4.verify_dspark import holds_drafts, results_of_drafts, trace_dspark, without_settings
-
-MOST_TOKEN = 2**63 - 1
-"""What fits an array of integers; which tokens there are is the model's to say."""
 
 
 @app.command()
@@ -58,7 +45,7 @@ def logits(
     memory: Memory = None,
 ) -> None:
     """Write the logits of every position to a file."""
-    tokens = _read_ids(ids)
+    tokens = read_ids(ids)
     if os.path.realpath(out) == os.path.realpath(ids):
         raise SettingError(f"--out: expected another file than --ids, found {out}")
     if chunk is not None and chunk < 1:
@@ -128,68 +115,17 @@ def verify(
         raise SettingError("verify: expected one of --against BACKEND, --expected FILE and --save FILE")
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise SettingError(f"--tolerance: expected a finite number of at least 0, found {tolerance}")
-    given = _read_ids(ids) if ids else None
+    given = read_ids(ids) if ids else None
     directory = model or bundled_model()
     config = read_any_config(directory)
     chosen = backend or ("numpy" if against else "auto")
     if isinstance(config, Config41):
-        tokens = _random_ids(config, length) if given is None and not expected else given
-        texts = [] if tokens is None else texts_of(tokens, _first_pass(tokens))
-        models = Models(directory, config, chosen, against, fake_quant)
-        if compared := verify41(models, texts, expected, save):
-            judge(compared.found, tolerance, compared.rounds, as_json)
-        return
-    loaded = only_v4(load(directory, chosen, fake_quant), "verify")
-    other = only_v4(load(directory, against, fake_quant), "verify") if against else None
-    stored = read_results(expected, loaded.config) if expected else {}
-    known_ids = stored.pop("input_ids", None)
-    tokens = known_ids if given is None else given
-    if tokens is None:
-        tokens = _random_ids(loaded.config, length)
-    prefill = stored["prefill.logits"].shape[1] if "prefill.logits" in stored else _first_pass(tokens)
-    with progress("verifying") as report:
-        if other is not None:
-            found = compare(loaded, other, tokens, prefill, report)
-        else:
-            results = trace(loaded, tokens, prefill)
-            if holds_drafts(stored):
-                results |= trace_dspark(loaded, tokens, stored)
-                stored = without_settings(stored)
-            report(1, 2, "whole passes")
-            if save:
-                if loaded.dspark and prefill < tokens.shape[1]:
-                    results |= results_of_drafts(loaded, tokens, prefill)
-                write_results(save, {"input_ids": tokens} | results)
-                print(f"wrote {save}: {len(results)} results")
-                return
-            found = differences(results | layer_by_layer(loaded, tokens, stored), stored)
-            report(2, 2, "layer by layer")
-    judge(found, tolerance, loaded.rounds, as_json)
-
-
-def _random_ids(config: Config | Config41, length: int) -> npt.NDArray[np.integer[Any]]:
-    """Two sequences of random tokens, the same each time."""
-    shape = 2, min(length, config.max_position_embeddings)
-    return np.random.default_rng(0).integers(0, config.vocab_size, shape)
-
-
-def _first_pass(tokens: npt.NDArray[np.integer[Any]]) -> int:
-    """How many tokens the first pass takes where no file says it: all but the last few."""
-    return max(1, int(tokens.shape[1]) - 24)
-
-
-def _read_ids(path: Path) -> npt.NDArray[np.integer[Any]]:
-    """Token ids [B, S] from a JSON file with one list or several equally long ones."""
-    expected = "one list of token ids or equal lists"
-    content = read_json(path, PromptError, f"JSON with {expected}")
-    rows = content if isinstance(content, list) and content and isinstance(content[0], list) else [content]
-    if not all(isinstance(row, list) for row in rows):
-        raise PromptError(f"{path}: expected {expected}, found {quoted(content)}")
-    lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1 or lengths[0] == 0:
-        raise PromptError(f"{path}: expected {expected}, found lists of length {quoted(lengths)}")
-    for place, row in enumerate(rows):
-        wrong = [token for token in row if type(token) is not int or abs(token) > MOST_TOKEN]
-        if wrong:
-            raise PromptError(f"{path}: list {place}: expected integers as token ids, found {quoted(wrong[0])}")
-    return np.array(rows)
+        tokens = random_ids(config, length) if given is None and not expected else given
+        texts = [] if tokens is None else texts_of(tokens, first_pass(tokens))
+        compared = verify41(Models(directory, config, chosen, against, fake_quant), texts, expected, save)
+    else:
+        loaded = only_v4(load(directory, chosen, fake_quant), "verify")
+        other = only_v4(load(directory, against, fake_quant), "verify") if against else None
+        compared = verify4(loaded, other, given, length, expected, save)
+    if compared:
+        judge(compared, tolerance, as_json)

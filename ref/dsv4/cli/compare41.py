@@ -6,13 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from dsv4.cli.ending import say
+from dsv4.cli.judging import Compared
 from dsv4.cli.progress import progress
 from dsv4.config41 import Config41
 from dsv4.errors import SettingError
 from dsv4.loading import load
 from dsv4.model41.model import Model41
 from dsv4.ops.types import Ints
-from dsv4.verify import Difference, Results, write_results
+from dsv4.verify import Results, write_results
 from dsv4.verify41 import compare41, differences41, trace41
 from dsv4.verify41_file import Text, read_results41
 
@@ -32,14 +33,6 @@ class Models(NamedTuple):
         model = load(self.directory, backend, self.fake_quant, token_classes=token_classes)
         assert isinstance(model, Model41)
         return model
-
-
-class Compared(NamedTuple):
-    """What was found, to be judged."""
-
-    found: list[Difference]
-    rounds: bool
-    """Whether the model rounds its activations."""
 
 
 def verify41(models: Models, texts: list[Text], expected: Path | None, save: Path | None) -> Compared | None:

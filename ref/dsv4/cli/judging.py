@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -17,8 +17,17 @@ OF_ROUNDS = r"\bspec\."
 """Names of what a speculative run did."""
 
 
-def judge(found: list[Difference], tolerance: float | None, rounds: bool, as_json: bool) -> None:
+class Compared(NamedTuple):
+    """What was found, to be judged."""
+
+    found: list[Difference]
+    rounds: bool
+    """Whether the model rounds its activations."""
+
+
+def judge(compared: Compared, tolerance: float | None, as_json: bool) -> None:
     """Print the differences, and exit with 1 where one is larger than allowed."""
+    found, rounds = compared
     limit = tolerance if tolerance is not None else (1e-2 if rounds else 1e-5)
     whole_passes = 10 * limit if rounds else limit
     allowed = {each.name: whole_passes if re.search(OF_WHOLE_PASSES, each.name) else limit for each in found}
