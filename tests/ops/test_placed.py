@@ -1,5 +1,8 @@
 """Weights that change in place, as an optimiser changes them, and weights that were placed because they do not."""
 
+import gc
+import weakref
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -106,13 +109,12 @@ def test_whatever_a_checkpoint_holds_can_be_placed(backend, dtype, shape):
     exact(placed, weight)
 
 
-def test_a_placed_weight_lives_no_longer_than_it_is_held(backend):
+@every_weight
+@every_width
+def test_a_placed_weight_lives_no_longer_than_it_is_held(backend, storage, width):
     """What a backend keeps goes with it."""
-    import gc
-    import weakref
-
-    placed = backend.place(matrix("fp4", ROWS, 96))
-    backend.linear(inputs(backend, 96), placed)
+    placed = backend.place(matrix(storage, ROWS, width))
+    backend.linear(inputs(backend, width), placed)
     watched = weakref.ref(placed)
     del placed
     gc.collect()

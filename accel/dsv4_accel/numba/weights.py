@@ -76,16 +76,13 @@ _placed: dict[int, tuple[weakref.ref[Any], Found]] = {}
 
 def place(weight: Weight) -> Weight:
     """As dsv4.ops.Ops.place: the same memory under another name, with which `flat` finds what it found of it."""
-    found: Found = None
-    match weight:
-        case Fp4Weight() | Fp8Weight():
-            placed: Weight = replace(weight)
-        case np.ndarray():
-            placed = weight.view()  # what is found of it keeps alive who owns the memory, and not this
-            found = _vector(weight) if weight.ndim == 1 and weight.dtype.kind in "fV" else None
-        case _:
-            placed = np.asarray(weight)
-    found = _look_at(placed) if found is None else found
+    if isinstance(weight, (Fp4Weight, Fp8Weight)):
+        placed: Weight = replace(weight)
+        found: Found = _look_at(weight)
+    else:
+        array = np.asarray(weight)
+        placed = array.view()  # what is found may be the array itself: of this, it would keep what it is forgotten with
+        found = _vector(array) if array.ndim == 1 and array.dtype.kind in "fV" else _look_at(array)
     if isinstance(found, Flat):
         found.is_placed = True
     key, forget = id(placed), _placed.pop  # at the end of a process the module's names are gone before the weights

@@ -193,6 +193,14 @@ ROWS = (
         tests=("ops/test_placed.py::test_placed_weights_go_together_with_any_others[numba-128-float32]",),
     ),
     kernel(
+        name="numba-placed-weights-kept",
+        trap="what is found of a placed weight holds the weight itself, so that no model is ever given back",
+        file="numba/weights.py",
+        old='in "fV" else _look_at(array)',
+        new='in "fV" else _look_at(placed)',
+        tests=("ops/test_placed.py::test_a_placed_weight_lives_no_longer_than_it_is_held[numba-128-float32]",),
+    ),
+    kernel(
         name="numba-weights-remembered-unplaced",
         trap="what was found of a weight is remembered although it was not placed, and may change in place",
         file="numba/weights.py",
