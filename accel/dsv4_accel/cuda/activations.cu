@@ -1,13 +1,6 @@
 // Rows of activations for products: as they are given, or what comes between the two products of an expert.
 #include "activations.cuh"
-
-// weight · silu(min(gate, limit)) · clip(up, −limit, limit); a NaN stays one.
-__device__ __forceinline__ float weighted_swiglu(float gate, float up, float weight, float limit) {
-    gate = gate > limit ? limit : gate;
-    up = up < -limit ? -limit : up;
-    up = up > limit ? limit : up;
-    return weight * (gate * (1.0f / (1.0f + expf(-gate))) * up);
-}
+#include "swiglu.cuh"
 
 // x [rows, width], one block per row; pieces and units as in activations.cuh.
 extern "C" __global__ void __launch_bounds__(256)

@@ -15,6 +15,7 @@ from dsv4_accel.cuda.expert_table import Table, table_of, table_of_one
 from dsv4_accel.cuda.grouping import Groups, group, group_of_one
 from dsv4_accel.cuda.linear import FEW, FEW_ROWS, MANY, MANY_ROWS, PRODUCT_THREADS
 from dsv4_accel.cuda.matrix import Form
+from dsv4_accel.cuda.rounded_chunks import rounded_rows
 from dsv4_accel.cuda.route import route, route_by_id
 from dsv4_accel.cuda.source import kernels
 
@@ -91,9 +92,8 @@ def _together(
     weights = device.compact(weights.astype(np.float32, copy=False))
     rounds = round_inputs and table.up.is_quantised
     rows = prepare_once(device, x, tokens, table.up.columns, rounds)
-    ups = _products(device, table, UP, rows, groups, slots, tile)  # [2, T·k, width]
     rounds = round_inputs and table.down.is_quantised
-    hidden = prepare(device, "prepare_hidden", slots, table.down.columns, rounds, ups, weights, limit=limit)
+    hidden = _hidden(device, table, rows, weights, groups, tile, limit, rounds)
     parts = _products(device, table, DOWN, hidden, groups, slots, tile)  # [1, T·k, d]
 
     if k == 1:
@@ -116,19 +116,45 @@ def _visits_per_tile(device: Device, table: Table, slots: int, visited: int) -> 
     return MANY if slots > FEW * visited and is_enough else FEW
 
 
-def _products(device: Device, table: Table, first: int, rows: Rows, groups: Groups, slots: int, tile: int) -> Array:
-    """Each slot's row times matrices of its expert. Returns [matrices, slots, rows of the matrix]."""
+def _hidden(
+    device: Device, table: Table, rows: Rows, weights: Array, groups: Groups, tile: int, limit: float, rounds: bool
+) -> Rows:
+    """What the second product of each slot takes. Of few visits, the first makes it, too, if it is rounded."""
+    slots, width = weights.size, table.down.columns
+    then = rounded_rows(device, len(groups.tiles), slots, width) if rounds and tile == FEW else None
+    if then is None:
+        ups = _products(device, table, UP, rows, groups, slots, tile)  # [2, T·k, width]
+        return prepare(device, "prepare_hidden", slots, width, rounds, ups, weights, limit=limit)
+    hidden, arrived = then
+    _products(device, table, UP, rows, groups, slots, tile, (weights, *hidden, arrived), limit)
+    return hidden
+
+
+def _products(
+    device: Device,
+    table: Table,
+    first: int,
+    rows: Rows,
+    groups: Groups,
+    slots: int,
+    tile: int,
+    then: tuple[Array | None, ...] = (None,) * 4,
+    limit: float = 0,
+) -> Array:
+    """Each slot's row times matrices of its expert. Returns [matrices, slots, rows of the matrix].
+
+    then: of few visits, how much each counts and where the hidden numbers go (rounded_chunks.cuh), if they are wanted.
+    """
     form: Form = table.up if first == UP else table.down
     matrices = 2 if first == UP else 1
     out = device.empty((matrices, slots, form.rows), np.float32)
     name, block_rows = ("few", FEW_ROWS) if tile == FEW else ("many", MANY_ROWS)
+    numbers = slots, slots // len(rows.units), form.rows, form.chunks, len(rows.pieces)
+    given = table.places, first, *rows, groups.order, groups.tiles, out
     device.launch(
         kernels("experts.cu")[f"multiply_{name}_{form.storage}"],
         (len(groups.tiles), -(-form.rows // block_rows), matrices),
         PRODUCT_THREADS,
-        (
-            *(table.places, first, *rows, groups.order, groups.tiles, out),
-            *(slots, slots // len(rows.units), form.rows, form.chunks, len(rows.pieces)),
-        ),
+        (*given, *then, *numbers, limit) if tile == FEW else (*given, *numbers),
     )
     return out
