@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsv4.ops.quantise import Weight
+from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
 from dsv4.ops.types import Array, Bytes
 from dsv4_accel.cuda.device import Device
 from dsv4_accel.cuda.kept import Known, kept
@@ -29,7 +29,7 @@ class Beside(NamedTuple):
     ends: tuple[int, ...]
     """How many rows there are up to the end of each, in whole vectors."""
     alive: list[Bytes]
-    """The arrays at these addresses."""
+    """The arrays at these addresses, but for dense weights themselves, which would then never be gone."""
     lasts: bool = True
     """All of the matrices were placed."""
 
@@ -38,7 +38,7 @@ _known: Known[Beside] = {}
 
 
 def beside_of(device: Device, weights: Sequence[Weight]) -> Beside | None:
-    """Placed weights of one width and storage as a launch takes them, kept while they live; None if one is malformed."""
+    """Placed weights of one width and storage as a launch takes them, kept while they live; None for malformed ones."""
     return kept(_known, tuple(weights), lambda: _beside(device, weights))
 
 
@@ -54,5 +54,10 @@ def _beside(device: Device, weights: Sequence[Weight]) -> Beside | None:
         (*[*map(device.address, arrays), 0][:2], height, block, start)
         for arrays, height, block, start in zip(parts, heights, blocks, (0, *ends), strict=False)
     ]
-    alive = [array for arrays in parts for array in arrays]
+    alive = [
+        array
+        for weight, arrays in zip(weights, parts, strict=True)
+        for array in arrays
+        if isinstance(weight, Fp4Weight | Fp8Weight) or device.address(array) != device.address(weight)
+    ]
     return Beside(device.asarray(np.array(places, np.uint64)), matrices[0].form, heights, ends, alive)

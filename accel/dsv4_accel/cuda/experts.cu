@@ -22,7 +22,7 @@ struct Visits {
 template <class Storage, int TILES>
 __device__ __forceinline__ void multiply_visits(
     const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-    const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
+    const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces, const float* added = nullptr) {
     const int* tile = tiles + 3 * blockIdx.x;
     if (tile[2] == 0) return;
     const unsigned long long* place = places + (tile[0] * 3ll + matrix + blockIdx.z) * 2;
@@ -30,17 +30,17 @@ __device__ __forceinline__ void multiply_visits(
         reinterpret_cast<const unsigned char*>(place[0]), reinterpret_cast<const unsigned char*>(place[1]), x,
         static_cast<long long>(slots / visits) * chunks * CHUNK, chunks, pieces, tile[2]};
     const Visits given = {order + tile[1], visits, static_cast<long long>(blockIdx.z) * slots * rows, rows};
-    multiply_rows<Storage, TILES>(product, given, units, blockIdx.y * block_rows<TILES>, rows, out);
+    multiply_rows<Storage, TILES>(product, given, units, blockIdx.y * block_rows<TILES>, rows, out, added);
 }
 
 // For few visits. Where the hidden numbers are to be rounded, whichever block is done last with 128 of both matrices' rows
-// makes them: weights [slots].
+// makes them: weights [slots], or null for 1 each. added: as out, or null.
 template <class Storage>
 __device__ __forceinline__ void multiply_few_visits(
     const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-    const int* tiles, float* out, const float* weights, const Rounded& hidden, int slots, int visits, int rows, int chunks,
-    int pieces, float limit) {
-    multiply_visits<Storage, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
+    const int* tiles, float* out, const float* added, const float* weights, const Rounded& hidden, int slots, int visits, int rows,
+    int chunks, int pieces, float limit) {
+    multiply_visits<Storage, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces, added);
     const int *tile = tiles + 3 * blockIdx.x, *own = order + tile[1];
     const int chunk = blockIdx.y * block_rows<1> / CHUNK;
     const float* ups = out + static_cast<long long>(slots) * rows;
@@ -48,7 +48,8 @@ __device__ __forceinline__ void multiply_few_visits(
         blockIdx.x, rows, chunk, 2 * blocks_of_chunk(rows, chunk, block_rows<1>), tile[2],
         [=](int number) { return static_cast<long long>(own[number]); },
         [=](long long slot, int i) {
-            return weighted_swiglu(fresh(out + slot * rows + i), fresh(ups + slot * rows + i), weights[slot], limit);
+            const float weight = weights ? weights[slot] : 1;
+            return weighted_swiglu(fresh(out + slot * rows + i), fresh(ups + slot * rows + i), weight, limit);
         });
 }
 
@@ -57,38 +58,38 @@ __device__ __forceinline__ void multiply_few_visits(
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_fp4(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
-        int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
+        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredFp4>(
-        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_fp8(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
-        int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
+        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredFp8>(
-        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_bfloat(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
-        int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
+        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredBfloat>(
-        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_float(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
-        int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
+        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredFloat>(
-        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_many_fp4(

@@ -90,9 +90,7 @@ def _fitting(device: Device, x: Array, weight: Weight, groups: int) -> Matrix | 
     return matrix_of(device, weight)
 
 
-def _multiply(
-    device: Device, x: Array, matrix: Matrix, groups: int, rounds: bool, then_rounded: bool = False
-) -> Array:
+def _multiply(device: Device, x: Array, matrix: Matrix, groups: int, rounds: bool, then_rounded: bool = False) -> Array:
     """x [..., groups · columns] -> [..., rows]; then_rounded: whether a product that rounds it is likely to come."""
     form = matrix.form
     out = device.empty((*x.shape[:-1], form.rows), np.float32)

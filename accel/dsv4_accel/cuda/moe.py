@@ -24,6 +24,9 @@ __all__ = ["expert", "experts", "route", "route_by_id"]
 UP, DOWN = 0, 2
 """The first of a product's matrices in the table."""
 
+NOTHING_THEN: tuple[Array | None, ...] = (None,) * 5
+"""What a product of few visits is given that nothing is added to and nothing made of."""
+
 
 def experts(
     device: Device, x: Array, routing: Routing, expert_list: Sequence[Expert], limit: float, round_inputs: bool
@@ -47,14 +50,31 @@ def experts(
 
 def expert(device: Device, x: Array, share: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
     """As dsv4.ops.moe.expert: a mixture of one."""
-    if x.dtype == np.float32 and x.ndim == 2 and share.shape == x.shape[:1] and x.size:
-        table = table_of_one(device, matrices)
-        if table is not None and table.up.columns == table.down.rows == x.shape[1]:
-            tile = _visits_per_tile(device, table, len(x), 1)
-            groups = group_of_one(device, len(x), tile)
-            return _together(device, x, share[:, None], groups, tile, table, limit, round_inputs)
+    if share.shape == x.shape[:1] and (fitting := _one(device, x, matrices)):
+        table, tile = fitting
+        groups = group_of_one(device, len(x), tile)
+        return _together(device, x, share[:, None], groups, tile, table, limit, round_inputs)
     result: Array = on_host(device, reference.expert, x, share, matrices, limit, round_inputs)
     return result
+
+
+def add_expert(
+    device: Device, routed: Array, x: Array, matrices: Expert, limit: float, round_inputs: bool
+) -> Array | None:
+    """As Ops.add_expert; None for what no kernel takes, and for many tokens."""
+    fitting = _one(device, x, matrices)
+    if fitting is None or fitting[1] != FEW or routed.shape != x.shape or routed.dtype != np.float32:
+        return None
+    groups = group_of_one(device, len(x), FEW)
+    return _together(device, x, None, groups, FEW, fitting[0], limit, round_inputs, device.compact(routed))
+
+
+def _one(device: Device, x: Array, matrices: Expert) -> tuple[Table, int] | None:
+    """The table of an expert that takes x [T, d], and how many tokens a block takes; None for what no kernel takes."""
+    table = table_of_one(device, matrices) if x.dtype == np.float32 and x.ndim == 2 and x.size else None
+    if table is None or not table.up.columns == table.down.rows == x.shape[1]:
+        return None
+    return table, _visits_per_tile(device, table, len(x), 1)
 
 
 class _Brought(Sequence[Expert]):
@@ -77,24 +97,29 @@ class _Brought(Sequence[Expert]):
 def _together(
     device: Device,
     x: Array,
-    weights: Array,
+    weights: Array | None,
     groups: Groups,
     tile: int,
     table: Table,
     limit: float,
     round_inputs: bool,
+    added: Array | None = None,
 ) -> Array:
     """All visits of all tokens, each stage in one launch. A slot is one visit: slot t·k + v is the v-th of token t.
 
-    weights [T, k]: how much each visit counts; groups: the visits in tiles of `tile` at most.
+    weights [T, k]: how much each visit counts, or None for 1; groups: the visits in tiles of `tile` at most;
+    added: what the results of a few tokens with one visit each are added to.
     """
-    (tokens, k), slots = weights.shape, weights.size
-    weights = device.compact(weights.astype(np.float32, copy=False))
+    tokens, slots = len(x), groups.order.size
+    k = slots // tokens
+    if weights is not None:
+        weights = device.compact(weights.astype(np.float32, copy=False))
     rounds = round_inputs and table.up.is_quantised
     rows = prepare_once(device, x, tokens, table.up.columns, rounds)
     rounds = round_inputs and table.down.is_quantised
     hidden = _hidden(device, table, rows, weights, groups, tile, limit, rounds)
-    parts = _products(device, table, DOWN, hidden, groups, slots, tile)  # [1, T·k, d]
+    then = (added, *NOTHING_THEN[1:])
+    parts = _products(device, table, DOWN, hidden, groups, slots, tile, then)  # [1, T·k, d]
 
     if k == 1:
         return parts[0]
@@ -117,16 +142,23 @@ def _visits_per_tile(device: Device, table: Table, slots: int, visited: int) -> 
 
 
 def _hidden(
-    device: Device, table: Table, rows: Rows, weights: Array, groups: Groups, tile: int, limit: float, rounds: bool
+    device: Device,
+    table: Table,
+    rows: Rows,
+    weights: Array | None,
+    groups: Groups,
+    tile: int,
+    limit: float,
+    rounds: bool,
 ) -> Rows:
     """What the second product of each slot takes. Of few visits, the first makes it, too, if it is rounded."""
-    slots, width = weights.size, table.down.columns
+    slots, width = groups.order.size, table.down.columns
     then = rounded_rows(device, len(groups.tiles), slots, width) if rounds and tile == FEW else None
     if then is None:
         ups = _products(device, table, UP, rows, groups, slots, tile)  # [2, T·k, width]
         return prepare(device, "prepare_hidden", slots, width, rounds, ups, weights, limit=limit)
     hidden, arrived = then
-    _products(device, table, UP, rows, groups, slots, tile, (weights, *hidden, arrived), limit)
+    _products(device, table, UP, rows, groups, slots, tile, (None, weights, *hidden, arrived), limit)
     return hidden
 
 
@@ -138,12 +170,12 @@ def _products(
     groups: Groups,
     slots: int,
     tile: int,
-    then: tuple[Array | None, ...] = (None,) * 4,
+    then: tuple[Array | None, ...] = NOTHING_THEN,
     limit: float = 0,
 ) -> Array:
     """Each slot's row times matrices of its expert. Returns [matrices, slots, rows of the matrix].
 
-    then: of few visits, how much each counts and where the hidden numbers go (rounded_chunks.cuh), if they are wanted.
+    then: of few visits, what results are added to, how much each counts, and where hidden numbers go.
     """
     form: Form = table.up if first == UP else table.down
     matrices = 2 if first == UP else 1
