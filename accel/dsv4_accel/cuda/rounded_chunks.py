@@ -17,7 +17,7 @@ _counters: weakref.WeakKeyDictionary[Device, Any] = weakref.WeakKeyDictionary()
 
 
 def rounded_rows(device: Device, groups: int, rows: int, columns: int) -> tuple[Rows, Any] | None:
-    """Room for rows rounded to FP8, and counters for the chunks of so many groups of blocks; None if those are too few."""
+    """Room for rows rounded to FP8, and counters for the chunks of so many groups of blocks; None if too few."""
     if groups * -(-columns // CHUNK) > COUNTERS:
         return None
     return empty_rows(device, rows, columns, True), counters(device)
