@@ -247,7 +247,7 @@ AT_ONCE = (
         trap="each token's score gets what belongs to the first place in a block",
         file="cuda/ring.cu",
         old="terms[modulo(position, ratio) * width + i]",
-        new="terms[i]",
+        new="terms[0 * modulo(position, ratio) * width + i]",
         tests=(f"{TOGETHER}projections_go_into_both_rings[cuda-on-host-starts0-counts0-1-4]",),
     ),
 )
