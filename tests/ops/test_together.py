@@ -38,7 +38,9 @@ def test_streams_are_collapsed_and_normalised(backend, length, channels):
 @WEIGHTS
 @pytest.mark.parametrize("shape", [(512,), (3, 128), (20, 64), (2, 10)], ids=str)
 def test_heads_are_normalised_and_turned(backend, length, weighted, shape):
-    x, weight = numbers(backend, 1, 2, length, *shape), numbers(backend, 2, shape[-1]) if weighted else None
+    x = np.random.default_rng(1).standard_normal((2, length, *shape), np.float32)
+    x[..., -4:] *= 1000  # turned, and not to be seen in the scale of the channels before
+    x, weight = backend.asarray(x), numbers(backend, 2, shape[-1]) if weighted else None
     positions = backend.asarray(np.arange(2 * length).reshape(2, length) * 1000 - 500)
     frequencies = backend.asarray(rope_frequencies(4, 10000.0))
     given = weight, 1e-6, positions, frequencies
@@ -52,7 +54,9 @@ def test_heads_are_normalised_and_turned(backend, length, weighted, shape):
 @LENGTHS
 @pytest.mark.parametrize(("channels", "kept"), [(512, 64), (96, 4), (68, 4), (80, 64), (7, 3)])
 def test_the_last_channels_are_not_rounded(backend, length, channels, kept):
-    x = numbers(backend, 1, 2, length, channels)
+    x = np.random.default_rng(1).standard_normal((2, length, channels), np.float32)
+    x[..., -kept:] *= 1000  # not to be seen in the scale of the block before
+    x = backend.asarray(x)
     found = backend.to_numpy(backend.fake_quant_content(x, 64, kept))
     same(backend, found, Ops.fake_quant_content(backend, x, 64, kept))
     exact(found[..., -kept:], backend.to_numpy(x)[..., -kept:])

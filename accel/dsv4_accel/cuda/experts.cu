@@ -22,7 +22,7 @@ struct Visits {
 template <class Storage, int TILES>
 __device__ __forceinline__ void multiply_visits(
     const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-    const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces, const float* added = nullptr) {
+    const int* tiles, float* out, int slots, int visits, int rows, int chunks, int pieces) {
     const int* tile = tiles + 3 * blockIdx.x;
     if (tile[2] == 0) return;
     const unsigned long long* place = places + (tile[0] * 3ll + matrix + blockIdx.z) * 2;
@@ -30,17 +30,17 @@ __device__ __forceinline__ void multiply_visits(
         reinterpret_cast<const unsigned char*>(place[0]), reinterpret_cast<const unsigned char*>(place[1]), x,
         static_cast<long long>(slots / visits) * chunks * CHUNK, chunks, pieces, tile[2]};
     const Visits given = {order + tile[1], visits, static_cast<long long>(blockIdx.z) * slots * rows, rows};
-    multiply_rows<Storage, TILES>(product, given, units, blockIdx.y * block_rows<TILES>, rows, out, added);
+    multiply_rows<Storage, TILES>(product, given, units, blockIdx.y * block_rows<TILES>, rows, out);
 }
 
 // For few visits. Where the hidden numbers are to be rounded, whichever block is done last with 128 of both matrices' rows
-// makes them: weights [slots], or null for 1 each. added: as out, or null.
+// makes them: weights [slots], or null for 1 each.
 template <class Storage>
 __device__ __forceinline__ void multiply_few_visits(
     const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-    const int* tiles, float* out, const float* added, const float* weights, const Rounded& hidden, int slots, int visits, int rows,
-    int chunks, int pieces, float limit) {
-    multiply_visits<Storage, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces, added);
+    const int* tiles, float* out, const float* weights, const Rounded& hidden, int slots, int visits, int rows, int chunks,
+    int pieces, float limit) {
+    multiply_visits<Storage, 1>(places, matrix, x, units, order, tiles, out, slots, visits, rows, chunks, pieces);
     const int *tile = tiles + 3 * blockIdx.x, *own = order + tile[1];
     const int chunk = blockIdx.y * block_rows<1> / CHUNK;
     const float* ups = out + static_cast<long long>(slots) * rows;
@@ -53,43 +53,95 @@ __device__ __forceinline__ void multiply_few_visits(
         });
 }
 
+// The last product of few tokens' visits, `visits` of each, and what these add up to, in their order, by whichever block is
+// done last with some rows: total [tokens, rows], on top of `added` of the same shape, if that is not null. parts [slots,
+// rows]; arrived: counters of 0, one for each run of rows.
+template <class Storage>
+__device__ __forceinline__ void add_few_visits(
+    const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+    const int* tiles, float* parts, const float* added, float* total, unsigned* arrived, int slots, int visits, int rows,
+    int chunks, int pieces) {
+    multiply_visits<Storage, 1>(places, matrix, x, units, order, tiles, parts, slots, 1, rows, chunks, pieces);
+    if (!is_last_block(arrived + blockIdx.y, gridDim.x)) return;
+    const int first_row = blockIdx.y * block_rows<1>, height = min(block_rows<1>, rows - first_row);
+    for (int i = threadIdx.x; i < slots / visits * height; i += blockDim.x) {
+        const long long token = i / height, row = first_row + i % height;
+        const float* own = parts + token * visits * rows + row;
+        float sum = fresh(own);
+        for (int visit = 1; visit < visits; ++visit) sum += fresh(own + static_cast<long long>(visit) * rows);
+        total[token * rows + row] = added ? added[token * rows + row] + sum : sum;
+    }
+}
+
 // No model stores experts as floats, so these have no kernel for many.
 // Two blocks for each multiprocessor at least: so bounded, no kernel needs local memory.
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_fp4(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
-        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
+        int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredFp4>(
-        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_fp8(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
-        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
+        int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredFp8>(
-        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_bfloat(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
-        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
+        int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredBfloat>(
-        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_few_float(
         const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
-        const int* tiles, float* out, const float* added, const float* weights, unsigned short* hidden, float* hidden_units,
-        unsigned* arrived, int slots, int visits, int rows, int chunks, int pieces, float limit) {
+        const int* tiles, float* out, const float* weights, unsigned short* hidden, float* hidden_units, unsigned* arrived,
+        int slots, int visits, int rows, int chunks, int pieces, float limit) {
     const Rounded then = {hidden, hidden_units, arrived};
     multiply_few_visits<StoredFloat>(
-        places, matrix, x, units, order, tiles, out, added, weights, then, slots, visits, rows, chunks, pieces, limit);
+        places, matrix, x, units, order, tiles, out, weights, then, slots, visits, rows, chunks, pieces, limit);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    add_few_fp4(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* parts, const float* added, float* total, unsigned* arrived, int slots, int visits, int rows,
+        int chunks, int pieces) {
+    add_few_visits<StoredFp4>(
+        places, matrix, x, units, order, tiles, parts, added, total, arrived, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    add_few_fp8(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* parts, const float* added, float* total, unsigned* arrived, int slots, int visits, int rows,
+        int chunks, int pieces) {
+    add_few_visits<StoredFp8>(
+        places, matrix, x, units, order, tiles, parts, added, total, arrived, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    add_few_bfloat(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* parts, const float* added, float* total, unsigned* arrived, int slots, int visits, int rows,
+        int chunks, int pieces) {
+    add_few_visits<StoredBfloat>(
+        places, matrix, x, units, order, tiles, parts, added, total, arrived, slots, visits, rows, chunks, pieces);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    add_few_float(
+        const unsigned long long* places, int matrix, const unsigned short* x, const float* units, const int* order,
+        const int* tiles, float* parts, const float* added, float* total, unsigned* arrived, int slots, int visits, int rows,
+        int chunks, int pieces) {
+    add_few_visits<StoredFloat>(
+        places, matrix, x, units, order, tiles, parts, added, total, arrived, slots, visits, rows, chunks, pieces);
 }
 extern "C" __global__ void __launch_bounds__(128, 2)
     multiply_many_fp4(

@@ -15,7 +15,7 @@ from dsv4_accel.cuda.expert_table import Table, table_of, table_of_one
 from dsv4_accel.cuda.grouping import Groups, group, group_of_one
 from dsv4_accel.cuda.linear import FEW, FEW_ROWS, MANY, MANY_ROWS, PRODUCT_THREADS
 from dsv4_accel.cuda.matrix import Form
-from dsv4_accel.cuda.rounded_chunks import rounded_rows
+from dsv4_accel.cuda.rounded_chunks import COUNTERS, counters, rounded_rows
 from dsv4_accel.cuda.route import route, route_by_id
 from dsv4_accel.cuda.source import kernels
 
@@ -24,8 +24,8 @@ __all__ = ["expert", "experts", "route", "route_by_id"]
 UP, DOWN = 0, 2
 """The first of a product's matrices in the table."""
 
-NOTHING_THEN: tuple[Array | None, ...] = (None,) * 5
-"""What a product of few visits is given that nothing is added to and nothing made of."""
+NOTHING_THEN: tuple[Array | None, ...] = (None,) * 4
+"""What a product of few visits is given that nothing is made of."""
 
 
 def experts(
@@ -61,12 +61,13 @@ def expert(device: Device, x: Array, share: Array, matrices: Expert, limit: floa
 def add_expert(
     device: Device, routed: Array, x: Array, matrices: Expert, limit: float, round_inputs: bool
 ) -> Array | None:
-    """As Ops.add_expert; None for what no kernel takes, and for many tokens."""
+    """As Ops.add_expert; None for what no kernel takes."""
     fitting = _one(device, x, matrices)
-    if fitting is None or fitting[1] != FEW or routed.shape != x.shape or routed.dtype != np.float32:
+    if fitting is None or routed.shape != x.shape or routed.dtype != np.float32:
         return None
-    groups = group_of_one(device, len(x), FEW)
-    return _together(device, x, None, groups, FEW, fitting[0], limit, round_inputs, device.compact(routed))
+    table, tile = fitting
+    groups = group_of_one(device, len(x), tile)
+    return _together(device, x, None, groups, tile, table, limit, round_inputs, device.compact(routed))
 
 
 def _one(device: Device, x: Array, matrices: Expert) -> tuple[Table, int] | None:
@@ -108,7 +109,7 @@ def _together(
     """All visits of all tokens, each stage in one launch. A slot is one visit: slot t·k + v is the v-th of token t.
 
     weights [T, k]: how much each visit counts, or None for 1; groups: the visits in tiles of `tile` at most;
-    added: what the results of a few tokens with one visit each are added to.
+    added: [T, d], what the results of tokens with one visit each are added to.
     """
     tokens, slots = len(x), groups.order.size
     k = slots // tokens
@@ -118,16 +119,32 @@ def _together(
     rows = prepare_once(device, x, tokens, table.up.columns, rounds)
     rounds = round_inputs and table.down.is_quantised
     hidden = _hidden(device, table, rows, weights, groups, tile, limit, rounds)
-    then = (added, *NOTHING_THEN[1:])
-    parts = _products(device, table, DOWN, hidden, groups, slots, tile, then)  # [1, T·k, d]
-
+    if tokens <= FEW and tile == FEW and -(-table.down.rows // FEW_ROWS) <= COUNTERS:
+        return _added(device, table, hidden, groups, tokens, added)
+    parts = _products(device, table, DOWN, hidden, groups, slots, tile)  # [1, T·k, d]
     if k == 1:
-        return parts[0]
+        return parts[0] if added is None else added + parts[0]
     out = device.empty(x.shape, np.float32)
     device.launch(
         kernels("moe.cu")["add_visits"], (-(-x.size // THREADS),), THREADS, (parts, out, x.size, x.shape[1], k)
     )
     return out
+
+
+def _added(device: Device, table: Table, hidden: Rows, groups: Groups, tokens: int, added: Array | None) -> Array:
+    """What the visits of few tokens add up to, on top of `added`, by the launch that makes them: [T, d]."""
+    form, slots = table.down, groups.order.size
+    parts, total = (device.empty((rows, form.rows), np.float32) for rows in (slots, tokens))
+    device.launch(
+        kernels("experts.cu")[f"add_few_{form.storage}"],
+        (len(groups.tiles), -(-form.rows // FEW_ROWS)),
+        PRODUCT_THREADS,
+        (
+            *(table.places, DOWN, *hidden, groups.order, groups.tiles, parts, added, total, counters(device)),
+            *(slots, slots // tokens, form.rows, form.chunks, len(hidden.pieces)),
+        ),
+    )
+    return total
 
 
 def _visits_per_tile(device: Device, table: Table, slots: int, visited: int) -> int:
@@ -158,7 +175,7 @@ def _hidden(
         ups = _products(device, table, UP, rows, groups, slots, tile)  # [2, T·k, width]
         return prepare(device, "prepare_hidden", slots, width, rounds, ups, weights, limit=limit)
     hidden, arrived = then
-    _products(device, table, UP, rows, groups, slots, tile, (None, weights, *hidden, arrived), limit)
+    _products(device, table, UP, rows, groups, slots, tile, (weights, *hidden, arrived), limit)
     return hidden
 
 
@@ -175,7 +192,7 @@ def _products(
 ) -> Array:
     """Each slot's row times matrices of its expert. Returns [matrices, slots, rows of the matrix].
 
-    then: of few visits, what results are added to, how much each counts, and where hidden numbers go.
+    then: of few visits, how much each counts, and where hidden numbers go, if they are wanted.
     """
     form: Form = table.up if first == UP else table.down
     matrices = 2 if first == UP else 1

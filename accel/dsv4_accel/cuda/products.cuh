@@ -124,12 +124,10 @@ __device__ __forceinline__ void add_chunks(
 }
 
 // One block: some rows of a matrix from first_row on, those before `behind`, times up to TILES · 8 rows of x. Of number i
-// `x` is given by given.row(i); number i times row r goes to out[given.place(i) + r], times units[given.row(i)], and with
-// what stands there in `added`, if that is not null.
+// `x` is given by given.row(i); number i times row r goes to out[given.place(i) + r], times units[given.row(i)].
 template <class Storage, int TILES, class Given>
 __device__ __forceinline__ void multiply_rows(
-    const Product& product, const Given& given, const float* units, int first_row, int behind, float* out,
-    const float* added = nullptr) {
+    const Product& product, const Given& given, const float* units, int first_row, int behind, float* out) {
     constexpr bool IS_SMALL = TILES == 1;
     constexpr int ROWS = IS_SMALL ? WARP_ROWS : WARPS * WARP_ROWS, MOST = TILES * TILE;
     __shared__ float results[IS_SMALL ? PARTS : 1][MOST][ROWS];
@@ -166,10 +164,7 @@ __device__ __forceinline__ void multiply_rows(
         const int number = i / ROWS, here = first_row + i % ROWS;
         float sum = results[0][number][i % ROWS];
         for (int part = 1; part < PARTS && IS_SMALL; ++part) sum += results[part][number][i % ROWS];
-        if (here >= behind) continue;
-        const long long place = given.place(number) + here;
-        const float product_sum = __fmul_rn(sum, units[given.row(number)]);
-        out[place] = added ? added[place] + product_sum : product_sum;
+        if (here < behind) out[given.place(number) + here] = sum * units[given.row(number)];
     }
 }
 

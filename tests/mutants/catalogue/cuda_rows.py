@@ -231,7 +231,7 @@ AT_ONCE = (
         trap="what is rounded together with the Hadamard rotation lacks its factor",
         file="cuda/hadamard.cu",
         old="rounded_in_block<Fp4>(scaled, ",
-        new="rounded_in_block<Fp4>(own, ",
+        new="rounded_in_block<Fp4>(exists ? own : scaled, ",
         tests=(f"{TOGETHER}a_rotated_vector_is_rounded_as_any_other[cuda-on-host-5-64]",),
     ),
     kernel(
