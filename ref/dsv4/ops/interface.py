@@ -154,9 +154,8 @@ class Ops(Ops41):
         stored, rows: both as for `extend_ring`; ape [ρ, width]: for each place in a block of ρ tokens. Returns both
         rings and both runs of rows, as `extend_ring` gives them.
         """
-        positions = ring.positions.placed_starts[:, None] + self.asarray(np.arange(ring.positions.length))
         kv, score = rows
-        score = score + ape[positions % len(ape)].astype(score.dtype, copy=False)
+        score = score + ape[ring.positions.placed % len(ape)].astype(score.dtype, copy=False)
         kv_stored, kv = self.extend_ring(stored[0], kv, ring)
         score_stored, score = self.extend_ring(stored[1], score, ring)
         return (kv_stored, score_stored), (kv, score)

@@ -113,8 +113,8 @@ COMPRESSION = (
         name="ape-by-place-in-chunk",
         trap="ape is taken by a token's place in the chunk instead of its place in the block",
         file="ops/interface.py",
-        old="positions = ring.positions.placed_starts[:, None] + self",
-        new="positions = 0 * ring.positions.placed_starts[:, None] + self",
+        old="ape[ring.positions.placed % len(ape)]",
+        new="ape[(ring.positions.placed - ring.positions.placed_starts[:, None]) % len(ape)]",
         tests=("model/test_stateful.py::test_chunks_of_one_size_equal_one_pass",),
     ),
     Mutant(
