@@ -27,7 +27,7 @@ from dsv4.checking.examples import CALLS  # noqa: E402
 from dsv4.checkpoint import Checkpoint  # noqa: E402
 from dsv4.loading import bundled_model  # noqa: E402
 from dsv4.model.model import Model  # noqa: E402
-from dsv4.ops import Ops  # noqa: E402
+from dsv4.ops import Expert, Ops  # noqa: E402
 from dsv4.ops.packed_rows import Fp4Format, Fp8Format, PackedRows, unpacked  # noqa: E402
 from dsv4.ops.quantise import dequantise, quantise_fp4, quantise_fp8  # noqa: E402
 from dsv4.text.generate import generate  # noqa: E402
@@ -190,6 +190,18 @@ def numerics(probe: Probe) -> None:
             different += any((one != all_[token]).any() for one, all_ in zip(some, every, strict=True))
         return {"different": different, "of": 3 * rounds, "ok": not different}
 
+    def last_of_chunk() -> Findings:
+        """What is between an expert's products comes from the first one for few tokens, for many from a launch."""
+        width, hidden, rounds = (512, 12288, 40) if probe.is_gpu else (128, 256, 1)
+        shapes = (hidden, width), (width, hidden), (hidden, width)
+        matrices = Expert(*(quantise_fp4(generator.standard_normal(shape, np.float32)) for shape in shapes))
+        x, share = generator.standard_normal((70, width), np.float32), np.ones(70, np.float32)
+        every, different = probe.call.expert(x, share, matrices, 10.0, True), 0
+        for token in [0, 7, 69] * rounds:
+            one = probe.call.expert(x[token : token + 1], share[:1], matrices, 10.0, True)
+            different += bool((one[0] != every[token]).any())
+        return {"different": different, "of": 3 * rounds, "ok": not different}
+
     probe.measure("subnormal numbers survive", subnormal)
     for name, store in {"fp4": quantise_fp4, "fp8": quantise_fp8, "float32": lambda weight: weight}.items():
         for columns in (128, 1024, 4096):
@@ -197,6 +209,7 @@ def numerics(probe: Probe) -> None:
     probe.measure("index scores of one sign", scores)
     probe.measure("the same bits alone and among many", alone_and_among_many)
     probe.measure("the last block sees what the others wrote", last_block)
+    probe.measure("the last block of a chunk sees what the others wrote", last_of_chunk)
 
 
 def text(probe: Probe) -> None:

@@ -15,6 +15,7 @@ UNCOUNTED = {
     *("embedding", "rms_norm", "rms_scale", "rope", "hadamard", "fake_quant_fp8", "fake_quant_fp4"),
     *("compress", "overlap", "top_k", "route", "route_by_id", "asarray", "place", "to_numpy", "zeros", "write"),
     *("extend_ring", "write_entries", "compress_blocks", "pack_rows", "unpack_rows", "require_room"),
+    *("extend_pending", "collapse_norm", "norm_rope", "turned_attention", "add_expert", "fake_quant_content"),
 }
 """What touches each number once or a few times, looks it up, moves it, or computes nothing."""
 

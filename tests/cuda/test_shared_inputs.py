@@ -1,6 +1,7 @@
 """What products that share an input need of it is made once, and never taken from another input."""
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -112,6 +113,58 @@ def test_a_norm_of_few_rows_lays_them_out(ops, rows, width):
     expected = expected, ops.linear(expected, packed, True), ops.linear(expected, dense)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ops.to_numpy(one), ops.to_numpy(other)[:rows])
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 8, 9])
+def test_products_of_one_input_share_a_launch(ops, tokens):
+    """Those that are stored alike, of few tokens. A weight of 13 rows does not end with a whole vector."""
+    x = numbers(ops, 1, tokens, WIDTH)
+    weights = [stored(ops, seed, quantise_fp8, rows) for seed, rows in ((2, 40), (3, 13), (4, 16))]
+    weights += [stored(ops, seed, np.asarray, rows) for seed, rows in ((5, 13), (6, 20))]
+    expected = [ops.to_numpy(ops.linear(x, weight, True)) for weight in weights]
+    for _ in range(2):  # the second time with what the first has left
+        ops.device.launched.clear()
+        found = ops.linears(x, weights, True)
+        assert len(ops.device.launched) == (2 if tokens <= 8 else len(weights))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ops.to_numpy(one), other)
+
+
+@pytest.mark.parametrize("store", [np.asarray, quantise_fp8])
+def test_weights_that_were_multiplied_together_can_be_gone(ops, store):
+    x, weights = numbers(ops, 1, 2, WIDTH), [stored(ops, 2, store), stored(ops, 3, store)]
+    ops.linears(x, weights)
+    watched = [weakref.ref(weight) for weight in weights]
+    del weights
+    gc.collect()
+    assert [one() for one in watched] == [None, None]
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 8, 9])
+def test_a_grouped_product_lays_out_its_result_rounded(ops, tokens):
+    """A row of two chunks, the second not whole: each is rounded by whichever of its blocks is done last."""
+    x, part = numbers(ops, 1, tokens, 2 * WIDTH), stored(ops, 2, quantise_fp8, 2 * 80)
+    packed, dense = stored(ops, 3, quantise_fp8, 16, 160), stored(ops, 4, np.asarray, 16, 160)
+    middle = ops.grouped_linear(x, part, 2)
+    before = made(ops)
+    found = ops.linear(middle, packed, True), ops.linear(middle, dense)
+    assert made(ops) - before == (1 if tokens <= 8 else 2)
+    activations.forget_all()
+    for one, weight in zip(found, (packed, dense), strict=True):
+        np.testing.assert_array_equal(ops.to_numpy(one), ops.to_numpy(ops.linear(middle, weight, True)))
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_the_first_product_of_experts_makes_what_the_second_takes(ops, tokens):
+    """The bits are those of a launch between them, which an expert has that is not rounded, or has many tokens."""
+    x, share = np.random.default_rng(1).standard_normal((60, WIDTH), np.float32), numbers(ops, 2, 60)
+    matrices = Expert(stored(ops, 3, quantise_fp4, 160), stored(ops, 4, quantise_fp4, WIDTH, 160),
+                      stored(ops, 5, quantise_fp4, 160))  # fmt: skip
+    found = ops.expert(ops.asarray(x[:tokens]), share[:tokens], matrices, 2.0, True)
+    assert "prepare_hidden" not in ops.device.launched
+    together = ops.expert(ops.asarray(x), share, matrices, 2.0, True)
+    assert "prepare_hidden" in ops.device.launched
+    np.testing.assert_array_equal(ops.to_numpy(found), ops.to_numpy(together)[:tokens])
 
 
 def test_only_the_last_inputs_are_kept(ops):

@@ -15,7 +15,7 @@ from dsv4.checking.examples import CALLS
 from dsv4.checking.examples41 import CALLS_41, EVERY_CALL
 from dsv4.checking.limits import LIMITS
 from dsv4.ops import OPERATIONS, OPERATIONS_41, Ops
-from dsv4.ops.interface import PLACES
+from dsv4.ops.interface import PLACES, TOGETHER
 from strategies import laid_out
 from verdicts import close, exact, in_dtype
 
@@ -55,7 +55,7 @@ def test_every_operation_has_an_example():
 def test_a_backend_offers_what_the_reference_offers(backend):
     assert isinstance(backend, Ops)
     assert isinstance(backend.name, str)
-    for name in [*OPERATIONS, *PLACES]:
+    for name in [*OPERATIONS, *PLACES, *TOGETHER]:
         expected = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(Ops(), name)).parameters.values()]
         found = [(p.name, p.default, p.kind) for p in inspect.signature(getattr(backend, name)).parameters.values()]
         assert found == expected, name

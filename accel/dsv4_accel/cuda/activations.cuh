@@ -36,26 +36,34 @@ __device__ __forceinline__ void round_chunk(float (&numbers)[4]) {
     for (float& number : numbers) number = scale.rounded(number);
 }
 
+// One chunk of a row by a warp: `value(i)` gives number i of the row's `width`; raise: what each is multiplied with first.
+template <class Value>
+__device__ __forceinline__ void write_chunk(
+    int width, bool rounds, float raise, const Value& value, unsigned short* pieces, long long row, long long rows,
+    int chunks, int chunk) {
+    const int lane = threadIdx.x % WARP;
+    float numbers[4];
+    for (int i = 0; i < 4; ++i) {
+        const int column = chunk * CHUNK + 4 * lane + i;
+        numbers[i] = column < width ? value(column) * raise : 0.0f;
+    }
+    if (rounds) round_chunk(numbers);
+    for (int piece = 0; piece < (rounds ? 1 : 3); ++piece) {
+        unsigned short* target = pieces + ((piece * rows + row) * chunks + chunk) * CHUNK;
+        for (int i = 0; i < 4; ++i)
+            target[place_of(4 * lane + i)] = static_cast<unsigned short>(piece_of(numbers[i], piece));
+    }
+}
+
 // One row by the block: `value(i)` gives number i of `width`. Rounded to FP8 a number is one piece, otherwise it is
 // three. pieces [1 or 3, rows, 128·chunks]; units [rows]: what products with the row are to be multiplied with. Numbers
 // whose pieces bfloat16 has no room for are raised first.
 template <class Value>
 __device__ __forceinline__ void write_pieces(
     int width, bool rounds, const Value& value, unsigned short* pieces, float* units, long long row, long long rows) {
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, chunks = (width + CHUNK - 1) / CHUNK;
+    const int warp = threadIdx.x / WARP, chunks = (width + CHUNK - 1) / CHUNK;
     const float raise = !rounds && largest_of(width, value) < TINY ? RAISE : 1.0f;
     if (threadIdx.x == 0) units[row] = 1.0f / raise;
-    for (int chunk = warp; chunk < chunks; chunk += blockDim.x / WARP) {
-        float numbers[4];
-        for (int i = 0; i < 4; ++i) {
-            const int column = chunk * CHUNK + 4 * lane + i;
-            numbers[i] = column < width ? value(column) * raise : 0.0f;
-        }
-        if (rounds) round_chunk(numbers);
-        for (int piece = 0; piece < (rounds ? 1 : 3); ++piece) {
-            unsigned short* target = pieces + ((piece * rows + row) * chunks + chunk) * CHUNK;
-            for (int i = 0; i < 4; ++i)
-                target[place_of(4 * lane + i)] = static_cast<unsigned short>(piece_of(numbers[i], piece));
-        }
-    }
+    for (int chunk = warp; chunk < chunks; chunk += blockDim.x / WARP)
+        write_chunk(width, rounds, raise, value, pieces, row, rows, chunks, chunk);
 }

@@ -39,7 +39,9 @@ def empty_rows(device: Device, rows: int, columns: int, rounds: bool) -> Rows:
     return Rows(pieces, device.empty((rows,), np.float32))
 
 
-def prepare(device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array, **more: float) -> Rows:
+def prepare(
+    device: Device, kernel: str, rows: int, columns: int, rounds: bool, *given: Array | None, **more: float
+) -> Rows:
     """Activations from what a kernel of activations.cu computes them from; rounded to FP8, or as they are."""
     made = empty_rows(device, rows, columns, rounds)
     arguments = *given, *made, columns, rounds, *more.values()

@@ -4,6 +4,7 @@
 // they are joined in their order, the sink first. Where queries are few, each split has its blocks, and a second kernel
 // joins what they leave behind; where queries are many, a block goes through all splits. Both compute the same numbers
 // in the same order, so a query has the same bits in either way.
+#include "angles.cuh"
 #include "attention_keys.cuh"
 #include "copies.cuh"
 #include "shared.cuh"
@@ -217,16 +218,11 @@ extern "C" __global__ void __launch_bounds__(256)
             put(sums + (first + place.head + i) * channels + place.channel, own[i]);
 }
 
-// What `attention_of_splits` has left, and attn_sink [heads] -> output [batch · length, heads, channels].
-// Blocks: query and head; run of channels. Threads: one channel each.
-extern "C" __global__ void __launch_bounds__(128)
-    join_splits(
-        const float* softmaxes, const float* sums, const float* attn_sink, float* output, int splits, int heads,
-        int channels) {
-    const long long query = blockIdx.x / heads;
-    const int head = blockIdx.x % heads, channel = blockIdx.y * blockDim.x + threadIdx.x;
-    if (channel >= channels) return;
-    Softmax all = of_sink(attn_sink[head]);
+// A channel of one head of a query: what `attention_of_splits` has left, and the head's sink, joined.
+__device__ __forceinline__ float joined_splits(
+    const float* softmaxes, const float* sums, float sink, long long query, int head, int channel, int splits, int heads,
+    int channels) {
+    Softmax all = of_sink(sink);
     float sum = 0;
 #pragma unroll 4
     for (int split = 0; split < splits; ++split) {
@@ -236,7 +232,31 @@ extern "C" __global__ void __launch_bounds__(128)
         other.total = softmaxes[2 * place + 1];
         sum = joined(sum, sums[place * channels + channel], all.join(other));
     }
-    output[blockIdx.x * static_cast<long long>(channels) + channel] = sum / all.total;
+    return sum / all.total;
+}
+
+// What `attention_of_splits` has left, and attn_sink [heads] -> output [batch · length, heads, channels], of which the last
+// 2·pairs channels are turned as by rope.cu: positions [batch · length], frequencies [pairs]; pairs is 0 where none are.
+// Blocks: query and head; run of channels. Threads: one channel each.
+extern "C" __global__ void __launch_bounds__(128)
+    join_splits(
+        const float* softmaxes, const float* sums, const float* attn_sink, const long long* positions,
+        const float* frequencies, float* output, int splits, int heads, int channels, int pairs) {
+    const long long query = blockIdx.x / heads;
+    const int head = blockIdx.x % heads, channel = blockIdx.y * blockDim.x + threadIdx.x;
+    const bool exists = channel < channels;
+    float own = exists ? joined_splits(softmaxes, sums, attn_sink[head], query, head, channel, splits, heads, channels) : 0;
+    const float other = __shfl_xor_sync(ALL_LANES, own, 1);  // pairs begin at even channels
+    if (!exists) return;
+    const int turned_channel = channel - (channels - 2 * pairs);
+    if (turned_channel >= 0) {
+        float sine, cosine;
+        sine_and_cosine(angle_of(positions[query], frequencies[turned_channel / 2]), sine, cosine);
+        const bool is_odd = turned_channel % 2;
+        const float2 pair = turned(is_odd ? make_float2(other, own) : make_float2(own, other), cosine, sine);
+        own = is_odd ? pair.y : pair.x;
+    }
+    output[blockIdx.x * static_cast<long long>(channels) + channel] = own;
 }
 
 // The arguments as in `attention_of_splits`; attn_sink [heads] -> output [batch · length, heads, channels].

@@ -39,17 +39,60 @@ def sparse_attention(
     given = queries, window, window_index, entries, entry_index, attn_sink
     if not _fit(*given):
         return on_host(device, reference.sparse_attention, *given)
+    return _attention(device, *given, None)
+
+
+def turned_attention(
+    device: Device,
+    queries: Array,
+    window: Rows,
+    window_index: Ints,
+    entries: Rows,
+    entry_index: Ints,
+    attn_sink: Array,
+    positions: Ints,
+    frequencies: Array,
+) -> Array | None:
+    """As Ops.turned_attention; None for what no kernel takes, and where queries are many."""
+    given = queries, window, window_index, entries, entry_index, attn_sink
+    pairs, keys = len(frequencies), window_index.shape[2] + entry_index.shape[2]
+    fits = _fit(*given) and positions.shape == queries.shape[:2] and 0 < 2 * pairs <= queries.shape[3]
+    if not fits or queries.shape[3] % VECTOR or not _by_splits(device, queries, keys):
+        return None
+    turn = positions.astype(np.int64, copy=False), frequencies.astype(np.float32, copy=False)
+    return _attention(device, *given, (device.compact(turn[0]), device.compact(turn[1])))
+
+
+def _attention(
+    device: Device,
+    queries: Array,
+    window: Rows,
+    window_index: Ints,
+    entries: Rows,
+    entry_index: Ints,
+    attn_sink: Array,
+    turn: tuple[Ints, Array] | None,
+) -> Array:
+    """What fits; turn: of few queries, the positions and frequencies that the output is turned by."""
     if not queries.size:
         return device.empty(queries.shape, np.float32)
     channels = queries.shape[3]
     queries = whole_vectors(device, queries)
     common = _common_arguments(device, queries, window, window_index, entries, entry_index)
-    sink, splits = device.compact(attn_sink), _splits(window_index.shape[2] + entry_index.shape[2])
-    blocks_of_queries = queries.shape[0] * queries.shape[1] * -(-queries.shape[2] // HEADS_OF_QUERIES)
-    attend = _in_queries if splits <= 1 or blocks_of_queries >= device.multiprocessors else _in_splits
+    keys = window_index.shape[2] + entry_index.shape[2]
+    sink, scaled = device.compact(attn_sink), (*common, channels**-0.5)
     out = device.empty(queries.shape, np.float32)
-    attend(device, (*common, channels**-0.5), sink, splits, out)
+    if _by_splits(device, queries, keys):
+        _in_splits(device, scaled, sink, _splits(keys), out, turn)
+    else:
+        _in_queries(device, scaled, sink, _splits(keys), out)
     return out if out.shape[3] == channels else out[..., :channels]
+
+
+def _by_splits(device: Device, queries: Array, keys: int) -> bool:
+    """Whether so few queries have so many keys that each split has blocks of its own."""
+    blocks_of_queries = queries.shape[0] * queries.shape[1] * -(-queries.shape[2] // HEADS_OF_QUERIES)
+    return bool(_splits(keys) > 1 and blocks_of_queries < device.multiprocessors)
 
 
 def _common_arguments(
@@ -76,15 +119,23 @@ def _in_queries(device: Device, common: tuple[Any, ...], attn_sink: Array, split
     device.launch(kernels(FILE)["attention_of_queries"], blocks, THREADS, arguments, shared)
 
 
-def _in_splits(device: Device, common: tuple[Any, ...], attn_sink: Array, splits: int, out: Array) -> None:
-    """Each split has blocks of its own, and what they leave is joined."""
+def _in_splits(
+    device: Device,
+    common: tuple[Any, ...],
+    attn_sink: Array,
+    splits: int,
+    out: Array,
+    turn: tuple[Ints, Array] | None,
+) -> None:
+    """Each split has blocks of its own, and what they leave is joined, and turned where that is wanted."""
     batch, length, heads, channels = out.shape
     softmaxes = device.empty((batch * length, splits, heads, 2), np.float32)
     sums = device.empty((batch * length, splits, heads, channels), np.float32)
     blocks = batch * length, -(-heads // HEADS_OF_SPLITS) * -(-channels // RUN), splits
     shared = _shared_bytes(HEADS_OF_SPLITS, channels)
     device.launch(kernels(FILE)["attention_of_splits"], blocks, THREADS, (*common, softmaxes, sums), shared)
-    joining = softmaxes, sums, attn_sink, out, splits, heads, channels
+    pairs = 0 if turn is None else len(turn[1])
+    joining = softmaxes, sums, attn_sink, *(turn or (None, None)), out, splits, heads, channels, pairs
     runs = -(-channels // JOIN_THREADS)
     device.launch(kernels(FILE)["join_splits"], (batch * length * heads, runs), JOIN_THREADS, joining)
 

@@ -7,9 +7,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from dsv4.ops import Ops
+from dsv4.ops import Expert, Ops
 from dsv4.ops.places import Blocks, Completed, Ring
-from dsv4_accel.cuda.attention import sparse_attention
+from dsv4_accel.cuda.attention import sparse_attention, turned_attention
 from dsv4_accel.cuda.compressor import compress, compress_blocks
 from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
 from dsv4_accel.cuda.hadamard import hadamard
@@ -17,12 +17,12 @@ from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
 from dsv4_accel.cuda.linear import embedding, grouped_linear, linear, linears
 from dsv4_accel.cuda.matrix import place
 from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
-from dsv4_accel.cuda.moe import expert, experts
-from dsv4_accel.cuda.norm import rms_norm, rms_scale
+from dsv4_accel.cuda.moe import add_expert, expert, experts
+from dsv4_accel.cuda.norm import collapse_norm, rms_norm, rms_scale
 from dsv4_accel.cuda.packed_rows import pack_rows, unpack_rows
-from dsv4_accel.cuda.quantise import fake_quant_fp4, fake_quant_fp8
-from dsv4_accel.cuda.ring import extend_ring, write_entries
-from dsv4_accel.cuda.rope import rope
+from dsv4_accel.cuda.quantise import fake_quant_content, fake_quant_fp4, fake_quant_fp8
+from dsv4_accel.cuda.ring import extend_pending, extend_ring, write_entries
+from dsv4_accel.cuda.rope import norm_rope, rope
 from dsv4_accel.cuda.route import route, route_by_id
 
 P = ParamSpec("P")
@@ -82,6 +82,49 @@ class CudaOps(Ops):
         """As in `Ops`."""
         entries = compress_blocks(self.device, kv, score, blocks)
         return super().compress_blocks(kv, score, blocks) if entries is None else entries
+
+    def extend_pending(
+        self, stored: tuple[Any, Any], rows: tuple[Any, Any], ape: Any, ring: Ring
+    ) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """As in `Ops`."""
+        extended = extend_pending(self.device, stored, rows, ape, ring)
+        return extended or super().extend_pending(stored, rows, ape, ring)
+
+    def collapse_norm(self, streams: Any, pre: Any, weight: Any, eps: float) -> Any:
+        """As in `Ops`."""
+        x = collapse_norm(self.device, streams, pre, weight, eps)
+        return super().collapse_norm(streams, pre, weight, eps) if x is None else x
+
+    def norm_rope(self, x: Any, weight: Any, eps: float, positions: Any, frequencies: Any) -> Any:
+        """As in `Ops`."""
+        turned = norm_rope(self.device, x, weight, eps, positions, frequencies)
+        return super().norm_rope(x, weight, eps, positions, frequencies) if turned is None else turned
+
+    def turned_attention(
+        self,
+        queries: Any,
+        window: Any,
+        window_index: Any,
+        entries: Any,
+        entry_index: Any,
+        attn_sink: Any,
+        positions: Any,
+        frequencies: Any,
+    ) -> Any:
+        """As in `Ops`."""
+        given = queries, window, window_index, entries, entry_index, attn_sink, positions, frequencies
+        o = turned_attention(self.device, *given)
+        return super().turned_attention(*given) if o is None else o
+
+    def add_expert(self, routed: Any, x: Any, matrices: Expert, limit: float, round_inputs: bool) -> Any:
+        """As in `Ops`."""
+        total = add_expert(self.device, routed, x, matrices, limit, round_inputs)
+        return super().add_expert(routed, x, matrices, limit, round_inputs) if total is None else total
+
+    def fake_quant_content(self, x: Any, block: int, kept: int) -> Any:
+        """As in `Ops`."""
+        rounded = fake_quant_content(self.device, x, block, kept)
+        return super().fake_quant_content(x, block, kept) if rounded is None else rounded
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)

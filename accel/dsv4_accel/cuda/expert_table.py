@@ -1,15 +1,14 @@
 """Where the matrices of experts lie on the device, as kernels look it up by an expert's number."""
 
-import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from dsv4.ops.moe import Expert
 from dsv4.ops.types import Array, Bytes
 from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.kept import Known, kept
 from dsv4_accel.cuda.matrix import Form, is_placed, matrix_of
 
 
@@ -28,8 +27,7 @@ class Table(NamedTuple):
     """Whether all of the matrices were placed, and so do not change."""
 
 
-_known: dict[tuple[int, ...], tuple[list[weakref.ref[Any]], Table]] = {}
-"""The tables of owners that are still alive, by their identities."""
+_known: Known[Table] = {}
 
 
 def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
@@ -39,25 +37,12 @@ def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
     If all of their matrices were placed, it is kept for as long as the sequence lives, which must not change; that of a
     list, which may, is made each time.
     """
-    return _kept((experts,), lambda: _table(device, experts))
+    return kept(_known, (experts,), lambda: _table(device, experts))
 
 
 def table_of_one(device: Device, expert: Expert) -> Table | None:
     """The table of one expert, kept for as long as its matrices live if they were placed."""
-    return _kept(tuple(expert), lambda: _table(device, [expert]))
-
-
-def _kept(owners: tuple[Any, ...], make: Callable[[], Table | None]) -> Table | None:
-    """What `make` gives, once for the same owners if it lasts, and each time for owners that cannot be watched."""
-    key = tuple(map(id, owners))
-    known = _known.get(key)
-    if known is not None and all(one() is owner for one, owner in zip(known[0], owners, strict=True)):
-        return known[1]
-    found, forget = make(), _known.pop  # at the end of a process the module's names are gone before the owners
-    if found is not None and found.lasts:
-        with suppress(TypeError):
-            _known[key] = [weakref.ref(owner, lambda _: forget(key, None)) for owner in owners], found
-    return found
+    return kept(_known, tuple(expert), lambda: _table(device, [expert]))
 
 
 def _table(device: Device, experts: Sequence[Expert]) -> Table | None:

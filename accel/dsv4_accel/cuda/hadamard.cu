@@ -1,8 +1,7 @@
 // The Walsh–Hadamard rotation: mirrors dsv4/ops/hadamard.py. log2(width) rounds of sums and differences of numbers whose
 // places differ in one bit.
+#include "rounding.cuh"
 #include "shared.cuh"
-#include "vectors.cuh"
-#include "warp.cuh"
 
 // One round among four neighbouring numbers, whose places differ in the lowest bit, then in the next.
 __device__ __forceinline__ float4 rotated_by_four(float4 x) {
@@ -16,9 +15,12 @@ __device__ __forceinline__ float rotated_with(float own, int distance, bool is_u
     return is_upper ? other - own : own + other;
 }
 
-// x, out [rows, 128], the indexer's width: a warp takes a row, each lane four numbers.
+constexpr int FP4_LANES = 8;  // of a block of 32 channels
+
+// x, out [rows, 128], the indexer's width: a warp takes a row, each lane four numbers. rounded: null, or as out, for the same
+// rounded to FP4 in blocks of 32.
 extern "C" __global__ void __launch_bounds__(256)
-    hadamard_of_128(const float* x, float* out, long long rows, float factor) {
+    hadamard_of_128(const float* x, float* out, float* rounded, long long rows, float factor) {
     const long long place = 4 * (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x);
     if (place >= rows * 128) return;  // the whole warp
     float4 own = rotated_by_four(vector_at(x + place));
@@ -28,12 +30,15 @@ extern "C" __global__ void __launch_bounds__(256)
         own = make_float4(rotated_with(own.x, distance, is_upper), rotated_with(own.y, distance, is_upper),
                           rotated_with(own.z, distance, is_upper), rotated_with(own.w, distance, is_upper));
     }
-    put(out + place, make_float4(own.x * factor, own.y * factor, own.z * factor, own.w * factor));
+    own = make_float4(own.x * factor, own.y * factor, own.z * factor, own.w * factor);
+    put(out + place, own);
+    if (rounded) put(rounded + place, rounded_in_block<Fp4>(own, true, FP4_LANES));
 }
 
 // x, out [rows, width], width a power of two; a block takes rows_per_block rows. Shared memory: those rows.
+// rounded: null, or as above, for a width of whole blocks of 32.
 extern "C" __global__ void __launch_bounds__(256)
-    hadamard(const float* x, float* out, long long rows, int width, int rows_per_block, float factor) {
+    hadamard(const float* x, float* out, float* rounded, long long rows, int width, int rows_per_block, float factor) {
     float* numbers = dynamic_shared<float>();
     const long long first = static_cast<long long>(blockIdx.x) * rows_per_block;
     const int rows_here = static_cast<int>(min(rows - first, 1ll * rows_per_block));
@@ -50,4 +55,13 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += blockDim.x) out[first * width + i] = numbers[i] * factor;
+    if (!rounded) return;
+    for (int start = 0; start < count; start += 4 * blockDim.x) {  // for whole warps, which share blocks
+        const int i = start + 4 * threadIdx.x;
+        const bool exists = i < count;
+        const float4 own = exists ? vector_at(numbers + i) : make_float4(0, 0, 0, 0);
+        const float4 scaled = make_float4(own.x * factor, own.y * factor, own.z * factor, own.w * factor);
+        const float4 result = rounded_in_block<Fp4>(scaled, exists, FP4_LANES);
+        if (exists) put(rounded + first * width + i, result);
+    }
 }

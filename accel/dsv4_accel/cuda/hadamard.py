@@ -3,13 +3,18 @@
 import numpy as np
 
 from dsv4.ops import hadamard as reference
+from dsv4.ops.quantise import FP4_BLOCK
 from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.quantise import keep_rounded
 from dsv4_accel.cuda.source import kernels
 
 THREADS = 256
 ROWS_OF_128 = THREADS // 32
 """How many rows of 128 channels a block takes, one a warp."""
+
+MOST_ROUNDED = 512
+"""How many rows at most are rounded to FP4 as well, which is wanted if activations are: the heads of eight tokens."""
 
 NUMBERS_PER_BLOCK = 1024
 MAX_WIDTH = 8192
@@ -24,11 +29,15 @@ def hadamard(device: Device, x: Array) -> Array:
     out = device.empty(x.shape, np.float32)
     if out.size:
         rows, factor, given = out.size // width, width**-0.5, device.compact(x)
+        is_rounded = rows <= MOST_ROUNDED and width % FP4_BLOCK == 0
+        rounded = device.empty(x.shape, np.float32) if is_rounded else None
         if width == 128:
             kernel = kernels("hadamard.cu")["hadamard_of_128"]
-            device.launch(kernel, (-(-rows // ROWS_OF_128),), THREADS, (given, out, rows, factor))
+            device.launch(kernel, (-(-rows // ROWS_OF_128),), THREADS, (given, out, rounded, rows, factor))
         else:
             kernel, per_block = kernels("hadamard.cu")["hadamard"], max(1, NUMBERS_PER_BLOCK // width)
-            arguments = given, out, rows, width, per_block, factor
+            arguments = given, out, rounded, rows, width, per_block, factor
             device.launch(kernel, (-(-rows // per_block),), THREADS, arguments, shared=4 * per_block * width)
+        if rounded is not None:
+            keep_rounded(device, out, "fp4", FP4_BLOCK, 0, rounded)
     return out

@@ -64,6 +64,15 @@ def is_placed(weight: Weight) -> bool:
     return known is not None and known[0]() is weight
 
 
+def storage_of_placed(weight: Weight) -> str | None:
+    """How a placed matrix is stored: as `Form.storage`; None for another weight."""
+    if not is_placed(weight):
+        return None
+    if isinstance(weight, Fp4Weight | Fp8Weight):
+        return "fp4" if isinstance(weight, Fp4Weight) else "fp8"
+    return {"float32": "float", "bfloat16": "bfloat"}.get(weight.dtype.name)
+
+
 def matrix_of(device: Device, weight: Weight) -> Matrix | None:
     """A weight [out, in] as kernels read it, or None for one that is left to the reference.
 

@@ -1,13 +1,12 @@
 """Hyper-connections: mirrors dsv4.ops.mhc."""
 
-import weakref
-
 import numpy as np
 
 from dsv4.ops import mhc as reference
 from dsv4.ops.mhc import MhcWeights
 from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.rounded_chunks import counters
 from dsv4_accel.cuda.source import kernels
 from dsv4_accel.cuda.vectors import are_float32
 
@@ -103,21 +102,15 @@ def _project(device: Device, streams: Array, fn: Array) -> tuple[Array, int, int
     return sums, tokens, parts
 
 
-_arrived: weakref.WeakKeyDictionary[Device, Array] = weakref.WeakKeyDictionary()
-"""Of each device a counter of 0, by which a launch finds its last block (last_block.cuh)."""
-
-
 def _weigh_few(
     device: Device, streams: Array, fn: Array, weights: tuple[Array, ...], numbers: tuple[float, ...]
 ) -> None:
     """Products and weights of few tokens of four streams in one launch. weights: base … comb; numbers: the last."""
-    if device not in _arrived:
-        _arrived[device] = device.zeros((1,), np.uint32)
     (rows, width), tokens = fn.shape, streams.shape[0] * streams.shape[1]
     parts = -(-width // PART)
     sums = device.empty((tokens, parts, rows + 1), np.float32)
     blocks = -(-tokens * rows * WARP // PROJECT_THREADS), parts
-    arguments = device.compact(streams), device.compact(fn), sums, _arrived[device], *weights, tokens, width, *numbers
+    arguments = device.compact(streams), device.compact(fn), sums, counters(device), *weights, tokens, width, *numbers
     device.launch(kernels(WEIGHTS)["mhc_weights_few"], blocks, PROJECT_THREADS, arguments)
 
 

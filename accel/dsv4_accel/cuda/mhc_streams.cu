@@ -1,16 +1,8 @@
 // What the weights of hyper-connections are for: collapsing a token's streams and mixing them (dsv4/ops/mhc.py). A thread
 // takes a channel of one token, or four neighbouring ones of the four streams of the released models.
-#include "vectors.cuh"
+#include "streams.cuh"
 
 constexpr int MAX_STREAMS = 8;
-
-// A token's numbers of one channel: old[j] of stream j, for j < n. Numbers: a float, or four of neighbouring channels.
-template <class Numbers, int MOST>
-__device__ __forceinline__ void read_streams(Numbers (&old)[MOST], const Numbers* streams, int n, int channels) {
-#pragma unroll
-    for (int j = 0; j < MOST; ++j)
-        if (j < n) old[j] = streams[static_cast<long long>(j) * channels];
-}
 
 // streams [tokens, n, channels], pre [tokens, n] -> out [tokens, channels]
 template <int MOST, class Numbers>
@@ -18,12 +10,8 @@ __device__ __forceinline__ void collapse(const Numbers* streams, const float* pr
     const int channel = blockIdx.y * blockDim.x + threadIdx.x;
     if (channel >= channels) return;
     const long long token = blockIdx.x;
-    Numbers old[MOST], total = {};
-    read_streams(old, streams + token * n * channels + channel, n, channels);
-#pragma unroll
-    for (int j = 0; j < MOST; ++j)
-        if (j < n) total = add_scaled(total, pre[token * n + j], old[j]);
-    out[token * channels + channel] = total;
+    out[token * channels + channel] =
+        collapsed<MOST>(streams + token * n * channels + channel, pre + token * n, n, channels);
 }
 
 // streams [tokens, n, channels], output [tokens, channels], post [tokens, n], comb [tokens, n, n] -> out as streams:

@@ -1,14 +1,20 @@
 // Rounding activations to a small format and back: mirrors dsv4/ops/quantise.py. A few lanes of a warp share a block of
 // channels, which has one scale.
-#include "formats.cuh"
-#include "vectors.cuh"
-#include "warp.cuh"
+#include "rounding.cuh"
 
-// The largest of one value of each of `lanes` neighbouring threads, a power of two, for each of them.
-__device__ __forceinline__ float largest_of(float value, int lanes) {
-    for (int distance = lanes / 2; distance > 0; distance /= 2)
-        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, distance));
-    return value;
+// Rows of `width` channels whose last `kept` ones stay as they are: the others in blocks of 4·lanes channels, of which the
+// last may be shorter. All in fours, of which each thread takes one.
+template <class Format>
+__device__ __forceinline__ void round_content(
+    const float* x, float* out, long long rows, int width, int kept, int lanes) {
+    const int padded = (width + 4 * lanes - 1) / (4 * lanes) * lanes;  // threads of a row
+    const long long number = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const int i = static_cast<int>(number % padded) * 4;
+    const bool exists = number < rows * padded && i < width, counts = exists && i < width - kept;
+    const long long place = number / padded * width + i;
+    const float4 own = exists ? vector_at(x + place) : make_float4(0, 0, 0, 0);
+    const float4 rounded = rounded_in_block<Format>(own, counts, lanes);
+    if (exists) put(out + place, counts ? rounded : own);
 }
 
 // x, out: whole blocks of 4·lanes channels, each thread takes four; `vectors` is how many fours there are.
@@ -17,11 +23,7 @@ __device__ __forceinline__ void round_whole_blocks(const float* x, float* out, l
     const long long place = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
     const bool exists = place < vectors;
     const float4 own = exists ? vector_at(x + 4 * place) : make_float4(0, 0, 0, 0);
-    const float first = fmaxf(magnitude_of(own.x), magnitude_of(own.y));
-    const float second = fmaxf(magnitude_of(own.z), magnitude_of(own.w));
-    const BlockScale<Format> block(largest_of(fmaxf(first, second), lanes));
-    const float4 result =
-        make_float4(block.rounded(own.x), block.rounded(own.y), block.rounded(own.z), block.rounded(own.w));
+    const float4 result = rounded_in_block<Format>(own, exists, lanes);
     if (exists) put(out + 4 * place, result);
 }
 
@@ -45,6 +47,12 @@ __device__ __forceinline__ void round_blocks(
 extern "C" __global__ void __launch_bounds__(256)
     fake_quant_fp8_whole(const float* x, float* out, long long vectors, int lanes) {
     round_whole_blocks<Fp8>(x, out, vectors, lanes);
+}
+
+// x, out [rows, width]: all but the last `kept` channels are rounded; both are multiples of 4.
+extern "C" __global__ void __launch_bounds__(256)
+    fake_quant_fp8_content(const float* x, float* out, long long rows, int width, int kept, int lanes) {
+    round_content<Fp8>(x, out, rows, width, kept, lanes);
 }
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -35,6 +35,25 @@ def extend_ring(device: Device, stored: Any, rows: Any, ring: Ring) -> tuple[Any
     return whole, joined
 
 
+def extend_pending(
+    device: Device, stored: tuple[Any, Any], rows: tuple[Any, Any], ape: Any, ring: Ring
+) -> tuple[tuple[Any, Any], tuple[Any, Any]] | None:
+    """As Ops.extend_pending; None for what no kernel takes."""
+    kv, score = rows
+    if {_kind(*pair) for pair in zip(stored, rows, strict=True)} != {"vectors"} or ape.dtype != np.float32:
+        return None
+    if kv.shape != score.shape or ape.shape[1:] != kv.shape[2:]:
+        return None
+    batch, length, width = kv.shape
+    whole = tuple(map(device.compact, stored))
+    joined = tuple(device.empty((batch, ring.keep + length, width), np.float32) for _ in range(2))
+    positions = map(device.compact, (ring.positions.placed_starts, ring.positions.placed_counts))
+    arguments = *whole, *map(device.compact, (kv, score, ape)), *joined, *positions
+    blocks, sizes = (batch * (ring.capacity + length), 2), (ring.capacity, ring.keep, length, width, len(ape))
+    device.launch(kernels(FILE)["extend_pending"], blocks, THREADS, (*arguments, *sizes))
+    return (whole[0], whole[1]), (joined[0], joined[1])
+
+
 def write_entries(device: Device, stored: Any, rows: Any, completed: Completed) -> Any | None:
     """As Ops.write_entries; None for what no kernel takes."""
     kind = _kind(stored, rows)

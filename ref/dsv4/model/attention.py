@@ -51,15 +51,15 @@ class Attention:
         qr, kv = self.rounding.linears(x, (self.wq_a, self.wkv))
         qr = ops.rms_norm(qr, self.q_norm, config.rms_norm_eps)
         q = linear(qr, self.wq_b).reshape(batch, length, config.num_attention_heads, config.head_dim)
-        q = ops.rope(ops.rms_scale(q, config.rms_norm_eps), positions, self.frequencies)  # [B, S, H, c]
+        q = ops.norm_rope(q, None, config.rms_norm_eps, positions, self.frequencies)  # [B, S, H, c]
         kv = self._keys(kv, positions)  # [B, S, c]
         observe(f"{self.name}q", q)
         observe(f"{self.name}kv", kv)
         window = cache.window.extend(kv, span)  # [B, w − 1 + S, c]
         window_index = span.window_columns(config.sliding_window)
         entries, entry_index = self._entries(x, qr, span, cache, observe)
-        o = ops.sparse_attention(q, window, window_index, entries, entry_index, self.attn_sink)  # [B, S, H, c]
-        o = ops.rope(o, span.back, self.frequencies)  # the values were rotated: turn them back
+        keys = window, window_index, entries, entry_index, self.attn_sink
+        o = ops.turned_attention(q, *keys, span.back, self.frequencies)  # the values were rotated: turn them back
         observe(f"{self.name}o", o)
         o = ops.grouped_linear(o.reshape(batch, length, -1), self.wo_a, config.o_groups)
         output = linear(o, self.wo_b)
@@ -72,8 +72,8 @@ class Attention:
 
     def _keys(self, kv: Array, positions: Ints) -> Array:
         """As `keys`, of the product with wkv, [B, S, c]."""
-        kv = self.ops.rms_norm(kv, self.kv_norm, self.config.rms_norm_eps)
-        return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))
+        kv = self.ops.norm_rope(kv, self.kv_norm, self.config.rms_norm_eps, positions, self.frequencies)
+        return self.rounding.entry(kv)
 
     def new_cache(self, batch: int, max_rollback: int, dtype: np.dtype, packed: bool = False) -> LayerCache:
         """An empty state for this layer: see `new_layer_cache`."""

@@ -59,7 +59,7 @@ class HyperConnection:
         mixing = ops.mhc_weights(streams, self.fn, self.base, self.scale, iterations, eps, config.rms_norm_eps)
         for name, share in zip(mixing._fields, mixing, strict=True):
             observe(f"{self.name}.{name}", share)
-        x = ops.rms_norm(ops.mhc_collapse(streams, mixing.pre), self.norm, config.rms_norm_eps)
+        x = ops.collapse_norm(streams, mixing.pre, self.norm, config.rms_norm_eps)
         return ops.mhc_mix(streams, sublayer(x), mixing.post, mixing.comb)
 
 
@@ -78,7 +78,7 @@ class Head:
 
     def last_hidden(self, streams: Array) -> Array:
         """[B, S, n, d] -> [B, S, d]: what the matrix of the head is multiplied with."""
-        return self.ops.rms_norm(self.collapse(streams), self.norm, self.config.rms_norm_eps)
+        return self.ops.collapse_norm(streams, self.pre(streams), self.norm, self.config.rms_norm_eps)
 
     def collapse(self, streams: Array) -> Array:
         """[B, S, n, d] -> [B, S, d]: one state of each token, not normalised yet."""

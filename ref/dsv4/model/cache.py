@@ -47,6 +47,15 @@ class CompressorCache:
         kv, score = (RecentRows(ops, batch, overlap * ratio - 1, spare, pending) for _ in range(2))
         return cls(ratio, kv, score, Entries(ops, batch, coding))
 
+    def extend(self, kv: Array, score: Array, ape: Array, span: Span) -> tuple[Array, Array]:
+        """Add the projections of the span's tokens [B, S, c], the score with ape [ρ, c] by its place in the block.
+
+        Gives back both behind the rows that they follow, as `RecentRows.extend`: [B, keep + S, c].
+        """
+        ring, stored = span.ring(self.kv.keep, self.kv.rows.shape[1]), (self.kv.rows, self.score.rows)
+        (self.kv.rows, self.score.rows), joined = self.kv.ops.extend_pending(stored, (kv, score), ape, ring)
+        return joined
+
     def changed(self, ring: ChangeRing, entries: ChangeEntries) -> "CompressorCache":
         """Another one, of changed rows."""
         return CompressorCache(self.ratio, ring(self.kv), ring(self.score), entries(self.entries, self.ratio))

@@ -26,14 +26,12 @@ class Compressor:
 
     def __call__(self, kv: Array, score: Array, span: Span, cache: CompressorCache, observe: Observer) -> None:
         """Add the entries that the span's tokens complete to the cache: kv, score [B, S, c], or 2c for CSA."""
-        score = score + self.ape[_places_in_blocks(span, self.ratio)].astype(score.dtype, copy=False)
-        observe(f"{self.name}score", score)
-        kv, score = cache.kv.extend(kv, span), cache.score.extend(score, span)
+        kv, score = cache.extend(kv, score, self.ape, span)
+        observe(f"{self.name}score", score[:, cache.score.keep :])
         if not span.completed(self.ratio).counts.any():
             return
         entries = self.ops.compress_blocks(kv, score, span.blocks(self.ratio, cache.kv.keep))  # [B, N, c]
-        entries = self.ops.rms_norm(entries, self.norm, self.eps)
-        entries = self.ops.rope(entries, _first_positions(span, self.ratio), self.frequencies)
+        entries = self.ops.norm_rope(entries, self.norm, self.eps, _first_positions(span, self.ratio), self.frequencies)
         entries = self.round_entry(entries)
         observe(f"{self.name}out", entries)
         cache.entries.write(entries, span.completed(self.ratio))
@@ -45,10 +43,3 @@ def _first_positions(span: Span, ratio: int) -> Ints:
     numbers = span.placed_starts[:, None] // ratio + span.numbers(int(span.completed(ratio).counts.max()))
     positions: Ints = numbers * ratio
     return positions
-
-
-@for_all_layers
-def _places_in_blocks(span: Span, ratio: int) -> Ints:
-    """[B, S] the place of each token in its block, placed."""
-    places: Ints = span.positions % ratio
-    return places

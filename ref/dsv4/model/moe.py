@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
 from dsv4.model.observe import Observer
 from dsv4.model.part import Part
 from dsv4.model.weights import read_expert
@@ -34,10 +32,8 @@ class MoE:
         observe(f"{self.name}gate.logits", logits)
         observe(f"{self.name}gate.weights", routing.weights)
         observe(f"{self.name}gate.indices", routing.indices)
-        ones = np.ones_like(tokens[:, 0])
-        shared = ops.expert(tokens, ones, self.shared, limit, self.rounding.on)
         routed = self.experts.mixture(self._mix, tokens, routing)
-        output = (routed + shared).reshape(x.shape)
+        output = ops.add_expert(routed, tokens, self.shared, limit, self.rounding.on).reshape(x.shape)
         observe(f"{self.name}out", output)
         return output
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from dsv4.ops import Ops, Weight
 from dsv4.ops.types import Array
 
@@ -25,8 +23,7 @@ class Rounding:
         """A window or compressed entry [B, N, c]: FP8 in blocks of 64 on all channels but the rotated ones."""
         if not self.on:
             return kv
-        content, position = kv[..., : -self.rotated], kv[..., -self.rotated :]
-        return np.concatenate([self.ops.fake_quant_fp8(content, KV_BLOCK), position], axis=-1)
+        return self.ops.fake_quant_content(kv, KV_BLOCK, self.rotated)
 
     def index_vector(self, x: Array) -> Array:
         """An indexer query [B, S, h, D] or key [B, N, D]: rotated by Hadamard, then FP4 in blocks of 32."""

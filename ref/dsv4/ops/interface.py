@@ -2,7 +2,7 @@
 
 A backend is a subclass of `Ops` with a `name` of its own; it overrides what it makes faster, and need not override
 anything. The signature, the shapes, the dtypes and the errors of each method are those of the NumPy function behind
-it. The methods of PLACES say where arrays live.
+it. The methods of PLACES say where arrays live; those of TOGETHER are several operations in a row.
 """
 
 from typing import Any, Self, TypeVar
@@ -18,13 +18,13 @@ from dsv4.ops.interface41 import Ops41
 from dsv4.ops.linear import embedding, grouped_linear, linear, linears
 from dsv4.ops.map_arrays import map_arrays
 from dsv4.ops.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
-from dsv4.ops.moe import expert, experts, route, route_by_id
+from dsv4.ops.moe import Expert, expert, experts, route, route_by_id
 from dsv4.ops.norm import rms_norm, rms_scale
 from dsv4.ops.packed_rows import RowFormat, Rows, unpacked
 from dsv4.ops.places import Blocks, Completed, Ring
 from dsv4.ops.quantise import Weight, fake_quant_fp4, fake_quant_fp8
 from dsv4.ops.rope import rope
-from dsv4.ops.types import Array, Bytes
+from dsv4.ops.types import Array, Bytes, Ints
 
 T = TypeVar("T", bound=np.generic)
 
@@ -41,10 +41,10 @@ class Ops(Ops41):
 
     A backend's arrays need not be NumPy's. Between the operations the model adds, multiplies, divides and compares
     them, takes parts of them by index, with indices of the backend or of NumPy, calls methods that NumPy's arrays have,
-    and the ARRAY_FUNCTIONS. `write`, `extend_ring` and `write_entries` alone change an array, so a backend may keep
-    what it has made of any other for as long as it lives. Keys, window and entries may come as `PackedRows`, which a
-    backend without kernels for them unpacks (`dsv4.ops.packed_rows.unpacked`). Generation calls the SAMPLING_FUNCTIONS,
-    too, and assigns to parts of arrays of its own.
+    and the ARRAY_FUNCTIONS. `write`, `extend_ring`, `extend_pending` and `write_entries` alone change an array, so a
+    backend may keep what it has made of any other for as long as it lives. Keys, window and entries may come as
+    `PackedRows`, which a backend without kernels for them unpacks (`dsv4.ops.packed_rows.unpacked`). Generation calls
+    the SAMPLING_FUNCTIONS, too, and assigns to parts of arrays of its own.
     """
 
     name = "numpy"
@@ -146,6 +146,55 @@ class Ops(Ops41):
             kv, score = self.overlap(kv), self.overlap(score)  # [B, N, 2ρ, c]
         return self.compress(kv, score)
 
+    def extend_pending(
+        self, stored: tuple[Array, Array], rows: tuple[Array, Array], ape: Array, ring: Ring
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Put a compressor's kv and score into their rings, the score with what `ape` adds at its place in a block.
+
+        stored, rows: both as for `extend_ring`; ape [ρ, width]: for each place in a block of ρ tokens. Returns both
+        rings and both runs of rows, as `extend_ring` gives them.
+        """
+        kv, score = rows
+        score = score + ape[ring.positions.placed % len(ape)].astype(score.dtype, copy=False)
+        kv_stored, kv = self.extend_ring(stored[0], kv, ring)
+        score_stored, score = self.extend_ring(stored[1], score, ring)
+        return (kv_stored, score_stored), (kv, score)
+
+    def collapse_norm(self, streams: Array, pre: Array, weight: Array, eps: float) -> Array:
+        """What a sub-layer reads: `rms_norm` of `mhc_collapse`. streams [B, S, n, d], pre [B, S, n] -> [B, S, d]"""
+        return self.rms_norm(self.mhc_collapse(streams, pre), weight, eps)
+
+    def norm_rope(self, x: Array, weight: Array | None, eps: float, positions: Ints, frequencies: Array) -> Array:
+        """`rope` of `rms_norm`, or of `rms_scale` where there is no weight. Shapes as for `rope`."""
+        x = self.rms_scale(x, eps) if weight is None else self.rms_norm(x, weight, eps)
+        return self.rope(x, positions, frequencies)
+
+    def turned_attention(
+        self,
+        queries: Array,
+        window: Rows,
+        window_index: Ints,
+        entries: Rows,
+        entry_index: Ints,
+        attn_sink: Array,
+        positions: Ints,
+        frequencies: Array,
+    ) -> Array:
+        """`rope` of `sparse_attention`: [B, S, H, c], each turned by one of the positions [B, S]."""
+        o = self.sparse_attention(queries, window, window_index, entries, entry_index, attn_sink)
+        return self.rope(o, positions, frequencies)
+
+    def add_expert(self, routed: Array, x: Array, matrices: Expert, limit: float, round_inputs: bool) -> Array:
+        """routed [T, d] and what one `expert`, which every token visits, makes of x [T, d]."""
+        shared = self.expert(x, np.ones_like(x[:, 0]), matrices, limit, round_inputs)
+        total: Array = routed + shared
+        return total
+
+    def fake_quant_content(self, x: Array, block: int, kept: int) -> Array:
+        """x [..., K] with all but the last `kept` channels, 0 < kept < K, rounded by `fake_quant_fp8`."""
+        content, rest = x[..., :-kept], x[..., -kept:]
+        return np.concatenate([self.fake_quant_fp8(content, block), rest], axis=-1)
+
     def pack_rows(self, rows: Array, form: RowFormat) -> Bytes:
         """Rows of floats [..., channels] as the bytes of a format, [..., width] uint8, which a packed cache keeps."""
         packed: Bytes = self.asarray(form.pack(self.to_numpy(rows)))
@@ -173,7 +222,12 @@ PLACES = (
 )
 """What is no operation, but says where arrays live, how a cache stores its rows and how they are found."""
 
+TOGETHER = (*("extend_pending", "collapse_norm", "norm_rope", "turned_attention", "add_expert", "fake_quant_content"),)
+"""What the model always computes one after the other, defined by operations: a backend may do it at once."""
+
 OPERATIONS = tuple(
-    name for name in vars(Ops) if not name.startswith("_") and name not in ("name", "batch_invariant", *PLACES)
+    name
+    for name in vars(Ops)
+    if not name.startswith("_") and name not in ("name", "batch_invariant", *PLACES, *TOGETHER)
 )
 """The names of all operations."""

@@ -35,6 +35,12 @@ class Positions:
     place: Callable[[npt.NDArray[Any]], Any]
     """Puts an array where the backend computes: its `asarray`."""
 
+    @cached_property
+    def placed(self) -> Ints:
+        """[B, S] the position of each token; padding goes on counting. Placed."""
+        placed: Ints = self.place(self.starts[:, None] + np.arange(self.length))
+        return placed
+
     def place_index(self, sequences: Ints, places: Ints) -> Index:
         """An index, placed."""
         return self.place(sequences), self.place(places)

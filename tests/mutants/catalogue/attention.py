@@ -35,9 +35,9 @@ ROTATION = (
         name="yarn-mscale",
         trap="YaRN's mscale is applied to the logits of compressing layers",
         file=FILE,
-        old="o = ops.sparse_attention(q, ",
+        old="o = ops.turned_attention(q, ",
         new="mscale = 1 + 0.1 * np.log(config.rope_scaling.factor) if self.ratio else 1\n"
-        "        o = ops.sparse_attention(q * mscale**2, ",
+        "        o = ops.turned_attention(q * mscale**2, ",
         tests=ONE_LAYER,
     ),
     Mutant(
@@ -82,8 +82,8 @@ ROTATION = (
         name="plain-base-for-window-keys",
         trap="queries and window keys of CSA and HCA layers turn with the plain RoPE base",
         file=FILE,
-        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
-        new="return self.rounding.entry(self.ops.rope(kv, positions, layer_frequencies(self.config, 0)))",
+        old="self.config.rms_norm_eps, positions, self.frequencies)\n",
+        new="self.config.rms_norm_eps, positions, layer_frequencies(self.config, 0))\n",
         also=(
             (
                 "positions, self.frequencies)  # [B, S, H, c]",
@@ -104,8 +104,8 @@ ROTATION = (
         name="no-inverse-rope",
         trap="the inverse RoPE on attention's output is missing",
         file=FILE,
-        old="o = ops.rope(o, span.back, self.frequencies)",
-        new="o = ops.rope(o, 0 * positions, self.frequencies)",
+        old="o = ops.turned_attention(q, *keys, span.back, self.frequencies)",
+        new="o = ops.turned_attention(q, *keys, 0 * positions, self.frequencies)",
         tests=ONE_LAYER,
     ),
 )

@@ -53,8 +53,8 @@ CUDA_LAUNCHES = (
         trap="a new row takes its slot in the ring before the old one there has been read",
         file="cuda/ring.cu",
         old="        if (back < keep) out[(keep - 1 - back) * width + i] = slot[i];\n"
-        "        if (token >= 0) slot[i] = given[token * width + i];\n",
-        new="        if (token >= 0) slot[i] = given[token * width + i];\n"
+        "        if (token >= 0) slot[i] = stored(given[token * width + i], start + token, i);\n",
+        new="        if (token >= 0) slot[i] = stored(given[token * width + i], start + token, i);\n"
         "        if (back < keep) out[(keep - 1 - back) * width + i] = slot[i];\n",
         tests=(f"{RING}[more rows than the ring has-6-7-float32]",),
     ),

@@ -98,7 +98,7 @@ EXPERTS = (
     kernel(
         name="cuda-up-not-clamped-below",
         trap="up is clipped above only",
-        file="cuda/activations.cu",
+        file="cuda/swiglu.cuh",
         old="    up = up < -limit ? -limit : up;\n",
         new="",
         tests=("ops/test_moe.py::test_each_clamp_by_hand[cuda-on-host-float32-1--30--7.310585786300049]",),
@@ -107,8 +107,8 @@ EXPERTS = (
         name="cuda-one-routing-weight-for-all",
         trap="all visits count as much as the first one",
         file="cuda/activations.cu",
-        old="const float weight = weights[blockIdx.x];",
-        new="const float weight = weights[0];",
+        old="weights ? weights[blockIdx.x] : 1",
+        new="weights ? weights[0] : 1",
         tests=experts("one token, six experts"),
     ),
     kernel(
@@ -234,4 +234,66 @@ ATTENTION = (
     ),
 )
 
-CUDA_PRODUCTS = LINEAR + EXPERTS + ROUTING + ATTENTION
+TOGETHER = "ops/test_together.py::test_"
+SHARED = "cuda/test_shared_inputs.py::test_"
+
+AT_ONCE = (
+    kernel(
+        name="cuda-matrices-beside-in-one-place",
+        trap="the results of several matrices with one input are written over those of the first",
+        file="cuda/linear.cu",
+        old="out + tokens * place[4]",
+        new="out",
+        tests=(f"{SHARED}products_of_one_input_share_a_launch[3]",),
+    ),
+    kernel(
+        name="cuda-chunk-rounded-too-early",
+        trap="a chunk is rounded when half of its blocks are done",
+        file="cuda/rounded_chunks.cuh",
+        old="is_last_block(arrived + group * chunks + chunk, blocks)",
+        new="is_last_block(arrived + group * chunks + chunk, blocks / 2 + 1)",
+        tests=(f"{SHARED}a_grouped_product_lays_out_its_result_rounded[3]",),
+    ),
+    kernel(
+        name="cuda-hidden-of-the-gate-alone",
+        trap="what is between an expert's products is made before all blocks of both matrices are done",
+        file="cuda/experts.cu",
+        old="2 * blocks_of_chunk(",
+        new="1 + blocks_of_chunk(",
+        tests=(f"{SHARED}the_first_product_of_experts_makes_what_the_second_takes[3]",),
+    ),
+    kernel(
+        name="cuda-one-weight-for-few-visits",
+        trap="all of few visits count as much as the first one",
+        file="cuda/experts.cu",
+        old="weights ? weights[slot] : 1",
+        new="weights ? weights[0] : 1",
+        tests=(f"{SHARED}the_first_product_of_experts_makes_what_the_second_takes[3]",),
+    ),
+    kernel(
+        name="cuda-expert-not-added",
+        trap="what the routed experts gave stands for the sum with the shared one's result",
+        file="cuda/experts.cu",
+        old="added[token * rows + row] + sum : sum",
+        new="added[token * rows + row] : sum",
+        tests=(f"{TOGETHER}an_expert_is_added[cuda-on-host-True-quantise_fp8-few]",),
+    ),
+    kernel(
+        name="cuda-visits-added-too-early",
+        trap="the visits of tokens are added up when four of their experts are done",
+        file="cuda/experts.cu",
+        old="is_last_block(arrived + blockIdx.y, gridDim.x)",
+        new="is_last_block(arrived + blockIdx.y, 4)",
+        tests=experts("one token, six experts"),
+    ),
+    kernel(
+        name="cuda-output-turned-with-its-pairs-swapped",
+        trap="the two channels of a pair change places where attention's output is turned back",
+        file="cuda/attention.cu",
+        old="turned(is_odd ? make_float2(other, own) : make_float2(own, other)",
+        new="turned(is_odd ? make_float2(own, other) : make_float2(other, own)",
+        tests=(f"{TOGETHER}the_output_of_attention_is_turned[cuda-on-host-1-one token]",),
+    ),
+)
+
+CUDA_PRODUCTS = LINEAR + EXPERTS + ROUTING + ATTENTION + AT_ONCE

@@ -24,9 +24,9 @@ ROUNDING = (
     kernel(
         name="cuda-scale-of-two-blocks",
         trap="a block of channels shares its scale with the one beside it",
-        file="cuda/quantise.cu",
-        old="largest_of(fmaxf(first, second), lanes)",
-        new="largest_of(fmaxf(first, second), 2 * lanes)",
+        file="cuda/rounding.cuh",
+        old="fmaxf(first, second) : 0, lanes)",
+        new="fmaxf(first, second) : 0, 2 * lanes)",
         tests=("ops/test_quantise.py::test_how_many_channels_share_a_scale[cuda-on-host-64]",),
     ),
     kernel(
@@ -43,7 +43,7 @@ NORM = (
     kernel(
         name="cuda-norm-eps-outside-the-root",
         trap="eps is added to the root mean square and not to the mean square",
-        file="cuda/norm.cu",
+        file="cuda/norm.cuh",
         old="const float root = sqrtf(sum(squares) / width + eps);",
         new="const float root = sqrtf(sum(squares) / width) + eps;",
         tests=("ops/test_norm.py::test_a_hand_example[cuda-on-host-float32]",),
@@ -59,7 +59,7 @@ NORM = (
     kernel(
         name="cuda-norm-weights-change-places",
         trap="of two bfloat16 weights in one word the first is read from the upper half",
-        file="cuda/norm.cu",
+        file="cuda/norm.cuh",
         old="make_float4(__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u),",
         new="make_float4(__uint_as_float(bits.x & 0xffff0000u), __uint_as_float(bits.x << 16),",
         tests=rows("norm of four"),
@@ -106,9 +106,9 @@ ROTATIONS = (
     kernel(
         name="cuda-inverse-rope-turns-forward",
         trap="positions lose their sign, so that the inverse RoPE turns forward",
-        file="cuda/rope.cu",
-        old="__fmul_rn(static_cast<float>(positions[i / pairs])",
-        new="__fmul_rn(fabsf(static_cast<float>(positions[i / pairs]))",
+        file="cuda/angles.cuh",
+        old="__fmul_rn(static_cast<float>(position)",
+        new="__fmul_rn(fabsf(static_cast<float>(position))",
         tests=rows("rope of three heads"),
     ),
     kernel(
@@ -201,10 +201,55 @@ CONNECTIONS = (
         name="cuda-streams-collapsed-by-the-first-token",
         trap="all tokens collapse their streams by the weights of the first one",
         file="cuda/mhc_streams.cu",
-        old="pre[token * n + j]",
-        new="pre[j]",
+        old="pre + token * n, n, channels",
+        new="pre, n, channels",
         tests=rows("collapse four"),
     ),
 )
 
-CUDA_ROWS = ROUNDING + NORM + ROTATIONS + COMPRESSOR + CONNECTIONS
+TOGETHER = "ops/test_together.py::test_"
+
+AT_ONCE = (
+    kernel(
+        name="cuda-turned-channels-in-an-entry's-scale",
+        trap="the channels that RoPE turns have a part in the scale of a block that is rounded at once",
+        file="cuda/rope.cu",
+        old="rounded_in_block<Fp8>(own, i < plain, ENTRY_LANES)",
+        new="rounded_in_block<Fp8>(own, true, ENTRY_LANES)",
+        tests=(f"{TOGETHER}heads_are_normalised_and_turned[cuda-on-host-(512,)-weight-one token]",),
+    ),
+    kernel(
+        name="cuda-kept-channels-in-the-scale",
+        trap="the channels that are not rounded have a part in the scale of the block before them",
+        file="cuda/quantise.cu",
+        old="rounded_in_block<Format>(own, counts, lanes)",
+        new="rounded_in_block<Format>(own, exists, lanes)",
+        tests=(f"{TOGETHER}the_last_channels_are_not_rounded[cuda-on-host-96-4-few]",),
+    ),
+    kernel(
+        name="cuda-rounded-before-the-hadamard-factor",
+        trap="what is rounded together with the Hadamard rotation lacks its factor",
+        file="cuda/hadamard.cu",
+        old="rounded_in_block<Fp4>(scaled, ",
+        new="rounded_in_block<Fp4>(exists ? own : scaled, ",
+        tests=(f"{TOGETHER}a_rotated_vector_is_rounded_as_any_other[cuda-on-host-5-64]",),
+    ),
+    kernel(
+        name="cuda-streams-of-one-token-normalised",
+        trap="few tokens' streams are collapsed by the weights of the first one before the norm",
+        file="cuda/norm.cu",
+        old="shares = pre + 4 * blockIdx.x;",
+        new="shares = pre;",
+        tests=(f"{TOGETHER}streams_are_collapsed_and_normalised[cuda-on-host-512-few]",),
+    ),
+    kernel(
+        name="cuda-ape-of-the-first-place",
+        trap="each token's score gets what belongs to the first place in a block",
+        file="cuda/ring.cu",
+        old="terms[modulo(position, ratio) * width + i]",
+        new="terms[0 * modulo(position, ratio) * width + i]",
+        tests=(f"{TOGETHER}projections_go_into_both_rings[cuda-on-host-starts0-counts0-1-4]",),
+    ),
+)
+
+CUDA_ROWS = ROUNDING + NORM + ROTATIONS + COMPRESSOR + CONNECTIONS + AT_ONCE

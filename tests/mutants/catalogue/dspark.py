@@ -129,8 +129,9 @@ DSPARK = (
         name="dspark-output-not-turned-back",
         trap="the attention of a block's places is not turned back by their positions",
         file="model/attention.py",
-        old="o = ops.rope(o, span.back, self.frequencies)",
-        new='o = o if "mtp" in self.name else ops.rope(o, span.back, self.frequencies)',
+        old="o = ops.turned_attention(q, *keys, span.back, self.frequencies)",
+        new='back = 0 * positions if "mtp" in self.name else span.back\n'
+        "        o = ops.turned_attention(q, *keys, back, self.frequencies)",
         tests=SHORT,
     ),
     Mutant(
@@ -246,20 +247,18 @@ DSPARK = (
         name="dspark-ring-not-rounded",
         trap="the keys of the drafter's rings and blocks are not rounded to FP8",
         file="model/attention.py",
-        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
-        new="turned = self.ops.rope(kv, positions, self.frequencies)\n"
-        '        return turned if "mtp" in self.name else self.rounding.entry(turned)',
+        old="return self.rounding.entry(kv)",
+        new='return kv if "mtp" in self.name else self.rounding.entry(kv)',
         tests=ROUNDED,
     ),
     Mutant(
         name="dspark-ring-rounded-with-its-turned-channels",
         trap="the keys of the drafter's rings and blocks are rounded to FP8 in the channels that RoPE turns, too",
         file="model/attention.py",
-        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
-        new="turned = self.ops.rope(kv, positions, self.frequencies)\n"
-        '        if "mtp" not in self.name or not self.rounding.on:\n'
-        "            return self.rounding.entry(turned)\n"
-        "        return self.ops.fake_quant_fp8(turned, 64)",
+        old="return self.rounding.entry(kv)",
+        new='if "mtp" not in self.name or not self.rounding.on:\n'
+        "            return self.rounding.entry(kv)\n"
+        "        return self.ops.fake_quant_fp8(kv, 64)",
         tests=ROUNDED,
     ),
     Mutant(

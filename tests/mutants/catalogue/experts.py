@@ -60,8 +60,8 @@ EXPERTS = (
         name="no-shared-clamp",
         trap="the shared expert is not clamped",
         file="model/moe.py",
-        old="ops.expert(tokens, ones, self.shared, limit,",
-        new="ops.expert(tokens, ones, self.shared, np.inf,",
+        old="ops.add_expert(routed, tokens, self.shared, limit,",
+        new="ops.add_expert(routed, tokens, self.shared, float('inf'),",
         tests=ONE_LAYER,
     ),
     Mutant(
@@ -69,7 +69,7 @@ EXPERTS = (
         trap="the routed experts are not clamped",
         file="model/moe.py",
         old="self.ops.experts(tokens, routing, experts, self.config.swiglu_limit,",
-        new="self.ops.experts(tokens, routing, experts, np.inf,",
+        new="self.ops.experts(tokens, routing, experts, float('inf'),",
         tests=ONE_LAYER,
     ),
     Mutant(

@@ -22,17 +22,17 @@ ROUNDING = (
     Mutant(
         name="rope-channels-rounded",
         trap="the RoPE channels of a key-value entry are rounded with the others",
-        file="model/rounding.py",
-        old="np.concatenate([self.ops.fake_quant_fp8(content, KV_BLOCK), position], axis=-1)",
-        new="self.ops.fake_quant_fp8(np.concatenate([content, position], axis=-1), KV_BLOCK)",
+        file="ops/interface.py",
+        old="np.concatenate([self.fake_quant_fp8(content, block), rest], axis=-1)",
+        new="self.fake_quant_fp8(np.concatenate([content, rest], axis=-1), block)",
         tests=("model/test_fake_quant.py::test_compressed_entries_are_fp8_but_for_the_rotated_channels",),
     ),
     Mutant(
         name="window-entries-not-rounded",
         trap="compressed entries are rounded, but window entries are not",
         file="model/attention.py",
-        old="return self.rounding.entry(self.ops.rope(kv, positions, self.frequencies))",
-        new="return self.ops.rope(kv, positions, self.frequencies)",
+        old="return self.rounding.entry(kv)",
+        new="return kv",
         tests=("model/test_fake_quant.py::test_window_entries_are_fp8_but_for_the_rotated_channels",),
     ),
     Mutant(
