@@ -222,7 +222,14 @@ PLACES = (
 )
 """What is no operation, but says where arrays live, how a cache stores its rows and how they are found."""
 
-TOGETHER = (*("extend_pending", "collapse_norm", "norm_rope", "turned_attention", "add_expert", "fake_quant_content"),)
+TOGETHER = (
+    "extend_pending",
+    "collapse_norm",
+    "norm_rope",
+    "turned_attention",
+    "add_expert",
+    "fake_quant_content",
+)
 """What the model always computes one after the other, defined by operations: a backend may do it at once."""
 
 OPERATIONS = tuple(
