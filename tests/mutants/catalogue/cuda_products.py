@@ -137,11 +137,11 @@ EXPERTS = (
     ),
     kernel(
         name="cuda-last-visit-left-out",
-        trap="the result of a token's last expert is not added",
+        trap="the result of a token's last expert is not added where tokens are many",
         file="cuda/moe.cu",
         old="visit < k; ++visit",
         new="visit + 1 < k; ++visit",
-        tests=experts("one token, six experts"),
+        tests=experts("experts without tokens"),
     ),
 )
 
@@ -277,6 +277,14 @@ AT_ONCE = (
         old="added[token * rows + row] + sum : sum",
         new="added[token * rows + row] : sum",
         tests=(f"{TOGETHER}an_expert_is_added[cuda-on-host-True-quantise_fp8-few]",),
+    ),
+    kernel(
+        name="cuda-last-visit-of-few-left-out",
+        trap="the result of a token's last expert is not added where tokens are few",
+        file="cuda/experts.cu",
+        old="visit < visits; ++visit",
+        new="visit + 1 < visits; ++visit",
+        tests=experts("one token, six experts"),
     ),
     kernel(
         name="cuda-visits-added-too-early",
