@@ -10,6 +10,7 @@ import pytest
 from cuda.host_array import HostArray
 from dsv4.ops import Expert, Ops, Routing
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
+from dsv4_accel.cuda.expert_table import table_of_one
 from dsv4_accel.cuda.grouping import group
 from verdicts import as_good, exact
 
@@ -178,6 +179,19 @@ def test_many_visits_and_few_give_the_same_bits(ops, storage, round_inputs):
         wide = Routing(routing.weights.astype(np.float64), indices)
         truth = Ops.experts(x.astype(np.float64), wide, experts, 2.0, False)
         as_good(many, truth, Ops.experts(x, routing, experts, 2.0, False))
+
+
+@pytest.mark.parametrize("storage", STORE)
+@pytest.mark.parametrize("width", [WIDTH, 256])
+def test_what_is_kept_of_an_expert_does_not_hold_its_matrices(ops, storage, width):
+    """Of a dense one, whose rows may be whole chunks, the array itself: it would never be gone."""
+    matrices = [STORE[storage](numbers(seed, width, width)) for seed in range(3)]
+    device, expert = ops.backend.device, Expert(*map(ops.backend.place, matrices))
+    table = table_of_one(device, expert)
+    own = {device.address(weight) for weight in expert if storage in ("float32", "bf16")}
+    assert table.lasts
+    assert not own & {device.address(array) for array in table.alive}
+    assert len(table.alive) == (0 if own and width % 128 == 0 else 3 if own else 6)
 
 
 @pytest.mark.parametrize("storage", STORE)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsv4.ops.quantise import Fp4Weight, Fp8Weight, Weight
+from dsv4.ops.quantise import Weight
 from dsv4.ops.types import Array, Bytes
 from dsv4_accel.cuda.device import Device
 from dsv4_accel.cuda.kept import Known, kept
-from dsv4_accel.cuda.matrix import Form, matrix_of
+from dsv4_accel.cuda.matrix import Form, but_the_weights, matrix_of
 from dsv4_accel.cuda.vectors import VECTOR
 
 BLOCK_ROWS = 16
@@ -49,15 +49,9 @@ def _beside(device: Device, weights: Sequence[Weight]) -> Beside | None:
     heights = tuple(matrix.form.rows for matrix in matrices)
     blocks = accumulate((-(-height // BLOCK_ROWS) for height in heights), initial=0)
     ends = tuple(accumulate(-(-height // VECTOR) * VECTOR for height in heights))
-    parts = [(matrix.bytes,) if matrix.scales is None else (matrix.bytes, matrix.scales) for matrix in matrices]
     places = [
-        (*[*map(device.address, arrays), 0][:2], height, block, start)
-        for arrays, height, block, start in zip(parts, heights, blocks, (0, *ends), strict=False)
+        (*matrix.addresses(device), height, block, start)
+        for matrix, height, block, start in zip(matrices, heights, blocks, (0, *ends), strict=False)
     ]
-    alive = [
-        array
-        for weight, arrays in zip(weights, parts, strict=True)
-        for array in arrays
-        if isinstance(weight, Fp4Weight | Fp8Weight) or device.address(array) != device.address(weight)
-    ]
+    alive = but_the_weights(device, [array for matrix in matrices for array in matrix.arrays], weights)
     return Beside(device.asarray(np.array(places, np.uint64)), matrices[0].form, heights, ends, alive)

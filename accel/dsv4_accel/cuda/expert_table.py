@@ -9,7 +9,7 @@ from dsv4.ops.moe import Expert
 from dsv4.ops.types import Array, Bytes
 from dsv4_accel.cuda.device import Device
 from dsv4_accel.cuda.kept import Known, kept
-from dsv4_accel.cuda.matrix import Form, is_placed, matrix_of
+from dsv4_accel.cuda.matrix import Form, but_the_weights, is_placed, matrix_of
 
 
 class Table(NamedTuple):
@@ -22,7 +22,7 @@ class Table(NamedTuple):
     down: Form
     """Of w2."""
     alive: list[Bytes]
-    """The arrays at these addresses."""
+    """The arrays at these addresses, but for dense weights of which the table is kept while they live."""
     lasts: bool
     """Whether all of the matrices were placed, and so do not change."""
 
@@ -42,7 +42,12 @@ def table_of(device: Device, experts: Sequence[Expert]) -> Table | None:
 
 def table_of_one(device: Device, expert: Expert) -> Table | None:
     """The table of one expert, kept for as long as its matrices live if they were placed."""
-    return kept(_known, tuple(expert), lambda: _table(device, [expert]))
+    return kept(_known, tuple(expert), lambda: _table_of_one(device, expert))
+
+
+def _table_of_one(device: Device, expert: Expert) -> Table | None:
+    table = _table(device, [expert])
+    return table and table._replace(alive=but_the_weights(device, table.alive, tuple(expert)))
 
 
 def _table(device: Device, experts: Sequence[Expert]) -> Table | None:
@@ -56,9 +61,8 @@ def _table(device: Device, experts: Sequence[Expert]) -> Table | None:
         forms.add((up.form, down.form))
         lasts = lasts and all(map(is_placed, expert))
         for matrix in (gate, up, down):
-            arrays = [matrix.bytes] if matrix.scales is None else [matrix.bytes, matrix.scales]
-            places.append([*map(device.address, arrays), 0][:2])
-            alive += arrays
+            places.append(matrix.addresses(device))
+            alive += matrix.arrays
     if len(forms) != 1:
         return None
     [(up_form, down_form)] = forms

@@ -1,6 +1,7 @@
 """Stored weights as kernels read them: bytes whose rows are whole chunks, without a copy where they are already."""
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -41,6 +42,15 @@ class Matrix(NamedTuple):
     bytes: Bytes
     scales: Bytes | None
 
+    @property
+    def arrays(self) -> list[Bytes]:
+        """Its items, and its scales if it has any."""
+        return [self.bytes] if self.scales is None else [self.bytes, self.scales]
+
+    def addresses(self, device: Device) -> tuple[int, int]:
+        """Where items and scales lie, 0 for no scales."""
+        return device.address(self.bytes), 0 if self.scales is None else device.address(self.scales)
+
 
 _placed: dict[int, tuple[weakref.ref[Any], Matrix | None]] = {}
 """Each weight that `place` gave and that is still alive, by its identity, and what was found of a packed one."""
@@ -80,6 +90,12 @@ def matrix_of(device: Device, weight: Weight) -> Matrix | None:
     """
     kept = _placed[id(weight)][1] if is_placed(weight) else None
     return kept or _matrix(device, weight)
+
+
+def but_the_weights(device: Device, arrays: Sequence[Bytes], weights: Sequence[Weight]) -> list[Bytes]:
+    """The arrays, less the dense weights themselves: what is kept for as long as those live would keep them alive."""
+    own = {device.address(weight) for weight in weights if not isinstance(weight, Fp4Weight | Fp8Weight)}
+    return [array for array in arrays if device.address(array) not in own]
 
 
 def _matrix(device: Device, weight: Weight) -> Matrix | None:

@@ -279,6 +279,14 @@ AT_ONCE = (
         tests=(f"{TOGETHER}an_expert_is_added[cuda-on-host-True-quantise_fp8-few]",),
     ),
     kernel(
+        name="cuda-dense-weights-kept",
+        trap="what is kept of an expert holds its dense matrices, so that they are never given back",
+        file="cuda/matrix.py",
+        old="return [array for array in arrays if device.address(array) not in own]",
+        new="return list(arrays)",
+        tests=("cuda/test_experts_large.py::test_what_is_kept_of_an_expert_does_not_hold_its_matrices[256-float32]",),
+    ),
+    kernel(
         name="cuda-last-visit-of-few-left-out",
         trap="the result of a token's last expert is not added where tokens are few",
         file="cuda/experts.cu",
