@@ -1,13 +1,12 @@
 """Rows of activations as products read them: laid out once for all products that share them."""
 
-import weakref
-from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device
+from dsv4_accel.cuda.kept import Recent
 from dsv4_accel.cuda.matrix import CHUNK
 from dsv4_accel.cuda.source import kernels
 
@@ -29,7 +28,7 @@ MOST_KEPT = 12
 Key = tuple[int, int, int, bool]
 """Where an input lies, its rows and columns, and whether it is rounded."""
 
-_kept: OrderedDict[Key, tuple[weakref.ref[Any], Rows]] = OrderedDict()
+_kept: Recent[Key, Rows] = Recent(MOST_KEPT)
 """The rows of the last inputs that are still alive."""
 
 
@@ -66,10 +65,7 @@ def prepare_once(device: Device, x: Array, rows: int, columns: int, rounds: bool
 
 def keep(device: Device, x: Array, columns: int, rounds: bool, made: Rows) -> None:
     """Remember what was made of x, which has no gaps, for products to come."""
-    key, forget = (device.address(x), made.units.size, columns, rounds), _kept.pop  # the module may be gone before x
-    _kept[key] = weakref.ref(x, lambda _: forget(key, None)), made
-    while len(_kept) > MOST_KEPT:
-        _kept.popitem(last=False)
+    _kept.keep((device.address(x), made.units.size, columns, rounds), x, made)
 
 
 def forget_all() -> None:

@@ -1,9 +1,6 @@
 """Rounding activations to FP8 and FP4 and back: mirrors dsv4.ops.quantise."""
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +8,7 @@ from dsv4.ops import quantise as reference
 from dsv4.ops.quantise import FP4_BLOCK
 from dsv4.ops.types import Array
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.kept import Recent
 from dsv4_accel.cuda.source import kernels
 
 THREADS = 256
@@ -54,16 +52,13 @@ MOST_ROUNDED = 4
 Key = tuple[int, int, str, int, int]
 """Where an array lies, its size, the format, how many channels share a scale, how many stay as they are."""
 
-_rounded: OrderedDict[Key, tuple[weakref.ref[Any], Array]] = OrderedDict()
+_rounded: Recent[Key, Array] = Recent(MOST_ROUNDED)
 """What was rounded together with what made it, while that lives."""
 
 
 def keep_rounded(device: Device, x: Array, form: str, block: int, kept: int, rounded: Array) -> None:
     """Remember x rounded, all but the last `kept` channels. It does not change. form: fp4 or fp8."""
-    key, forget = (device.address(x), x.size, form, block, kept), _rounded.pop  # the module may be gone before x
-    _rounded[key] = weakref.ref(x, lambda _: forget(key, None)), rounded
-    while len(_rounded) > MOST_ROUNDED:
-        _rounded.popitem(last=False)
+    _rounded.keep((device.address(x), x.size, form, block, kept), x, rounded)
 
 
 def _rounded_before(device: Device, x: Array, form: str, block: int, kept: int) -> Array | None:
