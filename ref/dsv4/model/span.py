@@ -121,7 +121,8 @@ class Span:
     @cached_property
     def _of_rows(self) -> Positions:
         """What rows of caches are found by. It does not hold the span, which would then outlive its call."""
-        return Positions(self.starts, self.counts, self.length, self.placed_starts, self.placed_counts, self.place)
+        placed = self.placed_starts, self.placed_counts, self.positions
+        return Positions(self.starts, self.counts, self.length, *placed, self.place)
 
     @for_all_layers
     def numbers(self, count: int) -> Ints:

@@ -32,14 +32,10 @@ class Positions:
     """[B] int64, the starts where the backend computes."""
     placed_counts: Ints
     """[B] int64, the counts where the backend computes."""
+    placed: Ints
+    """[B, S] the position of each token; padding goes on counting. Placed."""
     place: Callable[[npt.NDArray[Any]], Any]
     """Puts an array where the backend computes: its `asarray`."""
-
-    @cached_property
-    def placed(self) -> Ints:
-        """[B, S] the position of each token; padding goes on counting. Placed."""
-        placed: Ints = self.place(self.starts[:, None] + np.arange(self.length))
-        return placed
 
     def place_index(self, sequences: Ints, places: Ints) -> Index:
         """An index, placed."""
