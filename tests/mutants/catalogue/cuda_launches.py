@@ -37,7 +37,6 @@ CUDA_LAUNCHES = (
         file="cuda/activations.py",
         old="if known is not None and known[0]() is not None:",
         new="if known is not None:",
-        also=(("weakref.ref(x, lambda _: forget(key, None)), made", "weakref.ref(x, lambda _: forget), made"),),
         tests=(f"{SHARED}test_another_input_with_the_name_of_a_dead_one_is_laid_out",),
     ),
     kernel(
