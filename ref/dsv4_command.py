@@ -5,9 +5,11 @@ takes a while, in which a user may press Ctrl-C, and may fail. `dsv4.cli` has ev
 reason this imports nothing that Python has not loaded by itself, or soon.
 """
 
+import _thread
 import os
 import signal
 import sys
+import time
 
 REFUSED, MISTAKEN, INTERRUPTED = 2, 70, 130
 """Exit statuses, as in `dsv4.cli.ending`."""
@@ -15,9 +17,16 @@ REFUSED, MISTAKEN, INTERRUPTED = 2, 70, 130
 CAN_HOLD_BACK = hasattr(signal, "sigtimedwait")
 """Whether the system lets a signal wait, and tells who sent it: as Linux does, and macOS and Windows do not."""
 
+AFTERWARDS = 0.01
+"""Seconds after which an interrupt that was lost is sent again: a finaliser has ended by then."""
+
+SENT_SOON = _thread.allocate_lock()
+"""Held while an interrupt waits to be sent again: several that are lost in one moment are one."""
+
 
 def main() -> None:
     """Load the command and run it. SIGINT ends the process without a traceback, whenever it comes."""
+    sys.unraisablehook = _interrupt_again
     try:
         _decode_as_utf8()
         _load()
@@ -65,6 +74,20 @@ def _let_interrupts_through() -> None:
         _refuse("the operating system allows OpenBLAS no further threads: see above")
     else:
         sys.exit(INTERRUPTED)
+
+
+def _interrupt_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Python drops whatever is raised in a finaliser or a callback. If that was a KeyboardInterrupt, send it again."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+    elif SENT_SOON.acquire(blocking=False):
+        _thread.start_new_thread(_interrupt_soon, ())
+
+
+def _interrupt_soon() -> None:
+    time.sleep(AFTERWARDS)
+    SENT_SOON.release()
+    signal.raise_signal(signal.SIGINT)
 
 
 def _first_cause(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,32 @@ def test_ctrl_c_while_loading_ends_without_a_word(tmp_path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err) == (130, "loaded\n", "")
+
+
+LOST = {
+    "in a finaliser": "class Kept:\n    def __del__(self): raise_signal(SIGINT)\nKept()",
+    "in a callback": "kept = set()\nreference = ref(kept, lambda _: raise_signal(SIGINT))\ndel kept",
+    "two times": "class Kept:\n    def __del__(self): raise_signal(SIGINT)\nKept()\nKept()",
+}
+
+
+@LINUX
+@pytest.mark.parametrize("case", LOST)
+def test_ctrl_c_is_not_lost_where_python_drops_errors(tmp_path, case) -> None:
+    """Where it comes in a finaliser or in the callback of a weak reference, as the import of a module has them."""
+    code = f"from signal import SIGINT, raise_signal\nfrom time import sleep\nfrom weakref import ref\n{LOST[case]}\n"
+    body = textwrap.indent(f"{code}sleep(50)\nprint('ran')", "    ")
+    process = start(tmp_path, f"def main():\n{body}")
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+@LINUX
+def test_any_other_error_that_python_drops_is_shown(tmp_path) -> None:
+    process = start(tmp_path, "class Kept:\n    def __del__(self): 1 / 0\ndef main(): Kept(); print('ran')")
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out) == (0, "ran\n")
+    assert "ZeroDivisionError" in err
 
 
 @LINUX
