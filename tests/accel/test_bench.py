@@ -13,9 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import tiny
+from counting import CountingOps, NamedCheckpoint
 from dsv4 import BackendError, Checkpoint, SettingError, learn
 from dsv4.backends import backend
 from dsv4.checkpoint import read_config
+from dsv4.model.model import Model
 from dsv4.ops import OPERATIONS, Fp4Weight, Ops
 from dsv4.ops.formats import FP4_VALUES
 from dsv4.ops.mhc import sinkhorn
@@ -24,11 +27,12 @@ from dsv4_accel.bench import run as run_module
 from dsv4_accel.bench.case import ROOF, Case, Contest, Goal, Row, Verdict, judge
 from dsv4_accel.bench.layer import LAYER, LargeLayer, decode_bytes, filled_cache, write_layer
 from dsv4_accel.bench.machine import describe_machine
-from dsv4_accel.bench.models import model_cases
+from dsv4_accel.bench.models import layer_multiply_adds, model_cases
 from dsv4_accel.bench.operations import operation_cases
 from dsv4_accel.bench.peer_ggml import mxfp4_blocks, open_peer
 from dsv4_accel.bench.peers import Peers
 from dsv4_accel.bench.processes import portable_cases
+from dsv4_accel.bench.product_rate import DENSE, MOST_ROWS, SIDE, beside_dense
 from dsv4_accel.bench.products import product_cases
 from dsv4_accel.bench.report import COLUMNS, as_markdown, as_text, goal_in_words
 from dsv4_accel.bench.roof import Roof, thread_count
@@ -289,6 +293,25 @@ CASES = {
 """Cases, and an operation that they are about."""
 
 
+@pytest.mark.parametrize("wanted", [5 * SIDE**2, MOST_ROWS * SIDE**2, 2 * MOST_ROWS * SIDE**2 + 7 * SIDE**2])
+def test_a_dense_product_has_as_many_multiply_adds_as_the_row(wanted, monkeypatch) -> None:
+    done = []
+    monkeypatch.setattr(np, "matmul", lambda x, w, out: done.append(x.shape[0] * x.shape[1] * out.shape[1]))
+    contest = beside_dense(stage(), Contest({NUMPY: Contestant(lambda: None)}, 3, ["seen"]), wanted)
+    contest.contestants[DENSE].run()
+    assert sum(done) == wanted
+    assert list(contest.contestants) == [NUMPY, DENSE]
+    assert (contest.bytes_moved, contest.notes) == (3, ["seen"])
+
+
+def test_a_layers_multiply_adds_are_those_that_a_prompt_asks_for() -> None:
+    checkpoint = NamedCheckpoint(tiny.checkpoint_of(replace(tiny.config(), num_hash_layers=0)))
+    ops = CountingOps(checkpoint)
+    Model(checkpoint, ops, fake_quant=False)(tiny.tokens(0, 1, 20, vocab=checkpoint.config.vocab_size))
+    head = sum(count for (part, _), count in ops.asked.items() if part == "head")
+    assert 0 < layer_multiply_adds(checkpoint.config, 20) == ops.asked.total() - head
+
+
 def test_every_operation_has_a_row() -> None:
     assert set(CASES.values()) == set(OPERATIONS)
 
@@ -317,7 +340,9 @@ def test_cases_set_the_backend_beside_numpy(name) -> None:
 def test_contestants_compute_the_same(name) -> None:
     pytest.importorskip("numba", reason="Numba is not installed")
     results = {}
-    for who, contestant in contest_of(name, stage(backend("numba"))).contestants.items():
+    contestants = dict(contest_of(name, stage(backend("numba"))).contestants)
+    contestants.pop(DENSE, None)
+    for who, contestant in contestants.items():
         first, second = contestant.run(), contestant.run()
         assert not same(first, second)  # other arguments
         results[who] = first

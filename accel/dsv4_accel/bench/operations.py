@@ -12,7 +12,8 @@ from dsv4.ops import Expert, Ops, Routing
 from dsv4.ops.quantise import Weight
 from dsv4.ops.rope import rope_frequencies
 from dsv4.ops.types import Array, Ints
-from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest, Goal
+from dsv4_accel.bench.case import ARITHMETIC, MEMORY, ROOF, Case, Contest, Goal
+from dsv4_accel.bench.product_rate import DENSE, beside_dense
 from dsv4_accel.bench.stage import NUMPY, Stage, in_turn, nbytes, place
 from dsv4_accel.bench.timing import Contestant
 
@@ -38,23 +39,23 @@ Others = Mapping[str, Callable[..., Callable[[], object]]]
 
 def operation_cases() -> list[Case]:
     """Experts, norms, rotations, rounding, compression and the hyper-connections."""
-    streams = "512 tokens × 4 streams × 4096"
+    streams, half = "512 tokens × 4 streams × 4096", (Goal(0.5, DENSE),)
     return [
-        Case("experts.decode", "6 FP4 experts × 1 token", MEMORY, partial(_experts, tokens=1)),
-        Case("experts.prefill", "6 of all FP4 experts × 128 tokens", ARITHMETIC, partial(_experts, tokens=128)),
+        Case("experts.decode", "6 FP4 experts × 1 token", MEMORY, partial(_experts, tokens=1), (Goal(0.92, ROOF),)),
+        Case("experts.prefill", "6 of all FP4 experts × 128 tokens", ARITHMETIC, partial(_experts, tokens=128), half),
         Case("expert", "shared FP8 expert × 1 token", MEMORY, _shared_expert),
         Case("route", "512 tokens, 6 of 256 experts", ARITHMETIC, _route, (Goal(5, NUMPY),)),
         Case("route_by_id", "512 tokens, 6 of 256 experts", ARITHMETIC, _route_by_id, (Goal(5, NUMPY),)),
-        Case("embedding", "512 tokens of 32,768 × 4096, bf16", MEMORY, _embedding),
+        Case("embedding", "512 tokens of 32,768 × 4096, bf16", MEMORY, _embedding, (Goal(5, NUMPY),)),
         Case("rms_norm", "512 tokens × 4096", MEMORY, _rms_norm),
         Case("rms_scale", "512 tokens × 64 heads × 512", MEMORY, _rms_scale),
         Case("rope", "512 tokens × 64 heads × 512", MEMORY, _rope),
         Case("hadamard", "512 tokens × 64 heads × 128", MEMORY, _hadamard),
         Case("fake_quant_fp8", "512 tokens × 4096, blocks of 128", MEMORY, _fake_quant_fp8),
         Case("fake_quant_fp4", "512 tokens × 64 heads × 128", MEMORY, _fake_quant_fp4),
-        Case("overlap", "128 entries of 8 slots × 512", MEMORY, _overlap),
+        Case("overlap", "128 entries of 8 slots × 512", MEMORY, _overlap, (Goal(5, NUMPY),)),
         Case("compress", "128 entries of 8 slots × 512", MEMORY, _compress),
-        Case("mhc_weights", streams, MEMORY, _mhc_weights),
+        Case("mhc_weights", streams, MEMORY, _mhc_weights, (Goal(0.8, ROOF),)),
         Case("mhc_head_weights", streams, MEMORY, _mhc_head_weights),
         Case("mhc_collapse", streams, MEMORY, _mhc_collapse),
         Case("mhc_mix", streams, MEMORY, _mhc_mix),
@@ -106,7 +107,8 @@ def _experts(stage: Stage, tokens: int) -> Contest:
 
     chosen = np.mean([len(np.unique(routing.indices)) for routing in routings])
     moved = int(chosen * nbytes(experts[0])) + 2 * x.nbytes
-    return Contest({name: call(ops) for name, ops in stage.all_ops.items()}, moved)
+    contest = Contest({name: call(ops) for name, ops in stage.all_ops.items()}, moved)
+    return contest if tokens == 1 else beside_dense(stage, contest, tokens * EXPERTS_PER_TOKEN * EXPERT_NUMBERS)
 
 
 def _some_experts(make: Callable[[int, int, int], list[Weight]], count: int) -> list[Expert]:
