@@ -190,11 +190,15 @@ def bytes_at(address, count):
 
 @intrinsic
 def prefetch(context, array, index):
-    """Ask for the cache line with this item, which may lie beyond the array: nothing is read then."""
+    """Ask for the cache line with this item, which may lie beyond the array: nothing is read then.
+
+    It comes into the second fastest cache. What a kernel asks for ahead is more than the fastest one holds, beside what it
+    works with, and only few lines at a time can be on their way there.
+    """
 
     def code(context, builder, signature, values):
         pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *values), ir.IntType(8).as_pointer())
-        options = [ir.IntType(32)(option) for option in (0, 3, 1)]  # to read, keep in all caches, data
+        options = [ir.IntType(32)(option) for option in (0, 2, 1)]  # to read, all caches but the first, data
         call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *options)
 
     return types.void(array, types.intp), code

@@ -35,6 +35,9 @@ ROWS = 4
 FEW_TOKENS = {"FP4": 5, "FP4 in pairs": 3, "FP8": 2, "FP8 in blocks of 32": 2, "bfloat16": 8, "float32": 5}
 """By storage, up to how many tokens each read the weight by themselves, where that was measured to be faster."""
 
+LINES = {"FP4": 1, "FP4 in pairs": 1, "FP8": 2, "FP8 in blocks of 32": 2, "bfloat16": 4, "float32": 8}
+"""By storage, how many cache lines a chunk takes."""
+
 MANY_TOKENS = 64
 """Tokens that share one unpacking: their x, and their sums, stay in the second fastest cache."""
 
@@ -50,6 +53,17 @@ def few_tokens(storage: Storage) -> int:
 @overload(few_tokens)
 def _few_tokens(storage):
     count = FEW_TOKENS[storage.storage]
+    return lambda storage: count
+
+
+def lines(storage: Storage) -> int:
+    """LINES of a storage, a constant when a kernel is compiled."""
+    raise NotImplementedError("only within kernels")
+
+
+@overload(lines)
+def _lines(storage):
+    count = LINES[storage.storage]
     return lambda storage: count
 
 
@@ -113,10 +127,10 @@ def _four_rows(storage, items, scales, layout, row, last, x, start, out, slot):
         some0, some1 = _scales(storage, scales, layout, row, first), _scales(storage, scales, layout, row1, first)
         some2, some3 = _scales(storage, scales, layout, row2, first), _scales(storage, scales, layout, row3, first)
         for chunk in range(first, min(first + CHUNKS_TOGETHER, layout.chunks)):
-            prefetch(items, item0 + ahead)
-            prefetch(items, item1 + ahead)
-            prefetch(items, item2 + ahead)
-            prefetch(items, item3 + ahead)
+            _ask_for(storage, items, item0 + ahead, layout)
+            _ask_for(storage, items, item1 + ahead, layout)
+            _ask_for(storage, items, item2 + ahead, layout)
+            _ask_for(storage, items, item3 + ahead, layout)
             sum0 = _step(storage, items, item0, some0, x, start + chunk * width(storage), sum0)
             sum1 = _step(storage, items, item1, some1, x, start + chunk * width(storage), sum1)
             sum2 = _step(storage, items, item2, some2, x, start + chunk * width(storage), sum2)
@@ -129,6 +143,13 @@ def _four_rows(storage, items, scales, layout, row, last, x, start, out, slot):
             item2, item3 = item2 + layout.chunk_items, item3 + layout.chunk_items
     out[slot, row], out[slot, row1] = _result(sum0, nan0), _result(sum1, nan1)
     out[slot, row2], out[slot, row3] = _result(sum2, nan2), _result(sum3, nan3)
+
+
+@inlined
+def _ask_for(storage, items, item, layout):
+    """Have the chunk that begins at an item fetched from memory, each of its cache lines."""
+    for line in range(lines(storage)):
+        prefetch(items, item + line * (layout.chunk_items // lines(storage)))
 
 
 @inlined
@@ -198,7 +219,7 @@ def _unpack(storage, items, scales, layout, row, first, depth, buffer, beside):
     for chunk in range(first, first + depth):
         if chunk % CHUNKS_TOGETHER == 0:
             some = _scales(storage, scales, layout, row, chunk)
-        prefetch(items, item + ROWS * layout.row_items)
+        _ask_for(storage, items, item + ROWS * layout.row_items, layout)
         for part in range(parts(storage)):
             store(buffer, place + part * LANES, numbers(storage, items, item, part))
         is_nan = any_word(nan_bits(storage, items, item) & NAN_CODES)
