@@ -23,6 +23,9 @@ PERMUTES = not PORTABLE and {"avx512f", "avx512bw", "avx512vl"} <= FEATURES
 CONVERTS_HALF = not PORTABLE and {"avx512f", "avx512bw"} <= FEATURES
 """Whether one instruction widens 16 float16, which a byte of FP8 nearly is."""
 
+LOOKS_UP_BYTES = CONVERTS_HALF and "avx512vbmi" in FEATURES
+"""Whether one instruction looks up 64 bytes in a table of 128, which hold one byte of every value of FP8."""
+
 MULTIPLIES_BFLOATS = not PORTABLE and {"avx512f", "avx512bw", "avx512bf16"} <= FEATURES
 """Whether one instruction adds two products of bfloat16 to each of 16 float32."""
 

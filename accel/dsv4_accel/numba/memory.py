@@ -192,8 +192,8 @@ def bytes_at(address, count):
 def prefetch(context, array, index):
     """Ask for the cache line with this item, which may lie beyond the array: nothing is read then.
 
-    It comes into the second fastest cache. What a kernel asks for ahead is more than the fastest one holds, beside what it
-    works with, and only few lines at a time can be on their way there.
+    It comes into the second fastest cache: what a kernel asks for ahead is more than the fastest one can hold beside
+    what it works with, and only few lines at a time can be on their way there.
     """
 
     def code(context, builder, signature, values):

@@ -11,11 +11,20 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic, overload
 
-from dsv4.ops.formats import E8M0_NAN, FP4_VALUES, FP8_NAN
+from dsv4.ops.formats import E8M0_NAN
+from dsv4_accel.numba.codes import (
+    NAN_BITS,
+    emit_fp8,
+    fp4_pairs,
+    fp4_values,
+    fp8_by_table,
+    fp8_of_blocks_by_table,
+    load_fp8,
+)
 from dsv4_accel.numba.compile import inlined
-from dsv4_accel.numba.cpu import CONVERTS_HALF, MULTIPLIES_BFLOATS, PERMUTES
+from dsv4_accel.numba.cpu import LOOKS_UP_BYTES, PERMUTES
 from dsv4_accel.numba.memory import load, load_bfloats, load_words, loader, partial_loader, pointer_to
-from dsv4_accel.numba.pairs import add_pairs, fp4_pairs_by_table, pair
+from dsv4_accel.numba.pairs import add_pairs
 from dsv4_accel.numba.storage import PAIRS, Storage
 from dsv4_accel.numba.vectors import (
     FLOATS,
@@ -36,79 +45,6 @@ CHUNKS_TOGETHER = 4
 
 CHUNK = 128
 """Columns that a step covers: 64 bytes of FP4, and the width of an FP8 weight's scale."""
-
-NAN_BITS = 0x7FC00000
-"""A float32 that is no number."""
-
-
-def _fp4_by_table(builder: Any, words: Any) -> Any:
-    table = constant(FLOATS, [float(value) for value in FP4_VALUES])
-    return call(builder, "llvm.x86.avx512.permvar.sf.512", FLOATS, table, words)
-
-
-def _small_floats(builder: Any, magnitudes: Any, signs: Any, bias: int, least: float) -> Any:
-    """Floats from exponent and mantissa bits that stand in their float32 place, but with an exponent short by bias.
-
-    With the exponent raised, each normal number is itself; one with exponent zero has a leading 1 too many and is
-    half the size: 2a − 2·2^least undoes both, and is not below a for normal numbers, so the minimum serves both.
-    """
-    raised = builder.bitcast(builder.add(magnitudes, constant(WORDS, bias << 23)), FLOATS)
-    twice = call(builder, "llvm.fma.v16f32", FLOATS, raised, constant(FLOATS, 2.0), constant(FLOATS, -least))
-    size = builder.select(builder.fcmp_ordered("<", twice, raised), twice, raised)
-    return builder.bitcast(builder.xor(builder.bitcast(size, WORDS), signs), FLOATS)
-
-
-def _fp4_by_arithmetic(builder: Any, words: Any) -> Any:
-    magnitudes = builder.and_(builder.shl(words, constant(WORDS, 22)), constant(WORDS, 7 << 22))
-    signs = builder.and_(builder.shl(words, constant(WORDS, 28)), constant(WORDS, 1 << 31))
-    return _small_floats(builder, magnitudes, signs, bias=126, least=1.0)
-
-
-fp4_values = of_one(U32x16, F32x16, _fp4_by_table if PERMUTES else _fp4_by_arithmetic)
-"""The FP4 values of the lowest four bits of each lane; what stands above them does not matter."""
-
-
-@inlined
-def _fp4_pairs_one_by_one(words):
-    return pair(fp4_values(words), fp4_values(words >> 16))
-
-
-fp4_pairs = fp4_pairs_by_table if MULTIPLIES_BFLOATS else _fp4_pairs_one_by_one
-"""The FP4 values of the lowest four bits of each half of a lane, as a pair of bfloat16."""
-
-
-def _fp8_by_half(builder: Any, items: Any) -> Any:
-    """A byte's exponent and mantissa are those of a float16 that is 2^8 too small."""
-    halves = ir.VectorType(ir.IntType(16), LANES)
-    shifted = builder.shl(builder.sext(items, halves), constant(halves, 7))
-    bits = builder.and_(shifted, constant(halves, 0xBFFF))
-    floats = builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), FLOATS)
-    return builder.fmul(floats, constant(FLOATS, 256.0))
-
-
-def _fp8_by_arithmetic(builder: Any, items: Any) -> Any:
-    words = builder.zext(items, WORDS)
-    magnitudes = builder.and_(builder.shl(words, constant(WORDS, 20)), constant(WORDS, 127 << 20))
-    signs = builder.and_(builder.shl(words, constant(WORDS, 24)), constant(WORDS, 1 << 31))
-    return _small_floats(builder, magnitudes, signs, bias=120, least=2.0**-6)
-
-
-_fp8 = _fp8_by_half if CONVERTS_HALF else _fp8_by_arithmetic
-
-
-def _fp8_or_nan(builder: Any, items: Any) -> Any:
-    """A scale of NaN speaks for itself, but a code must be looked at."""
-    magnitudes = builder.and_(items, constant(items.type, FP8_NAN))
-    nan = builder.bitcast(constant(WORDS, NAN_BITS), FLOATS)
-    return builder.select(
-        builder.icmp_unsigned("==", magnitudes, constant(items.type, FP8_NAN)), nan, _fp8(builder, items)
-    )
-
-
-load_fp8 = loader(types.uint8, LANES, F32x16, _fp8)
-"""load_fp8(array of uint8, index): the values of 16 FP8 codes; 0x7f and 0xff, which are NaN, come out as ±480."""
-load_fp8_or_nan = loader(types.uint8, LANES, F32x16, _fp8_or_nan)
-"""As `load_fp8`, with NaN for what is NaN."""
 
 
 def _e8m0(builder: Any, items: Any) -> Any:
@@ -173,14 +109,17 @@ def _four_words(builder: Any, low: Any, high: Any, part: Any) -> Any:
 def _fp8_of_four_blocks(context, low, high, part):
     def code(context, builder, signature, values):
         codes = builder.bitcast(_four_words(builder, *values), ir.VectorType(ir.IntType(8), LANES))
-        return _fp8_by_half(builder, codes) if CONVERTS_HALF else _fp8_by_arithmetic(builder, codes)
+        return emit_fp8(builder, codes)
 
     return F32x16(U32x16, U32x16, types.intp), code
 
 
+_fp8_of_blocks = fp8_of_blocks_by_table if LOOKS_UP_BYTES else _fp8_of_four_blocks
+
+
 @inlined
 def _mx_numbers(items, start, part):
-    return _fp8_of_four_blocks(load_words(items, start), load_words(items, start + 4 * LANES), part)
+    return _fp8_of_blocks(load_words(items, start), load_words(items, start + 4 * LANES), part)
 
 
 def items_at(storage: Storage, address: int, layout: Any) -> Any:
@@ -225,7 +164,8 @@ def next_chunk(storage: Storage, some: Any) -> Any:
 def nan_bits(storage: Storage, items: Any, start: int) -> Any:
     """Words whose bits of NAN_CODES are set where the chunk that starts at item `start` has a code of NaN, U32x16.
 
-    Only FP8 has such codes, 0x7f and 0xff, which `numbers` takes for ±480; a scale of NaN speaks for itself.
+    Only FP8 has such codes, 0x7f and 0xff. They need not be looked for where `numbers` is NaN for them; elsewhere it is
+    ±480. A scale of NaN speaks for itself.
     """
     raise NotImplementedError("only within kernels")
 
@@ -244,10 +184,29 @@ def _scales_at(scales, place, count):
 
 
 @inlined
-def _fp8_nan_bits(items, start):
+def _fp8_numbers_by_table(items, start, part):
+    return fp8_by_table(load_words(items, start + part // 4 * 4 * LANES), part % 4)
+
+
+@inlined
+def _fp8_numbers_by_themselves(items, start, part):
+    return load_fp8(items, start + LANES * part)
+
+
+@inlined
+def _nan_bits_of_bytes(items, start):
     low = load_words(items, start) & np.uint32(0x7F7F7F7F)
     high = load_words(items, start + 4 * LANES) & np.uint32(0x7F7F7F7F)
     return (low + np.uint32(0x01010101)) | (high + np.uint32(0x01010101))
+
+
+@inlined
+def _no_bits(items, start):
+    return splat_word(np.uint32(0))
+
+
+_fp8_numbers = _fp8_numbers_by_table if LOOKS_UP_BYTES else _fp8_numbers_by_themselves
+_fp8_nan_bits = _no_bits if LOOKS_UP_BYTES else _nan_bits_of_bytes
 
 
 @inlined
@@ -258,7 +217,7 @@ def _fp4_numbers(items, start, part):
 _NUMBERS = {
     "FP4": lambda storage, items, start, part: _fp4_numbers(items, start, part),
     "FP4 in pairs": lambda storage, items, start, part: fp4_pairs(load_words(items, start) >> np.uint32(4 * part)),
-    "FP8": lambda storage, items, start, part: load_fp8(items, start + LANES * part),
+    "FP8": lambda storage, items, start, part: _fp8_numbers(items, start, part),
     "FP8 in blocks of 32": lambda storage, items, start, part: _mx_numbers(items, start, part),
     "bfloat16": lambda storage, items, start, part: load_bfloats(items, start + LANES * part),
     "float32": lambda storage, items, start, part: load(items, start + LANES * part),
@@ -288,12 +247,12 @@ _NEXT_CHUNK = {
     "float32": lambda storage, some: some,
 }
 _NAN_BITS = {
-    "FP4": lambda storage, items, start: splat_word(np.uint32(0)),
-    "FP4 in pairs": lambda storage, items, start: splat_word(np.uint32(0)),
+    "FP4": lambda storage, items, start: _no_bits(items, start),
+    "FP4 in pairs": lambda storage, items, start: _no_bits(items, start),
     "FP8": lambda storage, items, start: _fp8_nan_bits(items, start),
     "FP8 in blocks of 32": lambda storage, items, start: _fp8_nan_bits(items, start),
-    "bfloat16": lambda storage, items, start: splat_word(np.uint32(0)),
-    "float32": lambda storage, items, start: splat_word(np.uint32(0)),
+    "bfloat16": lambda storage, items, start: _no_bits(items, start),
+    "float32": lambda storage, items, start: _no_bits(items, start),
 }
 
 

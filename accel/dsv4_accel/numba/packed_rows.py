@@ -12,9 +12,9 @@ from dsv4.ops.formats import E8M0_VALUES, FP4_VALUES, FP8_VALUES
 from dsv4.ops.packed_rows import Fp4Format, Fp8Format, Nvfp4Format, PackedRows, Rows
 from dsv4.ops.quantise import FP4_BLOCK, NVFP4_GROUP
 from dsv4.ops.types import Array, Bytes, Ints
+from dsv4_accel.numba.codes import fp4_values, load_fp8_or_nan
 from dsv4_accel.numba.compile import inlined, kernel, reads, writes
 from dsv4_accel.numba.memory import loader, store
-from dsv4_accel.numba.packed import fp4_values, load_fp8_or_nan
 from dsv4_accel.numba.vectors import (
     LANES,
     WORDS,

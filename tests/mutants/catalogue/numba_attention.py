@@ -220,9 +220,9 @@ READING = (
     kernel(
         name="numba-row-code-of-nan-is-a-number",
         trap="an FP8 code of NaN in a packed entry is read as ±480",
-        file="numba/packed.py",
-        old="nan, _fp8(builder, items)",
-        new="_fp8(builder, items), _fp8(builder, items)",
+        file="numba/codes.py",
+        old="nan, emit_fp8(builder, items)",
+        new="emit_fp8(builder, items), emit_fp8(builder, items)",
         tests=(f"{PACKED_ROWS}::test_a_code_that_is_nan_stays_visible[numba]",),
     ),
     kernel(

@@ -18,7 +18,7 @@ FORMATS = (
     kernel(
         name="numba-fp8-sign-lost",
         trap="FP8 codes are read without their sign",
-        file="numba/packed.py",
+        file="numba/codes.py",
         old="constant(halves, 0xBFFF)",
         new="constant(halves, 0x3FFF)",
         also=(
@@ -26,6 +26,7 @@ FORMATS = (
                 "signs = builder.and_(builder.shl(words, constant(WORDS, 24)), constant(WORDS, 1 << 31))",
                 "signs = constant(WORDS, 0)",
             ),
+            ("constant(BYTES, 1 << 7)", "constant(BYTES, 0)"),
         ),
         tests=large("linear fp8 large", FEW),
     ),
@@ -63,10 +64,14 @@ FORMATS = (
     ),
     kernel(
         name="numba-fp8-nan-in-half-a-chunk",
-        trap="codes of NaN are looked for in the first half of each chunk only",
+        trap="codes of NaN are looked for in the first half of each chunk only, where they are looked for at all",
         file="numba/packed.py",
         old="return (low + np.uint32(0x01010101)) | (high + np.uint32(0x01010101))",
         new="return (low + np.uint32(0x01010101)) | (low + np.uint32(0x01010101))",
+        also=(
+            ("_fp8_numbers = _fp8_numbers_by_table if LOOKS_UP_BYTES else _", "_fp8_numbers = _"),
+            ("_fp8_nan_bits = _no_bits if LOOKS_UP_BYTES else _", "_fp8_nan_bits = _"),
+        ),
         tests=(f"{LIMITS}::test_codes_that_are_nan[numba-fp8-place1-127]",),
     ),
 )
