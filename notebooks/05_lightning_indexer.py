@@ -59,7 +59,7 @@ visible = span.visible(4)
 # \qquad E_t = \text{chosen}_t$$
 #
 # ## The project's code
-# In `Attention.__call__`, `_entries` calls the indexer with the input `x` and the latent `qr`.
+# In `Attention.__call__` the latent `qr` gives the queries of both; `_entries` calls the indexer with its own.
 
 # %%
 show.source(Attention.__call__, Indexer.__call__, index_scores, top_k)

@@ -16,6 +16,7 @@ UNCOUNTED = {
     *("compress", "overlap", "top_k", "route", "route_by_id", "asarray", "place", "to_numpy", "zeros", "write"),
     *("extend_ring", "write_entries", "compress_blocks", "pack_rows", "unpack_rows", "require_room"),
     *("extend_pending", "collapse_norm", "norm_rope", "turned_attention", "add_expert", "fake_quant_content"),
+    "index_queries",
 }
 """What touches each number once or a few times, looks it up, moves it, or computes nothing."""
 

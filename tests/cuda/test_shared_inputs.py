@@ -10,7 +10,7 @@ from backends import CUDA_ON_HOST
 from conftest import created
 from dsv4.ops import Expert, Routing
 from dsv4.ops.quantise import quantise_fp4, quantise_fp8
-from dsv4_accel.cuda import activations
+from dsv4_accel.cuda import activations, indexer
 
 WIDTH = 128
 
@@ -165,6 +165,33 @@ def test_the_first_product_of_experts_makes_what_the_second_takes(ops, tokens):
     together = ops.expert(ops.asarray(x), share, matrices, 2.0, True)
     assert "prepare_hidden" in ops.device.launched
     np.testing.assert_array_equal(ops.to_numpy(found), ops.to_numpy(together)[:tokens])
+
+
+def prepared_queries(ops, seed):
+    """Queries of the indexer, which the launch that makes them prepares for its scores."""
+    positions, frequencies = ops.asarray(np.array([[3, 5]])), numbers(ops, 2, 4)
+    return ops.index_queries(numbers(ops, seed, 1, 2, 8, 64), positions, frequencies, True)
+
+
+def test_queries_are_prepared_by_the_launch_that_makes_them(ops):
+    queries, keys, weights = prepared_queries(ops, 1), numbers(ops, 3, 1, 20, 64), numbers(ops, 4, 1, 2, 8)
+    found = ops.index_scores(queries, keys, weights)
+    assert ops.device.launched == ["index_queries", "index_scores"]
+    first = ops.index_scores(queries[:, :1], keys, weights[:, :1])  # begins at the same place
+    assert ops.device.launched.count("prepare_queries") == 1
+    np.testing.assert_array_equal(ops.to_numpy(found)[:, :1], ops.to_numpy(first))
+
+
+def test_other_queries_in_the_place_of_dead_ones_are_prepared(ops):
+    first, keys, weights = prepared_queries(ops, 1), numbers(ops, 3, 1, 20, 64), numbers(ops, 4, 1, 2, 8)
+    [((_, *of_the_rows), kept)] = indexer._prepared_last.items()
+    del first
+    gc.collect()
+    assert not indexer._prepared_last
+    second = numbers(ops, 5, 1, 2, 8, 64)
+    indexer._prepared_last[ops.device.address(second), *of_the_rows] = kept  # as if it had come to stand there
+    ops.index_scores(second, keys, weights)
+    assert ops.device.launched.count("prepare_queries") == 1
 
 
 def test_only_the_last_inputs_are_kept(ops):

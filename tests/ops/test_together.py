@@ -71,6 +71,27 @@ def test_a_rotated_vector_is_rounded_as_any_other(backend, rows, channels):
     same(backend, backend.fake_quant_fp4(rotated), backend.fake_quant_fp4(again))
 
 
+@LENGTHS
+@pytest.mark.parametrize("rounds", [True, False])
+@pytest.mark.parametrize("shape", [(8, 64), (64, 128), (3, 32), (2, 16)], ids=str)
+def test_queries_of_the_indexer_are_turned_and_rotated(backend, length, rounds, shape):
+    heads, channels = shape
+    x = np.random.default_rng(1).standard_normal((2, length, *shape), np.float32)
+    x[0, 0, 0] = np.tile([1, -1], channels // 2)  # at position 0 the rotation leaves one number of it
+    x[-1, -1, -1] *= 1e-35  # too small for three pieces
+    positions = np.arange(2 * length).reshape(2, length) * 1000
+    x, positions, frequencies = map(backend.asarray, (x, positions, rope_frequencies(8, 10000.0)))
+    found = backend.index_queries(x, positions, frequencies, rounds)
+    rotated = backend.hadamard(backend.rope(x, positions, frequencies))
+    same(backend, found, backend.fake_quant_fp4(rotated) if rounds else rotated)
+    again = backend.asarray(backend.to_numpy(found))  # other numbers, of which nothing is known
+    keys, weights = numbers(backend, 2, 2, 40, channels), numbers(backend, 3, 2, length, heads)
+    visible = backend.asarray(np.full((2, length), 30))
+    same(backend, backend.index_scores(found, keys, weights), backend.index_scores(again, keys, weights))
+    chosen = backend.index_top_k(found, keys, weights, visible, 7)
+    same(backend, chosen, backend.index_top_k(again, keys, weights, visible, 7))
+
+
 @pytest.mark.parametrize("ratio", [4, 128])
 @pytest.mark.parametrize(("starts", "counts", "length"), [((7, 130), (1, 1), 1), ((0, 3), (6, 2), 6)])
 def test_projections_go_into_both_rings(backend, ratio, starts, counts, length):

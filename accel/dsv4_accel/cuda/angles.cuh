@@ -1,5 +1,6 @@
 #pragma once
 // What a pair of channels is turned by, and how.
+#include "warp.cuh"
 
 // Sine and cosine of an angle. sinf keeps an array in local memory for large angles; in half turns nothing is left of an
 // angle's size, once its product with 1/π is known to twice a double's precision.
@@ -17,6 +18,22 @@ __device__ __forceinline__ float angle_of(long long position, float frequency) {
     return __fmul_rn(static_cast<float>(position), frequency);
 }
 
+// Each product is rounded by itself, so that all kernels that turn give the same bits.
 __device__ __forceinline__ float2 turned(float2 pair, float cosine, float sine) {
-    return make_float2(pair.x * cosine - pair.y * sine, pair.x * sine + pair.y * cosine);
+    return make_float2(__fsub_rn(__fmul_rn(pair.x, cosine), __fmul_rn(pair.y, sine)),
+                       __fadd_rn(__fmul_rn(pair.x, sine), __fmul_rn(pair.y, cosine)));
+}
+
+// A row by a warp, channels [0, channels), of which those from `plain` on are turned: `angle(pair, sine, cosine)` says how.
+template <class Angle>
+__device__ __forceinline__ void turn_row(const float* x, float* out, int channels, int plain, const Angle& angle) {
+    for (int i = threadIdx.x % WARP; i < plain; i += WARP) out[i] = x[i];
+    for (int pair = threadIdx.x % WARP; pair < (channels - plain) / 2; pair += WARP) {
+        float sine, cosine;
+        angle(pair, sine, cosine);
+        const int i = plain + 2 * pair;
+        const float2 result = turned(make_float2(x[i], x[i + 1]), cosine, sine);
+        out[i] = result.x;
+        out[i + 1] = result.y;
+    }
 }

@@ -13,7 +13,7 @@ from dsv4_accel.cuda.attention import sparse_attention, turned_attention
 from dsv4_accel.cuda.compressor import compress, compress_blocks
 from dsv4_accel.cuda.device import CupyDevice, Device, on_host, require_room
 from dsv4_accel.cuda.hadamard import hadamard
-from dsv4_accel.cuda.indexer import index_scores, index_top_k, top_k
+from dsv4_accel.cuda.indexer import index_queries, index_scores, index_top_k, top_k
 from dsv4_accel.cuda.linear import embedding, grouped_linear, linear, linears
 from dsv4_accel.cuda.matrix import place
 from dsv4_accel.cuda.mhc import mhc_collapse, mhc_head_weights, mhc_mix, mhc_weights
@@ -125,6 +125,11 @@ class CudaOps(Ops):
         """As in `Ops`."""
         rounded = fake_quant_content(self.device, x, block, kept)
         return super().fake_quant_content(x, block, kept) if rounded is None else rounded
+
+    def index_queries(self, x: Any, positions: Any, frequencies: Any, rounds: bool) -> Any:
+        """As in `Ops`."""
+        queries = index_queries(self.device, x, positions, frequencies, rounds)
+        return super().index_queries(x, positions, frequencies, rounds) if queries is None else queries
 
     embedding = _on_device(embedding)
     linear = _on_device(linear)

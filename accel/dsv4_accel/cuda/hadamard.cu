@@ -1,6 +1,6 @@
 // The Walsh–Hadamard rotation: mirrors dsv4/ops/hadamard.py. log2(width) rounds of sums and differences of numbers whose
 // places differ in one bit.
-#include "rounding.cuh"
+#include "hadamard.cuh"
 #include "shared.cuh"
 
 // One round among four neighbouring numbers, whose places differ in the lowest bit, then in the next.
@@ -14,8 +14,6 @@ __device__ __forceinline__ float rotated_with(float own, int distance, bool is_u
     const float other = __shfl_xor_sync(ALL_LANES, own, distance);
     return is_upper ? other - own : own + other;
 }
-
-constexpr int FP4_LANES = 8;  // of a block of 32 channels
 
 // x, out [rows, 128], the indexer's width: a warp takes a row, each lane four numbers. rounded: null, or as out, for the same
 // rounded to FP4 in blocks of 32.
@@ -44,24 +42,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const int rows_here = static_cast<int>(min(rows - first, 1ll * rows_per_block));
     const int count = rows_here * width;
     for (int i = threadIdx.x; i < count; i += blockDim.x) numbers[i] = x[first * width + i];
-    for (int distance = 1; distance < width; distance *= 2) {
-        __syncthreads();
-        for (int pair = threadIdx.x; pair < count / 2; pair += blockDim.x) {
-            const int low = pair / distance * 2 * distance + pair % distance, high = low + distance;
-            const float sum = numbers[low] + numbers[high];
-            numbers[high] = numbers[low] - numbers[high];
-            numbers[low] = sum;
-        }
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < count; i += blockDim.x) out[first * width + i] = numbers[i] * factor;
-    if (!rounded) return;
-    for (int start = 0; start < count; start += 4 * blockDim.x) {  // for whole warps, which share blocks
-        const int i = start + 4 * threadIdx.x;
-        const bool exists = i < count;
-        const float4 own = exists ? vector_at(numbers + i) : make_float4(0, 0, 0, 0);
-        const float4 scaled = make_float4(own.x * factor, own.y * factor, own.z * factor, own.w * factor);
-        const float4 result = rounded_in_block<Fp4>(scaled, exists, FP4_LANES);
-        if (exists) put(rounded + first * width + i, result);
-    }
+    rotate_rows(numbers, count, width);
+    write_rows(numbers, count, factor, out + first * width);
+    if (rounded) write_rounded_rows(numbers, count, factor, rounded + first * width);
 }

@@ -5,21 +5,48 @@
 // and then the other products, which would add zeros, are left out: the bits are the same. A key's score is summed in an
 // order that depends on nothing else.
 #include "activations.cuh"
+#include "angles.cuh"
+#include "hadamard.cuh"
 #include "packed.cuh"
+#include "shared.cuh"
 
 constexpr int HEADS = 16, KEYS = 8, TILES = 4, WARPS = 4;
 constexpr int WARP_KEYS = TILES * KEYS, WORDS = 4;  // words of 8 columns that a lane has in a chunk
 
-// queries [rows, width] -> pieces [3, rows, 128·chunks] and units [rows] as in activations.cuh, and is_split [rows]:
-// whether a number of the row is more than one piece. One block of a warp per row.
-extern "C" __global__ void __launch_bounds__(32)
-    prepare_queries(const float* queries, unsigned short* pieces, float* units, bool* is_split, int width) {
-    const float* row = queries + static_cast<long long>(blockIdx.x) * width;
+// What products take of a block's row, by a warp: see prepare_queries.
+__device__ __forceinline__ void prepare_query(
+    const float* row, unsigned short* pieces, float* units, bool* is_split, int width) {
     write_pieces(width, false, [=](int i) { return row[i]; }, pieces, units, blockIdx.x, gridDim.x);
     bool found = false;
     for (int i = threadIdx.x; i < width; i += WARP) found |= (__float_as_uint(row[i]) & 0xffffu) != 0;
     found = __any_sync(ALL_LANES, found);
     if (threadIdx.x == 0) is_split[blockIdx.x] = found;
+}
+
+// queries [rows, width] -> pieces [3, rows, 128·chunks] and units [rows] as in activations.cuh, and is_split [rows]:
+// whether a number of the row is more than one piece. One block of a warp per row.
+extern "C" __global__ void __launch_bounds__(32)
+    prepare_queries(const float* queries, unsigned short* pieces, float* units, bool* is_split, int width) {
+    prepare_query(queries + static_cast<long long>(blockIdx.x) * width, pieces, units, is_split, width);
+}
+
+// x [tokens, heads, width] -> out: turned as by rope.cu, rotated as by hadamard.cu and, if `rounds` says so, rounded to FP4
+// in blocks of 32; and what prepare_queries makes of that. positions [tokens], frequencies [pairs]; the width is a power
+// of two, 32 or more. One block of a warp for each head of a token. Shared memory: a row.
+extern "C" __global__ void __launch_bounds__(32)
+    index_queries(
+        const float* x, const long long* positions, const float* frequencies, float* out, unsigned short* pieces,
+        float* units, bool* is_split, int heads, int width, int pairs, float factor, bool rounds) {
+    float* numbers = dynamic_shared<float>();
+    const long long start = static_cast<long long>(blockIdx.x) * width, position = positions[blockIdx.x / heads];
+    turn_row(x + start, numbers, width, width - 2 * pairs, [=](int pair, float& sine, float& cosine) {
+        sine_and_cosine(angle_of(position, frequencies[pair]), sine, cosine);
+    });
+    rotate_rows(numbers, width, width);
+    if (rounds) write_rounded_rows(numbers, width, factor, out + start);
+    else write_rows(numbers, width, factor, out + start);
+    __syncthreads();  // others read what this thread has written
+    prepare_query(out + start, pieces, units, is_split, width);
 }
 
 // Keys as floats, [count, width]; the width is a multiple of 4.

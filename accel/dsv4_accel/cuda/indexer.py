@@ -1,14 +1,18 @@
-"""The lightning indexer: mirrors dsv4.ops.indexer."""
+"""The lightning indexer: mirrors dsv4.ops.indexer, and what makes its queries."""
 
 import numpy as np
 
 from dsv4.ops import indexer as reference
 from dsv4.ops.chunks import over_queries
 from dsv4.ops.packed_rows import Rows
+from dsv4.ops.quantise import FP4_BLOCK
 from dsv4.ops.types import Array, Ints
 from dsv4_accel.cuda.device import Device, on_host
+from dsv4_accel.cuda.hadamard import MAX_WIDTH
+from dsv4_accel.cuda.kept import Recent
 from dsv4_accel.cuda.matrix import CHUNK
 from dsv4_accel.cuda.packed_rows import FP4_ROWS, by_sequence, layout_of, unpack_rows
+from dsv4_accel.cuda.rope import can_be_turned
 from dsv4_accel.cuda.selection import MAX_K, best_entries
 from dsv4_accel.cuda.source import kernels
 from dsv4_accel.cuda.vectors import VECTOR, are_float32
@@ -16,6 +20,33 @@ from dsv4_accel.cuda.vectors import VECTOR, are_float32
 FILE = "indexer.cu"
 KEYS, THREADS, WARP = 128, 128, 32
 """Constants of the kernels: keys of a block, threads of it."""
+
+MOST_AT_ONCE = 512
+"""How many queries at most are prepared by the launch that makes them: the heads of eight tokens. More are in runs."""
+
+Prepared = tuple[Array, Array, Array]
+"""Queries as the kernels of scores take them: pieces, units, and whether each is more than one piece."""
+
+_prepared_last: Recent[tuple[int, ...], Prepared] = Recent(1)
+"""Of the queries that were made last, while they live, by where they lie and their shape as rows."""
+
+
+def index_queries(device: Device, x: Array, positions: Ints, frequencies: Array, rounds: bool) -> Array | None:
+    """As Ops.index_queries; None for more than a few queries, and for what no kernel takes."""
+    width, pairs = x.shape[-1], len(frequencies)
+    fits = x.ndim == 4 and can_be_turned(x, positions, frequencies) and 0 < x.size <= MOST_AT_ONCE * width
+    if not fits or not FP4_BLOCK <= width <= MAX_WIDTH or width & (width - 1):
+        return None
+    rows, out = x.size // width, device.empty(x.shape, np.float32)
+    made = _empty_prepared(device, rows, width)
+    arguments = (
+        *(device.compact(x), device.compact(positions.astype(np.int64, copy=False))),
+        *(device.compact(frequencies.astype(np.float32, copy=False)), out, *made),
+        *(x.shape[2], width, pairs, width**-0.5, rounds),
+    )
+    device.launch(kernels(FILE)["index_queries"], (rows,), WARP, arguments, shared=4 * width)
+    _prepared_last.keep((device.address(out), rows, width), out, made)
+    return out
 
 
 def index_scores(device: Device, queries: Array, keys: Rows, weights: Array) -> Array:
@@ -65,13 +96,20 @@ def _scores(device: Device, queries: Array, keys: Rows, weights: Array, visible:
     return scores
 
 
-def _prepared(device: Device, queries: Array) -> tuple[Array, Array, Array]:
-    """Queries [B, S, h, D] as the kernels take them: pieces, units, and whether each is more than one piece."""
-    rows, width = queries.size // queries.shape[3], queries.shape[3]
-    pieces = device.empty((3, rows, -(-width // CHUNK) * CHUNK), np.uint16)
-    made = pieces, device.empty((rows,), np.float32), device.empty((rows,), np.bool_)
-    device.launch(kernels(FILE)["prepare_queries"], (rows,), WARP, (device.compact(queries), *made, width))
+def _prepared(device: Device, queries: Array) -> Prepared:
+    """Queries [B, S, h, D] as the kernels take them: by the launch that made them, or by one of its own."""
+    rows, width, whole = queries.size // queries.shape[3], queries.shape[3], device.compact(queries)
+    known = _prepared_last.get((device.address(whole), rows, width))
+    if known is not None and known[0]() is not None:
+        return known[1]
+    made = _empty_prepared(device, rows, width)
+    device.launch(kernels(FILE)["prepare_queries"], (rows,), WARP, (whole, *made, width))
     return made
+
+
+def _empty_prepared(device: Device, rows: int, width: int) -> Prepared:
+    pieces = device.empty((3, rows, -(-width // CHUNK) * CHUNK), np.uint16)
+    return pieces, device.empty((rows,), np.float32), device.empty((rows,), np.bool_)
 
 
 def _counts(device: Device, visible: Ints) -> Ints:

@@ -66,13 +66,10 @@ struct Normalised {
 struct ByNumbers {
     __device__ __forceinline__ void turn(
         const float* x, float* out, int channels, int plain, const float* cosines, const float* sines) const {
-        for (int i = threadIdx.x % WARP; i < plain; i += WARP) out[i] = x[i];
-        for (int pair = threadIdx.x % WARP; pair < (channels - plain) / 2; pair += WARP) {
-            const int i = plain + 2 * pair;
-            const float2 result = turned(make_float2(x[i], x[i + 1]), cosines[pair], sines[pair]);
-            out[i] = result.x;
-            out[i + 1] = result.y;
-        }
+        turn_row(x, out, channels, plain, [=](int pair, float& sine, float& cosine) {
+            sine = sines[pair];
+            cosine = cosines[pair];
+        });
     }
 };
 

@@ -28,7 +28,7 @@ MOST_ANGLES = PLAIN_SHARED_BYTES // 8
 def rope(device: Device, x: Array, positions: Ints, frequencies: Array) -> Array:
     """As dsv4.ops.rope.rope."""
     pairs, channels = len(frequencies), x.shape[-1]
-    if not _fit(x, positions, frequencies):
+    if not can_be_turned(x, positions, frequencies):
         return on_host(device, reference.rope, x, positions, frequencies)
     by_vectors = channels % 4 == 0 and pairs % 2 == 0
     return _turned(device, "rope_vectors" if by_vectors else "rope", x, positions, frequencies)
@@ -39,7 +39,7 @@ def norm_rope(
 ) -> Array | None:
     """As Ops.norm_rope; None for what no kernel takes."""
     channels, pairs = x.shape[-1], len(frequencies)
-    fits = _fit(x, positions, frequencies) and channels % 4 == 0 and pairs % 2 == 0 and channels <= SHORT
+    fits = can_be_turned(x, positions, frequencies) and channels % 4 == 0 and pairs % 2 == 0 and channels <= SHORT
     if not fits or (weight is not None and weight.shape != (channels,)):
         return None
     given = (None, None) if weight is None else weight_of(device, weight)
@@ -51,7 +51,7 @@ def norm_rope(
     return out
 
 
-def _fit(x: Array, positions: Ints, frequencies: Array) -> bool:
+def can_be_turned(x: Array, positions: Ints, frequencies: Array) -> bool:
     """Whether a kernel takes these: float32 of shapes that fit."""
     pairs = len(frequencies)
     fits = x.ndim in (3, 4) and positions.shape == x.shape[:2] and 0 < 2 * pairs <= x.shape[-1] and pairs <= MOST_ANGLES

@@ -1,5 +1,7 @@
 """Attention over a window and compressed entries, with one shared key-value head (report §2.3)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dsv4.config import CSA_RATIO, Config
@@ -30,7 +32,8 @@ class Attention:
         self.frequencies = part.ops.asarray(layer_frequencies(part.config, ratio))
         self.wq_a = part["wq_a.weight"]
         self.q_norm = part["q_norm.weight"]
-        self.wq_b = part["wq_b.weight"]
+        self.from_latent: tuple[Weight, ...] = (part["wq_b.weight"],)
+        """What makes queries: attention's, and the indexer's if there is one."""
         self.wkv = part["wkv.weight"]
         self.kv_norm = part["kv_norm.weight"]
         self.attn_sink = part["attn_sink"]
@@ -42,6 +45,7 @@ class Attention:
         if ratio == CSA_RATIO:
             self.indexer = Indexer(part.under("indexer."), ratio, self.frequencies)
             self.projections += self.indexer.projections
+            self.from_latent += (self.indexer.wq_b,)
 
     def __call__(self, x: Array, span: Span, cache: LayerState, observe: Observer) -> Array:
         """[B, S, d] -> [B, S, d]; the cache gains the span's keys."""
@@ -50,14 +54,15 @@ class Attention:
         positions = span.positions
         qr, kv = self.rounding.linears(x, (self.wq_a, self.wkv))
         qr = ops.rms_norm(qr, self.q_norm, config.rms_norm_eps)
-        q = linear(qr, self.wq_b).reshape(batch, length, config.num_attention_heads, config.head_dim)
+        q, *index_queries = self.rounding.linears(qr, self.from_latent)
+        q = q.reshape(batch, length, config.num_attention_heads, config.head_dim)
         q = ops.norm_rope(q, None, config.rms_norm_eps, positions, self.frequencies)  # [B, S, H, c]
         kv = self._keys(kv, positions)  # [B, S, c]
         observe(f"{self.name}q", q)
         observe(f"{self.name}kv", kv)
         window = cache.window.extend(kv, span)  # [B, w − 1 + S, c]
         window_index = span.window_columns(config.sliding_window)
-        entries, entry_index = self._entries(x, qr, span, cache, observe)
+        entries, entry_index = self._entries(x, index_queries, span, cache, observe)
         keys = window, window_index, entries, entry_index, self.attn_sink
         o = ops.turned_attention(q, *keys, span.back, self.frequencies)  # the values were rotated: turn them back
         observe(f"{self.name}o", o)
@@ -79,7 +84,9 @@ class Attention:
         """An empty state for this layer: see `new_layer_cache`."""
         return new_layer_cache(self.ops, self.config, self.ratio, batch, max_rollback, dtype, packed)
 
-    def _entries(self, x: Array, qr: Array, span: Span, cache: LayerState, observe: Observer) -> tuple[Rows, Ints]:
+    def _entries(
+        self, x: Array, index_queries: Sequence[Array], span: Span, cache: LayerState, observe: Observer
+    ) -> tuple[Rows, Ints]:
         """The compressed entries of this layer, and which of them each query reads: [B, T, c], [B, S, K]."""
         if cache.compressor is None:
             return self.ops.zeros((len(x), 0, self.config.head_dim), x.dtype), _no_entries(span)
@@ -87,7 +94,7 @@ class Attention:
         self.compressor(kv, score, span, cache.compressor, observe)
         entries = cache.compressor.entries.first(span.entry_count(self.ratio))
         if cache.indexer is not None:
-            return entries, self.indexer(for_indexer, qr, span, cache.indexer, observe)
+            return entries, self.indexer((*for_indexer, *index_queries), span, cache.indexer, observe)
         return entries, _all_visible_entries(span, self.ratio)
 
 

@@ -20,24 +20,22 @@ class Indexer:
         config, self.ops, self.rounding, self.name = part.config, part.ops, part.rounding, part.name
         self.frequencies = frequencies
         self.heads, self.head_dim, self.topk = config.index_n_heads, config.index_head_dim, config.index_topk
-        self.wq_b = part["wq_b.weight"]
-        self.compressor = Compressor(part.under("compressor."), ratio, frequencies, part.rounding.index_vector)
+        self.compressor = Compressor(part.under("compressor."), ratio, frequencies, part.rounding.index_keys)
         self.projections = *self.compressor.projections, part["weights_proj.weight"]
         """What makes the compressor's kv and score, and the weights of the heads, which `__call__` takes."""
+        self.wq_b = part["wq_b.weight"]
+        """What makes the queries, which `__call__` takes, too."""
 
-    def __call__(
-        self, projected: Sequence[Array], qr: Array, span: Span, cache: CompressorCache, observe: Observer
-    ) -> Ints:
+    def __call__(self, projected: Sequence[Array], span: Span, cache: CompressorCache, observe: Observer) -> Ints:
         """The entries that each query reads: [B, S, ≤ topk].
 
-        projected: what the layer's input [B, S, d] gives with the `projections`; query latent qr [B, S, q_lora_rank].
+        projected: what the layer's input [B, S, d] gives with the `projections`, and the query latent with `wq_b`.
         """
         ops = self.ops
-        kv, score, weights = projected
+        kv, score, weights, queries = projected
         self.compressor(kv, score, span, cache, observe)
-        queries = self.rounding.linear(qr, self.wq_b).reshape(*qr.shape[:2], self.heads, self.head_dim)
-        queries = ops.rope(queries, span.positions, self.frequencies)
-        queries = self.rounding.index_vector(queries)
+        queries = queries.reshape(*queries.shape[:2], self.heads, self.head_dim)
+        queries = self.rounding.index_queries(queries, span.positions, self.frequencies)
         weights = weights * weights.dtype.type(self.head_dim**-0.5 * self.heads**-0.5)
         keys = cache.entries.first(span.entry_count(cache.ratio))
         if observe is not ignore:  # nothing else needs all scores at once

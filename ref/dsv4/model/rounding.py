@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dsv4.ops import Ops, Weight
-from dsv4.ops.types import Array
+from dsv4.ops.types import Array, Ints
 
 KV_BLOCK = 64
 """Channels of a key-value entry that share one FP8 scale."""
@@ -25,8 +25,12 @@ class Rounding:
             return kv
         return self.ops.fake_quant_content(kv, KV_BLOCK, self.rotated)
 
-    def index_vector(self, x: Array) -> Array:
-        """An indexer query [B, S, h, D] or key [B, N, D]: rotated by Hadamard, then FP4 in blocks of 32."""
+    def index_queries(self, x: Array, positions: Ints, frequencies: Array) -> Array:
+        """Indexer queries [B, S, h, D]: turned by positions [B, S], rotated by Hadamard, then FP4 in blocks of 32."""
+        return self.ops.index_queries(x, positions, frequencies, self.on)
+
+    def index_keys(self, x: Array) -> Array:
+        """Indexer keys [B, N, D], turned before: rotated by Hadamard, then FP4 in blocks of 32."""
         rotated = self.ops.hadamard(x)
         return self.ops.fake_quant_fp4(rotated) if self.on else rotated
 

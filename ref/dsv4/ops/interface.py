@@ -195,6 +195,14 @@ class Ops(Ops41):
         content, rest = x[..., :-kept], x[..., -kept:]
         return np.concatenate([self.fake_quant_fp8(content, block), rest], axis=-1)
 
+    def index_queries(self, x: Array, positions: Ints, frequencies: Array, rounds: bool) -> Array:
+        """The indexer's queries: `hadamard` of `rope`, and where `rounds` says so, `fake_quant_fp4` of that.
+
+        x [B, S, h, D], each turned by one of the positions [B, S]. Returns the same shape and dtype.
+        """
+        rotated = self.hadamard(self.rope(x, positions, frequencies))
+        return self.fake_quant_fp4(rotated) if rounds else rotated
+
     def pack_rows(self, rows: Array, form: RowFormat) -> Bytes:
         """Rows of floats [..., channels] as the bytes of a format, [..., width] uint8, which a packed cache keeps."""
         packed: Bytes = self.asarray(form.pack(self.to_numpy(rows)))
@@ -229,6 +237,7 @@ TOGETHER = (
     "turned_attention",
     "add_expert",
     "fake_quant_content",
+    "index_queries",
 )
 """What the model always computes one after the other, defined by operations: a backend may do it at once."""
 

@@ -27,8 +27,8 @@ INDEXER = (
         name="indexer-queries-without-rope",
         trap="the indexer's keys are rotated by position, but its queries are not",
         file="model/indexer.py",
-        old="        queries = ops.rope(queries, span.positions, self.frequencies)\n",
-        new="",
+        old="self.rounding.index_queries(queries, span.positions, self.frequencies)",
+        new="self.rounding.index_keys(queries)",
         tests=ONE_LAYER,
     ),
     Mutant(

@@ -37,7 +37,49 @@ PACKED = (
     ),
 )
 
+QUERIES = "ops/test_together.py::test_queries_of_the_indexer_are_turned_and_rotated"
+
 INDEXER = (
+    kernel(
+        name="cuda-queries-at-the-first-position",
+        trap="few tokens' queries of the indexer are all turned by the position of the first one",
+        file="cuda/indexer.cu",
+        old="positions[blockIdx.x / heads]",
+        new="positions[0]",
+        tests=(f"{QUERIES}[cuda-on-host-(3, 32)-True-few]",),
+    ),
+    kernel(
+        name="cuda-queries-prepared-too-early",
+        trap="what products take of a query is read before all threads have written theirs",
+        file="cuda/indexer.cu",
+        old="    __syncthreads();  // others read what this thread has written\n",
+        new="",
+        tests=(f"{QUERIES}[cuda-on-host-(64, 128)-True-one token]",),
+    ),
+    kernel(
+        name="cuda-queries-rounded-unasked",
+        trap="queries are rounded to FP4 by the launch that turns them, whether that is wanted or not",
+        file="cuda/indexer.cu",
+        old="if (rounds) write_rounded_rows(",
+        new="if (true) write_rounded_rows(",
+        tests=(f"{QUERIES}[cuda-on-host-(8, 64)-False-few]",),
+    ),
+    kernel(
+        name="cuda-pieces-of-dead-queries",
+        trap="queries are taken for those that are gone and stood at the same place",
+        file="cuda/indexer.py",
+        old="if known is not None and known[0]() is not None:",
+        new="if known is not None:",
+        tests=("cuda/test_shared_inputs.py::test_other_queries_in_the_place_of_dead_ones_are_prepared",),
+    ),
+    kernel(
+        name="cuda-pieces-of-more-queries",
+        trap="queries that begin where others do are taken for them, however many they are",
+        file="cuda/indexer.py",
+        old="_prepared_last.get((device.address(whole), rows, width))",
+        new="next((one for key, one in _prepared_last.items() if key[0] == device.address(whole)), None)",
+        tests=("cuda/test_shared_inputs.py::test_queries_are_prepared_by_the_launch_that_makes_them",),
+    ),
     kernel(
         name="cuda-relu-after-the-weight",
         trap="the indexer's ReLU comes after the weighting of its heads",

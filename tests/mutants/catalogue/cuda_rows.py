@@ -86,7 +86,7 @@ ROTATIONS = (
     kernel(
         name="cuda-rope-half-split",
         trap="RoPE pairs channel i with channel i + r/2 instead of with its neighbour",
-        file="cuda/rope.cu",
+        file="cuda/angles.cuh",
         old="const int i = plain + 2 * pair;",
         new="const int i = plain + pair, j = i + (channels - plain) / 2;",
         also=(
@@ -122,7 +122,7 @@ ROTATIONS = (
     kernel(
         name="cuda-hadamard-rounds-overlap",
         trap="the barrier is missing between two rounds of sums and differences",
-        file="cuda/hadamard.cu",
+        file="cuda/hadamard.cuh",
         old="        __syncthreads();\n        for (int pair",
         new="        for (int pair",
         tests=rows("hadamard of 1024"),
@@ -229,7 +229,7 @@ AT_ONCE = (
     kernel(
         name="cuda-rounded-before-the-hadamard-factor",
         trap="what is rounded together with the Hadamard rotation lacks its factor",
-        file="cuda/hadamard.cu",
+        file="cuda/hadamard.cuh",
         old="rounded_in_block<Fp4>(scaled, ",
         new="rounded_in_block<Fp4>(exists ? own : scaled, ",
         tests=(f"{TOGETHER}a_rotated_vector_is_rounded_as_any_other[cuda-on-host-5-64]",),

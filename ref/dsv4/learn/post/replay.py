@@ -95,15 +95,13 @@ class GivenIndexer(Indexer):
         vars(self).update(vars(indexer))
         self.chosen = chosen
 
-    def __call__(
-        self, projected: Sequence[Array], qr: Array, span: Span, cache: CompressorCache, observe: Observer
-    ) -> Ints:
+    def __call__(self, projected: Sequence[Array], span: Span, cache: CompressorCache, observe: Observer) -> Ints:
         """As of `Indexer`, but for the choice."""
 
         def given(name: str, result: Array | Ints) -> None:
             observe(name, self.chosen if name.endswith(CHOSEN) else result)
 
-        super().__call__(projected, qr, span, cache, ignore if observe is ignore else given)
+        super().__call__(projected, span, cache, ignore if observe is ignore else given)
         return self.chosen
 
 
