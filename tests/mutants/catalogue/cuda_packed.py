@@ -41,11 +41,11 @@ QUERIES = "ops/test_together.py::test_queries_of_the_indexer_are_turned_and_rota
 
 INDEXER = (
     kernel(
-        name="cuda-queries-at-the-first-position",
-        trap="few tokens' queries of the indexer are all turned by the position of the first one",
+        name="cuda-heads-at-positions-of-their-own",
+        trap="the heads of the indexer's query are turned by the positions of the first tokens, one each",
         file="cuda/indexer.cu",
         old="positions[blockIdx.x / heads]",
-        new="positions[0]",
+        new="positions[blockIdx.x % heads]",
         tests=(f"{QUERIES}[cuda-on-host-(3, 32)-True-few]",),
     ),
     kernel(
@@ -61,7 +61,7 @@ INDEXER = (
         trap="queries are rounded to FP4 by the launch that turns them, whether that is wanted or not",
         file="cuda/indexer.cu",
         old="if (rounds) write_rounded_rows(",
-        new="if (true) write_rounded_rows(",
+        new="if (rounds || true) write_rounded_rows(",
         tests=(f"{QUERIES}[cuda-on-host-(8, 64)-False-few]",),
     ),
     kernel(
