@@ -189,7 +189,8 @@ def _compress(stage: Stage) -> Contest:
 
 def _mhc_weights(stage: Stage) -> Contest:
     fn, base, scale = stage.floats(24, 4 * 4096), stage.floats(24), stage.floats(3)
-    return same_call(stage, "mhc_weights", lambda: (stage.floats(*STREAMS), fn, base, scale, 20, 1e-6, 1e-6))
+    contest = same_call(stage, "mhc_weights", lambda: (stage.floats(*STREAMS), fn, base, scale, 20, 1e-6, 1e-6))
+    return beside_dense(stage, contest, TOKENS * fn.size)
 
 
 def _mhc_head_weights(stage: Stage) -> Contest:
