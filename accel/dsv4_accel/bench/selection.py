@@ -69,14 +69,15 @@ def _index_top_k(stage: Stage) -> Contest:
 
 
 def _packed_keys(stage: Stage) -> Contest:
-    """Keys as a packed cache holds them: random codes, and scales near 1."""
+    """Keys as a packed cache holds them, random codes and scales near 1, and queries that are rounded as they are."""
     form = Fp4Format(INDEX_WIDTH)
 
     def arguments() -> tuple[Any, ...]:
         stored = stage.random.integers(0, 256, (1, KEYS, form.width), np.uint8)
         stored[..., 64:] = stage.random.integers(124, 130, (1, KEYS, form.width - 64), np.uint8)
         visible = np.full((1, 1), KEYS)
-        queries, weights = stage.floats(1, 1, INDEX_HEADS, INDEX_WIDTH), stage.floats(1, 1, INDEX_HEADS)
+        queries = Ops().fake_quant_fp4(stage.floats(1, 1, INDEX_HEADS, INDEX_WIDTH))
+        weights = stage.floats(1, 1, INDEX_HEADS)
         return queries, PackedRows(stored, form), weights, visible, TOPK
 
     contest = same_call(stage, "index_top_k", arguments)
