@@ -4,6 +4,7 @@ A code's value is the same in every way to it (mirrors ops.formats).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,12 +114,12 @@ def _side_by_side(builder: Any, low: Any, high: Any, half: int) -> Any:
 
 
 def _one_of_four(builder: Any, first: Any, second: Any, part: Any, columns: Callable[[int, int], int]) -> Any:
-    """The values of 16 codes of two vectors: of those that `part`, 0 … 3, names, when all four are looked up together.
+    """One of four parts of 64 codes that stand somewhere in two vectors: 16 values. All four are looked up together.
 
-    columns: where in the two vectors the codes of four lanes stand: of part q, those of the lanes from 4l on
+    part: 0 … 3; columns(part, four): where the codes of lanes 4·four … 4·four + 3 of a part begin, 0 … 127
     """
     places = [
-        columns(2 * half + place % 2, lane) + place // 2 for lane in range(4) for half in range(2) for place in range(8)
+        columns(2 * half + place % 2, four) + place // 2 for four in range(4) for half in range(2) for place in range(8)
     ]
     codes = builder.shuffle_vector(first, second, constant(PLACES, places))
     low = _looked_up(builder, codes, [int(half) & 255 for half in UPPER_HALVES])
@@ -131,13 +132,22 @@ def _one_of_four(builder: Any, first: Any, second: Any, part: Any, columns: Call
     return builder.bitcast(builder.select(is_even, even, odd), FLOATS)
 
 
+def _of_64(part: int, four: int) -> int:
+    return 16 * part + 4 * four
+
+
+def _of_blocks(group: int, part: int, four: int) -> int:
+    """Four lanes are of one block, whose columns are two groups of four parts."""
+    return 32 * four + 16 * group + 4 * part
+
+
 @intrinsic
 def fp8_by_table(context, words, part):
     """The values of codes 16·part … 16·part + 15 of 64, NaN for what is NaN."""
 
     def code(context, builder, signature, values):
         codes = builder.bitcast(values[0], BYTES)
-        return _one_of_four(builder, codes, codes, values[1], lambda part, lane: 16 * part + 4 * lane)
+        return _one_of_four(builder, codes, codes, values[1], _of_64)
 
     return F32x16(U32x16, types.intp), code
 
@@ -149,12 +159,9 @@ def fp8_of_blocks_by_table(context, low, high, part):
     def code(context, builder, signature, values):
         low, high = (builder.bitcast(codes, BYTES) for codes in values[:2])
         part, four = values[2], values[2].type(4)
-        of_group = [
-            _one_of_four(
-                builder, low, high, builder.urem(part, four), lambda part, lane, g=g: 32 * lane + 16 * g + 4 * part
-            )
-            for g in range(2)
+        of_groups = [
+            _one_of_four(builder, low, high, builder.urem(part, four), partial(_of_blocks, group)) for group in range(2)
         ]
-        return builder.select(builder.icmp_unsigned("<", part, four), *of_group)
+        return builder.select(builder.icmp_unsigned("<", part, four), *of_groups)
 
     return F32x16(U32x16, U32x16, types.intp), code
