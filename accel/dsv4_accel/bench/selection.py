@@ -11,6 +11,7 @@ from dsv4.ops.mhc import sinkhorn
 from dsv4.ops.packed_rows import Fp4Format, PackedRows, unpacked
 from dsv4.ops.types import Array
 from dsv4_accel.bench.case import ARITHMETIC, MEMORY, Case, Contest, Goal
+from dsv4_accel.bench.layer import DISTINCT
 from dsv4_accel.bench.operations import TORCH, in_torch, same_call
 from dsv4_accel.bench.peer_cupy import CUPY
 from dsv4_accel.bench.product_rate import beside_dense
@@ -69,12 +70,11 @@ def _index_top_k(stage: Stage) -> Contest:
 
 
 def _packed_keys(stage: Stage) -> Contest:
-    """Keys as a packed cache holds them, random codes and scales near 1, and queries that are rounded as they are."""
+    """Keys as a packed cache holds them, whose blocks have nearly the same scales, and queries that are rounded alike."""
     form = Fp4Format(INDEX_WIDTH)
 
     def arguments() -> tuple[Any, ...]:
-        stored = stage.random.integers(0, 256, (1, KEYS, form.width), np.uint8)
-        stored[..., 64:] = stage.random.integers(124, 130, (1, KEYS, form.width - 64), np.uint8)
+        stored = form.pack(stage.floats(1, DISTINCT, INDEX_WIDTH))[:, np.arange(KEYS) % DISTINCT]
         visible = np.full((1, 1), KEYS)
         queries = Ops().fake_quant_fp4(stage.floats(1, 1, INDEX_HEADS, INDEX_WIDTH))
         weights = stage.floats(1, 1, INDEX_HEADS)
