@@ -70,7 +70,7 @@ def _index_top_k(stage: Stage) -> Contest:
 
 
 def _packed_keys(stage: Stage) -> Contest:
-    """Keys as a packed cache holds them, whose blocks have nearly the same scales, and queries that are rounded alike."""
+    """Keys as a packed cache holds them, whose blocks have nearly equal scales, and queries that are rounded alike."""
     form = Fp4Format(INDEX_WIDTH)
 
     def arguments() -> tuple[Any, ...]:
