@@ -5,6 +5,7 @@ weights and rounds everything. Where rounding is on, one value that falls on the
 changes all that follows, so those layers are checked one by one, each fed the golden output of the layer before.
 """
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from dsv4 import Model, load
+from dsv4 import Checkpoint, Model, load
+from dsv4.ops import Ops, Weight
+from dsv4.ops.types import Array
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 PREFILL = 250
@@ -185,3 +188,35 @@ def test_rounded_logits_agree_end_to_end(
         found = np.concatenate(results[name], axis=1)
         assert np.sqrt(np.mean((found - official) ** 2)) < distance * official.std(), name
         assert np.mean(found.argmax(-1) == official.argmax(-1)) >= least, name
+
+
+TIED, MIDDLE = (0, 109, 79), -0.048828125
+"""A number of what wo_a gives in the first layer of `quantized`, and the middle between two FP8 numbers beside it."""
+
+FARTHEST = 0, 116, 5
+"""The logit of `quantized` that is farthest from the official one with NumPy: by 1.65."""
+
+
+def tipping(factor: float) -> Ops:
+    """NumPy's operations with this one number moved to the middle times a factor."""
+    calls = itertools.count()
+
+    def grouped_linear(x: Array, weight: Weight, groups: int) -> Array:
+        product = Ops.grouped_linear(x, weight, groups)
+        if next(calls) == 0:
+            assert abs(product[TIED] / MIDDLE - 1) < 1e-5
+            product[TIED] = MIDDLE * factor
+        return product
+
+    return type("Tipping", (Ops,), {"grouped_linear": staticmethod(grouped_linear)})()
+
+
+@pytest.mark.parametrize(
+    ("factor", "least", "most"), [(1 + 1e-6, 0, 1e-2), (1 - 1e-6, 1, 2)], ids=["as official", "not"]
+)
+def test_the_farthest_logit_comes_from_one_tie(factor, least, most) -> None:
+    """NumPy's sum is 3·10⁻⁸ above the middle and is rounded up, the official one is rounded down; no more differs."""
+    golden = load_file(GOLDEN / "quantized" / "expected.safetensors")
+    model = Model(Checkpoint.open(GOLDEN / "quantized"), tipping(factor), fake_quant=True)
+    logits = model(golden["input_ids"][:1, : FARTHEST[1] + 1])
+    assert least <= abs(logits[FARTHEST] - golden["prefill.logits"][FARTHEST]) < most
