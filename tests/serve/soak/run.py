@@ -120,8 +120,8 @@ class Run:
         try:
             for number, life in enumerate(LIVES):
                 self._server.start(life.grace)
-                fresh = self._server.size()
                 if number == 0:
+                    fresh = self._files_of_nobody()
                     load.start()
                 self._watch(life.part * self._plan.minutes * 60)
                 if number == len(LIVES) - 1:
@@ -143,15 +143,23 @@ class Run:
                 self._write()
             time.sleep(max(0.0, min(2.0, end - now)))
 
-    def _what_is_left(self, fresh: dict[str, int]) -> dict[str, Any]:
-        """What the server still has when nobody asks any more. fresh: its size when it began."""
+    def _files_of_nobody(self) -> int:
+        """The open files of a server that nobody asks yet; the connection that found it up may still be closing."""
+        counts = []
+        for _ in range(10):
+            counts.append(self._server.size()["files"])
+            time.sleep(0.05)
+        return min(counts)
+
+    def _what_is_left(self, fresh: int) -> dict[str, Any]:
+        """What the server still has when nobody asks any more. fresh: its open files before anybody did."""
         for _ in range(100):
             figures, size = self._server.figures(), self._server.size()
-            if not figures["running"] and not figures["waiting"] and size["files"] <= fresh["files"]:
+            if not figures["running"] and not figures["waiting"] and size["files"] <= fresh:
                 break
             time.sleep(0.1)
-        files = size["files"] - fresh["files"]
-        return {"running": figures["running"], "waiting": figures["waiting"], "more_files": files}
+        more = max(0, size["files"] - fresh)
+        return {"running": figures["running"], "waiting": figures["waiting"], "more_files": more}
 
     def _write(self) -> dict[str, Any]:
         """What was found so far."""
