@@ -9,6 +9,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from counting import CountingOps, NamedCheckpoint
 from dsv4 import BackendError, Checkpoint, SettingError, learn
 from dsv4.backends import backend
 from dsv4.checkpoint import read_config
+from dsv4.model.block import Block
 from dsv4.model.model import Model
 from dsv4.ops import OPERATIONS, Fp4Weight, Ops
 from dsv4.ops.formats import FP4_VALUES
@@ -27,7 +29,7 @@ from dsv4_accel.bench import run as run_module
 from dsv4_accel.bench.case import ROOF, Case, Contest, Goal, Row, Verdict, judge
 from dsv4_accel.bench.layer import LAYER, LargeLayer, decode_bytes, filled_cache, write_layer
 from dsv4_accel.bench.machine import describe_machine
-from dsv4_accel.bench.models import layer_multiply_adds, model_cases
+from dsv4_accel.bench.models import BATCHES, ONE_BY_ONE, layer_multiply_adds, layer_steps, model_cases
 from dsv4_accel.bench.operations import operation_cases
 from dsv4_accel.bench.peer_ggml import mxfp4_blocks, open_peer
 from dsv4_accel.bench.peers import Peers
@@ -408,6 +410,22 @@ def test_the_bytes_of_a_step_are_those_in_the_files_and_in_the_cache(tmp_path) -
     assert decode_bytes(model, 400) == expected
     packed = 100 * (16 + 1) + (8 + 16) * (48 + 2 * 16 + 1) + 4 * streams
     assert decode_bytes(model, 400, packed=True) == expected - 4 * (keys + window + chosen + streams) + packed
+    others = sum(sizes.values()) - routed  # of two tokens, each expert is chosen by one or both with 1 − (6/8)²
+    assert decode_bytes(model, 400, batch=2) == others + routed * 7 // 16 + 2 * 4 * (keys + window + chosen + streams)
+
+
+def test_a_layer_decodes_several_sequences_together_and_one_by_one(tmp_path) -> None:
+    with closing(LargeLayer(tmp_path / "layer", TINY)) as layer:
+        scene = replace(stage(), layer=layer)
+        assert layer_steps(layer.model(Ops()), scene, 400, batch=3)().shape == (3, 1, 4, 64)
+        case = next(case for case in model_cases() if case.name == f"layer.batch.{BATCHES[0]}")
+        contest = case.prepare(scene)
+        calls = []
+        with patch.object(Block, "__call__", lambda block, streams, *_: calls.append(len(streams))):
+            for contestant in contest.contestants.values():
+                contestant.run()
+    assert calls == [BATCHES[0]] + BATCHES[0] * [1]
+    assert list(contest.contestants) == [NUMPY, ONE_BY_ONE]
 
 
 def test_a_filled_cache_holds_what_so_many_tokens_leave(tmp_path) -> None:

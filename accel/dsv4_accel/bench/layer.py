@@ -84,44 +84,49 @@ def write_layer(directory: Path, config: Config | Config41) -> None:
         raise SettingError(f"--layer-dir: {error}") from error
 
 
-def filled_cache(model: Model, length: int, generator: np.random.Generator, packed: bool = False) -> LayerCache:
-    """A cache of the first layer with random numbers for all that a sequence of `length` tokens leaves there."""
-    cache = model.layers[0].new_cache(1, 0, model.dtype, packed)
+def filled_cache(
+    model: Model, length: int, generator: np.random.Generator, packed: bool = False, batch: int = 1
+) -> LayerCache:
+    """A cache of the first layer with random numbers for all that sequences of `length` tokens leave there."""
+    cache = model.layers[0].new_cache(batch, 0, model.dtype, packed)
     _fill_rows(model.ops, cache.window, length, generator)
     for part in (cache.compressor, cache.indexer):
         if part is not None:
             _fill_rows(model.ops, part.kv, length, generator)
             _fill_rows(model.ops, part.score, length, generator)
             count = length // part.ratio
-            distinct = generator.standard_normal((1, min(count, DISTINCT), part.entries.coding.channels), np.float32)
+            shape = batch, min(count, DISTINCT), part.entries.coding.channels
+            distinct = generator.standard_normal(shape, np.float32)
             stored = model.ops.to_numpy(part.entries.coding.pack(model.ops.asarray(distinct)))
             part.entries.rows = model.ops.asarray(stored[:, np.arange(count) % DISTINCT])
     return cache
 
 
-def decode_bytes(model: Model, length: int, packed: bool = False) -> int:
-    """The bytes that one token must read at the least, in the one layer of a model, at a context of `length` tokens.
+def decode_bytes(model: Model, length: int, packed: bool = False, batch: int = 1) -> int:
+    """The bytes that a token each of `batch` sequences must read at the least, in the one layer of a model.
 
-    The layer's weights as they are stored, of the routed experts those that are chosen; the indexer's keys, the window
-    and the chosen entries as the cache stores them; the streams in and out, in float32.
+    The layer's weights as they are stored, of the routed experts as many as tokens that choose evenly have together;
+    the indexer's keys, the window and the chosen entries as the cache stores them, at a context of `length` tokens;
+    the streams in and out, in float32.
     """
     config, entries = model.config, length // 4
-    weights = 0
+    unchosen = (1 - config.num_experts_per_tok / config.n_routed_experts) ** batch
+    weights = 0.0
     for name, parameter in parameters(config).items():
         if name.startswith("layers."):
-            share = config.num_experts_per_tok if parameter.part == "routed experts" else config.n_routed_experts
-            weights += parameter.nbytes * share // config.n_routed_experts
+            weights += parameter.nbytes * (1 - unchosen if parameter.part == "routed experts" else 1)
     cache = model.layers[0].new_cache(1, 0, np.dtype(np.float32), packed)
     assert cache.indexer is not None
     rows = min(length, config.sliding_window) + min(entries, config.index_topk)
     of_cache = rows * cache.window.rows[0, 0].nbytes + entries * cache.indexer.entries.rows[0, 0].nbytes
-    return weights + int(of_cache) + 4 * 2 * config.hc_mult * config.hidden_size
+    return round(weights) + batch * (int(of_cache) + 4 * 2 * config.hc_mult * config.hidden_size)
 
 
 def _fill_rows(ops: Ops, rows: RecentRows, length: int, generator: np.random.Generator) -> None:
     capacity, width = rows.rows.shape[1], rows.coding.channels
-    span = Span(np.array([length - capacity]), np.array([capacity]), capacity, ops.asarray)
-    rows.extend(ops.asarray(generator.standard_normal((1, capacity, width), np.float32)), span)
+    batch = len(rows.rows)
+    span = Span(np.full(batch, length - capacity), np.full(batch, capacity), capacity, ops.asarray)
+    rows.extend(ops.asarray(generator.standard_normal((batch, capacity, width), np.float32)), span)
 
 
 def read_all(checkpoint: Checkpoint | Checkpoint41) -> None:

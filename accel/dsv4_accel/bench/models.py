@@ -36,6 +36,12 @@ FEW_KEYS = 2**18
 DECODED_FROM = 256
 """Tokens in the cache of the bundled model before the first decoded one."""
 
+BATCHES = 4, 16, 64
+"""Sequences of which a layer decodes a token together."""
+
+ONE_BY_ONE = "one by one"
+"""As many steps of one sequence as there are in the batch."""
+
 PERIOD = 4
 """Every fourth token completes an entry of a CSA layer, which makes its step longer."""
 
@@ -79,6 +85,16 @@ def _layer_cases() -> list[Case]:
             large=True,
         )
         for name in ("64k", "1M")
+    ]
+    cases += [
+        Case(
+            f"layer.batch.{batch}",
+            f"V4-Flash layer, a token each of {batch} after 4k",
+            MEMORY,
+            partial(_layer_batch, batch=batch),
+            large=True,
+        )
+        for batch in BATCHES
     ]
     what, prefill, half = "V4-Flash layer, 512 tokens", partial(_layer_prefill, count=512), (Goal(0.5, DENSE),)
     return [*cases, Case("layer.prefill.512", what, ARITHMETIC, prefill, half, large=True)]
@@ -160,15 +176,29 @@ def _layer_decode(stage: Stage, length: int, packed: bool = False) -> Contest:
     return Contest(contestants, decode_bytes(next(iter(models.values())), length, packed))
 
 
-def layer_steps(model: Model, stage: Stage, length: int, packed: bool = False) -> Callable[[], object]:
-    """A decoding step of the large layer behind so many tokens, to be called again and again."""
+def _layer_batch(stage: Stage, batch: int) -> Contest:
+    """Tokens of several sequences that choose experts of their own, together and one after the other."""
+    length, model = CONTEXTS["4k"], stage.layer.model(stage.ops)
+    together, alone = layer_steps(model, stage, length, batch=batch), layer_steps(model, stage, length)
+
+    def one_by_one() -> None:
+        for _ in range(batch):
+            alone()
+
+    calls = {next(iter(stage.all_ops)): together, ONE_BY_ONE: one_by_one}
+    contestants = {name: Contestant(call, stage.roof.read, single=True) for name, call in calls.items()}
+    return Contest(contestants, decode_bytes(model, length, batch=batch))
+
+
+def layer_steps(model: Model, stage: Stage, length: int, packed: bool = False, batch: int = 1) -> Callable[[], object]:
+    """A decoding step of the large layer behind so many tokens of each sequence, to be called again and again."""
     block, ops = model.layers[0], model.ops
     _read_experts(model)
-    cache = filled_cache(model, length, stage.random, packed)
-    streams = stage.floats(STEPS, 1, 1, model.config.hc_mult, model.config.hidden_size)
-    ids = ops.asarray(np.zeros((1, 1), np.int64))
-    starts = [np.array([length - STEPS + step]) for step in range(STEPS)]
-    spans = [Span(start, np.ones(1, np.int64), 1, ops.asarray) for start in starts]
+    cache = filled_cache(model, length, stage.random, packed, batch)
+    streams = stage.floats(STEPS, batch, 1, model.config.hc_mult, model.config.hidden_size)
+    ids = ops.asarray(np.zeros((batch, 1), np.int64))
+    starts = [np.full(batch, length - STEPS + step) for step in range(STEPS)]
+    spans = [Span(start, np.ones(batch, np.int64), 1, ops.asarray) for start in starts]
     steps = itertools.cycle(zip(map(ops.asarray, streams), spans, strict=True))
 
     def step() -> object:
