@@ -35,11 +35,11 @@ from dsv4_accel.bench.peer_ggml import mxfp4_blocks, open_peer
 from dsv4_accel.bench.peers import Peers
 from dsv4_accel.bench.processes import portable_cases
 from dsv4_accel.bench.product_rate import DENSE, MOST_ROWS, SIDE, beside_dense
-from dsv4_accel.bench.products import product_cases
+from dsv4_accel.bench.products import TORCH_BF16, product_cases
 from dsv4_accel.bench.report import COLUMNS, as_markdown, as_text, goal_in_words
 from dsv4_accel.bench.roof import Roof, thread_count
 from dsv4_accel.bench.run import Report
-from dsv4_accel.bench.selection import selection_cases
+from dsv4_accel.bench.selection import NUMPY_FLOATS, selection_cases
 from dsv4_accel.bench.stage import NUMPY, OURS, Stage, nbytes
 from dsv4_accel.bench.timing import QUICK, Contestant, Pace, Spread, alternate, ratio, spread
 from dsv4_accel.bench.training import training_cases
@@ -594,6 +594,7 @@ def wide_report() -> Report:
     """Every row with numbers that take as much room as they can, and all peers."""
     wide = Spread(0.1234, 0.1, 0.3)
     names = {"fp4": ["ggml repacked", "ggml", "torch"], "top_k": ["argpartition", "torch"]}
+    names |= {"fp8": ["torch", TORCH_BF16, DENSE], "index_top_k": [NUMPY_FLOATS, DENSE], "layer": [ONE_BY_ONE, DENSE]}
     names |= {"sinkhorn": ["NumPy [4, 4, T]", "torch"], "model": ["transformers"]}
     rows = []
     for case in run_module.all_cases():

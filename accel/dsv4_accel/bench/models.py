@@ -89,7 +89,7 @@ def _layer_cases() -> list[Case]:
     cases += [
         Case(
             f"layer.batch.{batch}",
-            f"V4-Flash layer, a token each of {batch} after 4k",
+            f"V4-Flash layer, 1 token × {batch}, at 4k",
             MEMORY,
             partial(_layer_batch, batch=batch),
             large=True,

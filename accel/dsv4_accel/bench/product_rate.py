@@ -9,7 +9,7 @@ from dsv4_accel.bench.case import Contest
 from dsv4_accel.bench.stage import Stage, lives_elsewhere
 from dsv4_accel.bench.timing import Contestant
 
-DENSE = "dense product"
+DENSE = "dense"
 """A float32 product with as many multiply-adds as the row has, of matrices that nobody has to unpack or to choose."""
 
 SIDE = 1024

@@ -63,8 +63,7 @@ def _fp4(stage: Stage, tokens: int, rounds: bool) -> Contest:
     ggml = _ggml(stage, x, weights)
     contestants = dict(contest.contestants) | _torch(stage, x, weights) | ggml
     notes = [NOT_REPACKED] if ggml and GGML_REPACKED not in ggml else []
-    contest = Contest(contestants, contest.bytes_moved, notes)
-    return contest if tokens == 1 else beside_dense(stage, contest, tokens * math.prod(EXPERT))
+    return Contest(contestants, contest.bytes_moved, notes)
 
 
 def large_product(stage: Stage, tokens: int) -> Contest:
