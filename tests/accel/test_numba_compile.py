@@ -217,7 +217,10 @@ def test_the_wait_for_another_process_has_an_end(tmp_path, monkeypatch):
         assert not waited
     with (tmp_path / "new" / "kernel.lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        monkeypatch.setattr(kernel_files, "PATIENCE", 0.2)
+        monkeypatch.setattr(kernel_files, "PATIENCE", 0.3)
+        with files.turn(lambda: waited.append(1)):
+            assert not waited  # nobody is told of a moment
+        monkeypatch.setattr(kernel_files, "MOMENT", 0.1)
         with files.turn(lambda: waited.append(1)):
             assert waited
 

@@ -26,6 +26,9 @@ _IMPORT = re.compile(r"^from (dsv4_accel\.numba|dsv4\.ops)(?:\.(\w+))? import (.
 PATIENCE = 180
 """Seconds that a process waits for another to finish a kernel, which takes it less than a minute."""
 
+MOMENT = 0.5
+"""Seconds of waiting of which nobody is told: the other process may only be reading the kernel."""
+
 
 class KernelCache(FunctionCache):
     """Numba's cache of machine code, with files of our own behind it.
@@ -75,8 +78,8 @@ class KernelFiles:
     def turn(self, waits: Callable[[], None]) -> Iterator[None]:
         """While this is held, other processes wait, and then find the kernel here instead of making it themselves.
 
-        waits: called before waiting, which has an end: the other process may have been stopped by its user. Where there
-        is no place, or there are no locks, nobody waits.
+        waits: called where waiting takes longer than a moment. It has an end: the other process may have been stopped
+        by its user. Where there is no place, or there are no locks, nobody waits.
         """
         with ExitStack() as stack:
             with suppress(OSError, ImportError):
@@ -84,9 +87,10 @@ class KernelFiles:
 
                 self._directory.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context((self._directory / f"{self._name}.lock").open("w"))
-                end = time.monotonic() + PATIENCE
-                while not _is_locked(fcntl, lock) and time.monotonic() < end:
-                    waits()
+                begun = time.monotonic()
+                while not _is_locked(fcntl, lock) and (waited := time.monotonic() - begun) < PATIENCE:
+                    if waited > MOMENT:
+                        waits()
                     time.sleep(0.05)
             yield
 
