@@ -98,7 +98,7 @@ def filled_cache(
             shape = batch, min(count, DISTINCT), part.entries.coding.channels
             distinct = generator.standard_normal(shape, np.float32)
             stored = model.ops.to_numpy(part.entries.coding.pack(model.ops.asarray(distinct)))
-            part.entries.rows = model.ops.asarray(stored[:, np.arange(count) % DISTINCT])
+            part.entries.rows = model.ops.asarray(stored.take(np.arange(count) % DISTINCT, axis=1))
     return cache
 
 
