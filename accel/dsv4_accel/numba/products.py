@@ -11,7 +11,6 @@ unpacked into a buffer that stays in the fastest cache. Both ways add in the sam
 from typing import NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
 from dsv4_accel.numba.compile import inlined, merged
 from dsv4_accel.numba.memory import address, load, prefetch, store
@@ -26,7 +25,7 @@ from dsv4_accel.numba.packed import (
     parts,
     scale,
 )
-from dsv4_accel.numba.storage import Storage
+from dsv4_accel.numba.storage import by_storage
 from dsv4_accel.numba.vectors import LANES, any_word, fma, lane_sum, splat, splat_word
 
 ROWS = 4
@@ -45,26 +44,7 @@ DEPTH = 8
 """Chunks of a row that are unpacked at once: with four rows 18 KiB, in pairs 10, which leaves room for x."""
 
 
-def few_tokens(storage: Storage) -> int:
-    """FEW_TOKENS of a storage, a constant when a kernel is compiled."""
-    raise NotImplementedError("only within kernels")
-
-
-@overload(few_tokens)
-def _few_tokens(storage):
-    count = FEW_TOKENS[storage.storage]
-    return lambda storage: count
-
-
-def lines(storage: Storage) -> int:
-    """LINES of a storage, a constant when a kernel is compiled."""
-    raise NotImplementedError("only within kernels")
-
-
-@overload(lines)
-def _lines(storage):
-    count = LINES[storage.storage]
-    return lambda storage: count
+few_tokens, lines = by_storage(FEW_TOKENS), by_storage(LINES)
 
 
 @inlined

@@ -1,10 +1,11 @@
 """How a weight's numbers are stored, as a constant of kernels: they choose their code by it when they are compiled."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numba import types
 from numba.core.imputils import lower_constant
-from numba.extending import models, register_model, typeof_impl
+from numba.extending import models, overload, register_model, typeof_impl
 
 
 class Storage:
@@ -45,3 +46,17 @@ MX = Storage("FP8 in blocks of 32")
 
 PAIRS = Storage("FP4 in pairs")
 """FP4 that is read two numbers a lane, and multiplied by an x in pairs too: see `pairs`."""
+
+
+def by_storage(numbers: Mapping[str, int]) -> Callable[[Storage], int]:
+    """A function of kernels that gives the number for a storage's name, a constant when a kernel is compiled."""
+
+    def number(storage: Storage) -> int:
+        raise NotImplementedError("only within kernels")
+
+    @overload(number)
+    def _number(storage):
+        count = numbers[storage.storage]
+        return lambda storage: count
+
+    return number
